@@ -1,0 +1,1 @@
+"""Hydra's configuration groups; `kernel-env eval` composes them."""

@@ -1,0 +1,95 @@
+"""What a build depends on besides its source: compiler, headers, CPU, Python and torch, and the flags we allow."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+from kernel_env.errors import BuilderError
+
+INCLUDE = Path(__file__).parent / "include"
+DEFAULT_FLAGS = ("-O3", "-march=native", "-fopenmp")
+"""Stock `load_inline` adds no optimisation at all; these come first, so a candidate's own flags override them."""
+BASE_FLAGS = ("-std=c++20", "-fPIC", "-fvisibility=hidden", "-fdiagnostics-color=never")
+
+_ALLOWED = re.compile(
+    r"-(O[0-3sgz]?|Ofast|g[0-3]?|w|pthread|fopenmp(-simd)?|std=(c|gnu)\+\+\w+|W[\w=+-]*|m[\w.=,+-]+|D\w+(=[\w.+-]*)?|U\w+"
+    r"|f(?!plugin|pch|dump|profile|lto|use-ld|save|record|diagnostics|stack-usage|callgraph|embed|opt-info)[\w=.,+-]+)"
+)
+_ALLOWED_LINK = re.compile(r"-(l(m|gomp|pthread|stdc\+\+|c10|torch|torch_cpu|torch_python|rt|dl)|fopenmp|pthread|O[0-3s]?|march=[\w-]+|s)")
+
+
+def refused_flag(compile_flags: tuple[str, ...], link_flags: tuple[str, ...]) -> str | None:
+    """The first flag that is not on the allow-list, or None.
+
+    Flags that read or write files, load plugins or choose other programs stay out: `-I -L -B -include -fplugin= -wrapper @file ...`.
+    """
+    for flags, allowed in ((compile_flags, _ALLOWED), (link_flags, _ALLOWED_LINK)):
+        for flag in flags:
+            if not allowed.fullmatch(flag):
+                return flag
+    return None
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """Paths and identity of everything outside the source that decides what a build yields."""
+
+    compiler: str
+    torch_dir: Path
+    identity: str
+    """SHA-256 over compiler version, what `-march=native` means here, torch, Python ABI and our own headers."""
+    wrap_by_reference: bool
+
+    @property
+    def include_flags(self) -> tuple[str, ...]:
+        include = self.torch_dir / "include"
+        python = sysconfig.get_paths()["include"]
+        return (f"-isystem{include}", f"-isystem{include / 'torch/csrc/api/include'}", f"-isystem{python}")
+
+    @property
+    def defines(self) -> tuple[str, ...]:
+        wrap = ("-DKERNEL_ENV_WRAP_BY_REFERENCE",) if self.wrap_by_reference else ()
+        return ("-DTORCH_API_INCLUDE_EXTENSION_H", *wrap)
+
+    @property
+    def link_flags(self) -> tuple[str, ...]:
+        return (f"-L{self.torch_dir / 'lib'}", "-lc10", "-ltorch_cpu", "-ltorch", "-ltorch_python", "-fopenmp")
+
+
+@functools.cache
+def toolchain() -> Toolchain:
+    """Probe this machine once. Raises BuilderError when there is no compiler, torch or Python header."""
+    compiler = shutil.which("g++") or shutil.which("c++")
+    if compiler is None:
+        raise BuilderError("no C++ compiler: install g++ (for example `apt-get install g++`), then run the same command again")
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        raise BuilderError("torch is not installed in this Python: run `pip install torch`")
+    torch_dir = Path(spec.origin).parent
+    if not (Path(sysconfig.get_paths()["include"]) / "Python.h").exists():
+        raise BuilderError("Python.h is missing: install the Python headers (for example `apt-get install python3-dev`)")
+    header = (torch_dir / "include/torch/csrc/autograd/python_variable.h").read_text()
+    digest = hashlib.sha256()
+    for part in (_compiler_identity(compiler), (torch_dir / "version.py").read_text(), sys.implementation.cache_tag, sys.executable):
+        digest.update(part.encode() + b"\0")
+    for path in sorted(INCLUDE.rglob("*.h")):
+        digest.update(path.read_bytes() + b"\0")
+    return Toolchain(compiler, torch_dir, digest.hexdigest(), "THPVariable_Wrap(const at::TensorBase&" in header)
+
+
+def _compiler_identity(compiler: str) -> str:
+    """Version and the concrete options behind `-march=native`."""
+    command = [compiler, "-march=native", "-Q", "--help=target", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise BuilderError(f"the C++ compiler does not work: {' '.join(command)}: {done.stderr.strip()[:200]}")
+    return done.stdout

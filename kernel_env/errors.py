@@ -1,0 +1,97 @@
+"""Errors that are not the candidate's doing.
+
+A candidate's failure is data (`schema.Status`); everything below is an exception and never a score.
+
+    KernelEnvError                 every error this project raises on purpose; `exit_code` is what the command line returns
+    ├── ConfigError                the user's input: an unknown option, a missing file, a bad value      (2)
+    │   └── DatasetError           a problem source that cannot be read, a malformed line                (2)
+    ├── GateError                  a run ended, but its numbers must not be believed                     (3)
+    ├── InfraError                 this machine or a service failed; the turn stays unscored             (4)
+    │   ├── ProblemError           the problem's own code failed: nobody can be scored on it             (4)
+    │   ├── BuilderError           the compiler itself is missing or was killed                          (4)
+    │   ├── VerifierError          a referee, zygote or channel died                                     (4)
+    │   └── VerifierBusy           no slot became free within the queue limit                            (4)
+    └── PolicyError                no reply could be had from the model                                  (5)
+        ├── EndpointUnreachable    nothing listens there, or it never answers                            (6)
+        ├── AuthenticationFailed   the endpoint refused the key                                          (7)
+        ├── ModelNotFound          the endpoint has no model of that name                                (8)
+        ├── RateLimited            still refused after every retry                                       (5)
+        ├── BadReply               an answer that does not follow the protocol                           (5)
+        └── PolicyExhausted        a recording has no further turn: the episode ends, nothing failed     (5)
+
+Every error pickles, and its message is one line that says what, where and what to do.
+"""
+
+from __future__ import annotations
+
+
+class KernelEnvError(Exception):
+    """Base of every error raised on purpose. `exit_code` is the process's exit status when it reaches the command line."""
+
+    exit_code = 1
+
+    @property
+    def kind(self) -> str:
+        """Short snake_case name for records, e.g. `endpoint_unreachable`."""
+        name = type(self).__name__.removesuffix("Error")
+        return "".join(("_" if c.isupper() and i else "") + c.lower() for i, c in enumerate(name))
+
+
+class ConfigError(KernelEnvError):
+    exit_code = 2
+
+
+class DatasetError(ConfigError):
+    pass
+
+
+class GateError(KernelEnvError):
+    exit_code = 3
+
+
+class InfraError(KernelEnvError):
+    exit_code = 4
+
+
+class ProblemError(InfraError):
+    pass
+
+
+class BuilderError(InfraError):
+    pass
+
+
+class VerifierError(InfraError):
+    pass
+
+
+class VerifierBusy(InfraError):
+    pass
+
+
+class PolicyError(KernelEnvError):
+    exit_code = 5
+
+
+class EndpointUnreachable(PolicyError):
+    exit_code = 6
+
+
+class AuthenticationFailed(PolicyError):
+    exit_code = 7
+
+
+class ModelNotFound(PolicyError):
+    exit_code = 8
+
+
+class RateLimited(PolicyError):
+    pass
+
+
+class BadReply(PolicyError):
+    pass
+
+
+class PolicyExhausted(PolicyError):
+    pass
