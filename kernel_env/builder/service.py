@@ -28,6 +28,7 @@ from typing import Literal
 
 from kernel_env.builder.toolchain import BASE_FLAGS, DEFAULT_FLAGS, INCLUDE, Toolchain, refused_flag, toolchain
 from kernel_env.errors import BuilderError
+from kernel_env.hostlock import CoresLock
 
 CPU_LIMIT_S = 120
 """CPU seconds for one compiler process: a template bomb ends as a build error on a busy machine as on an idle one."""
@@ -83,8 +84,9 @@ class _Outcome:
 class Builder:
     """Compiles C++ extensions into `cache_dir`. Safe to use from any number of processes at once."""
 
-    def __init__(self, cache_dir: Path) -> None:
+    def __init__(self, cache_dir: Path, cores: CoresLock | None = None) -> None:
         self.cache_dir = cache_dir
+        self._cores = cores or CoresLock()
         self._toolchain: Toolchain | None = None
 
     @property
@@ -242,10 +244,11 @@ class Builder:
     def _run(self, work: Path, command: list[str]) -> _Outcome:
         environment = {"PATH": os.defpath + ":/usr/local/bin:/usr/bin:/bin", "TMPDIR": str(work), "LC_ALL": "C.UTF-8"}
         try:
-            done = subprocess.run(
-                command, cwd=work, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                preexec_fn=_limit, check=False, start_new_session=True,
-            )  # fmt: skip
+            with self._cores.shared():
+                done = subprocess.run(
+                    command, cwd=work, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                    preexec_fn=_limit, check=False, start_new_session=True,
+                )  # fmt: skip
         except OSError as error:
             raise BuilderError(f"cannot run the compiler {command[0]}: {error}") from error
         log = done.stdout.decode(errors="replace").replace(f"{work}/", "")[:LOG_LIMIT]

@@ -1,0 +1,155 @@
+"""What a runner does around a candidate's module: compiler calls go to the Builder, and device needs are recognised.
+
+Imported by runners only (it imports torch).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.machinery
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+import torch.utils.cpp_extension as cpp_extension
+
+BuildFunction = Callable[[dict[str, Any]], dict[str, Any]]
+"""Takes a build request as JSON; answers {"ok", "module", "path"} or {"ok": False, "log"}."""
+
+
+class BuildFailed(RuntimeError):
+    """The compiler refused the candidate's source; the text is the compiler's log."""
+
+
+@contextlib.contextmanager
+def routed_builds(build: BuildFunction) -> Iterator[None]:
+    """While active, `load_inline` and `load` of torch.utils.cpp_extension ask `build` instead of running a compiler."""
+    kept = cpp_extension.load_inline, cpp_extension.load
+    router = _Router(build)
+    cpp_extension.load_inline, cpp_extension.load = router.load_inline, router.load
+    try:
+        yield
+    finally:
+        cpp_extension.load_inline, cpp_extension.load = kept
+
+
+class _Router:
+    def __init__(self, build: BuildFunction) -> None:
+        self._build = build
+
+    def load_inline(
+        self,
+        name: str,
+        cpp_sources: str | Sequence[str],
+        cuda_sources: str | Sequence[str] | None = None,
+        sycl_sources: str | Sequence[str] | None = None,
+        functions: str | Sequence[str] | Mapping[str, str] | None = None,
+        extra_cflags: Sequence[str] | None = None,
+        extra_cuda_cflags: Sequence[str] | None = None,
+        extra_sycl_cflags: Sequence[str] | None = None,
+        extra_ldflags: Sequence[str] | None = None,
+        extra_include_paths: Sequence[str] | None = None,
+        build_directory: str | None = None,
+        verbose: bool = False,
+        with_cuda: bool | None = None,
+        with_sycl: bool | None = None,
+        is_python_module: bool = True,
+        with_pytorch_error_handling: bool = True,
+        keep_intermediates: bool = True,
+        use_pch: bool = False,
+        no_implicit_headers: bool = False,
+    ) -> Any:
+        """Same parameters as torch's own. Sources are joined into one translation unit, as torch does."""
+        if cuda_sources or sycl_sources or with_cuda:
+            raise BuildFailed("this back end builds C++ only: cuda_sources and sycl_sources are not available")
+        _refuse_paths(extra_include_paths)
+        text = "\n".join([cpp_sources] if isinstance(cpp_sources, str) else cpp_sources)
+        return self._load([(f"{name}.cpp", text)], _functions(functions), extra_cflags, extra_ldflags, is_python_module)
+
+    def load(
+        self,
+        name: str,
+        sources: str | Sequence[str],
+        extra_cflags: Sequence[str] | None = None,
+        extra_cuda_cflags: Sequence[str] | None = None,
+        extra_sycl_cflags: Sequence[str] | None = None,
+        extra_ldflags: Sequence[str] | None = None,
+        extra_include_paths: Sequence[str] | None = None,
+        build_directory: str | None = None,
+        verbose: bool = False,
+        with_cuda: bool | None = None,
+        with_sycl: bool | None = None,
+        is_python_module: bool = True,
+        is_standalone: bool = False,
+        keep_intermediates: bool = True,
+    ) -> Any:
+        """Same parameters as torch's own. The files are read here, in the runner, with the candidate's own rights."""
+        _refuse_paths(extra_include_paths)
+        paths = [Path(p) for p in ([sources] if isinstance(sources, str) else sources)]
+        if any(p.suffix not in (".cpp", ".cc", ".cxx", ".c") for p in paths):
+            raise BuildFailed("this back end builds C++ only: sources must be .cpp files")
+        return self._load([(p.name, p.read_text()) for p in paths], [], extra_cflags, extra_ldflags, is_python_module)
+
+    def _load(
+        self,
+        sources: list[tuple[str, str]],
+        functions: list[tuple[str, str]],
+        compile_flags: Sequence[str] | None,
+        link_flags: Sequence[str] | None,
+        is_python_module: bool,
+    ) -> Any:
+        answer = self._build(
+            {
+                "sources": [[str(n), str(t)] for n, t in sources],
+                "functions": [[str(n), str(d)] for n, d in functions],
+                "compile_flags": [str(f) for f in compile_flags or ()],
+                "link_flags": [str(f) for f in link_flags or ()],
+            }
+        )
+        if not answer["ok"]:
+            raise BuildFailed(answer["log"])
+        if not is_python_module:
+            torch.ops.load_library(answer["path"])
+            return answer["path"]
+        loader = importlib.machinery.ExtensionFileLoader(answer["module"], answer["path"])
+        spec = importlib.util.spec_from_loader(answer["module"], loader)
+        assert spec is not None
+        module = importlib.util.module_from_spec(spec)
+        loader.exec_module(module)
+        return module
+
+
+def _functions(functions: str | Sequence[str] | Mapping[str, str] | None) -> list[tuple[str, str]]:
+    if functions is None:
+        return []
+    if isinstance(functions, str):
+        return [(functions, functions)]
+    return list(functions.items()) if isinstance(functions, Mapping) else [(f, f) for f in functions]
+
+
+def _refuse_paths(paths: Sequence[str] | None) -> None:
+    if paths:
+        raise BuildFailed("extra_include_paths is not available: put everything into the sources")
+
+
+def needs_device(error: BaseException, *, interpreter: bool) -> bool:
+    """Whether this machine, not the kernel, is at fault: told by where the error was raised, never by its text.
+
+    Only Triton candidates under the interpreter can need a device; elsewhere asking for CUDA is the candidate's own error.
+    """
+    if not interpreter:
+        return False
+    module = _raising_module(error.__traceback__)
+    return module == "torch.cuda" or module.startswith("torch.cuda.")
+
+
+def _raising_module(tb: TracebackType | None) -> str:
+    """Module name of the innermost frame."""
+    name = ""
+    while tb is not None:
+        name = str(tb.tb_frame.f_globals.get("__name__", ""))
+        tb = tb.tb_next
+    return name

@@ -1,0 +1,54 @@
+"""One lock for the processor's cores, shared by every process of this user on this machine.
+
+Timing holds it exclusively; compilers hold it shared. Without it a build on the same cores makes an honest kernel read ten times
+too slow. The lock is a file lock, so the kernel releases it when its holder dies. A waiting timer keeps new builds from
+starting (they queue on a second file), so neither side starves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def default_directory() -> Path:
+    return Path(tempfile.gettempdir()) / f"kernel-env-{os.getuid()}"
+
+
+class CoresLock:
+    """`exclusive()` while times are taken, `shared()` while something else keeps cores busy."""
+
+    def __init__(self, directory: Path | None = None) -> None:
+        self._directory = directory or default_directory()
+        self._held = False
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        with self._locked(fcntl.LOCK_EX):
+            self._held = True
+            try:
+                yield
+            finally:
+                self._held = False
+
+    @contextlib.contextmanager
+    def shared(self) -> Iterator[None]:
+        """Does nothing inside our own `exclusive()`: a candidate may build while it is timed, and then pays for it."""
+        if self._held:
+            yield
+        else:
+            with self._locked(fcntl.LOCK_SH):
+                yield
+
+    @contextlib.contextmanager
+    def _locked(self, how: int) -> Iterator[None]:
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(self._directory / "cores.lock", "w") as cores, open(self._directory / "queue.lock", "w") as queue:
+            fcntl.flock(queue, fcntl.LOCK_EX)
+            fcntl.flock(cores, how)
+            fcntl.flock(queue, fcntl.LOCK_UN)
+            yield

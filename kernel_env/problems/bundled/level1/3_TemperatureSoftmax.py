@@ -1,0 +1,31 @@
+"""Row-wise softmax with a temperature, written out in its stable form."""
+
+import torch
+import torch.nn as nn
+
+ROWS = 4096
+COLS = 600
+TEMPERATURE_PERCENT = 70
+
+
+class Model(nn.Module):
+    """y = softmax(x / temperature) over the last dimension."""
+
+    def __init__(self, temperature: float):
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x: (ROWS, COLS) -> (ROWS, COLS); every row sums to one."""
+        scaled = x / self.temperature
+        shifted = scaled - scaled.amax(dim=-1, keepdim=True)
+        weights = torch.exp(shifted)
+        return weights / weights.sum(dim=-1, keepdim=True)
+
+
+def get_inputs():
+    return [torch.randn(ROWS, COLS)]
+
+
+def get_init_inputs():
+    return [TEMPERATURE_PERCENT / 100]

@@ -1,0 +1,195 @@
+"""Do two values agree? Reads bytes with numpy, in the referee's process; knows nothing of torch.
+
+Floating-point leaves agree where |got - expected| <= atol + rtol * |expected|, element by element; NaN agrees with NaN and
+infinities with equal ones only. Everything else agrees exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kernel_env.errors import ConfigError
+from kernel_env.referee.layout import Arena, TensorSpec
+
+Array = npt.NDArray[Any]
+_CHUNK = 1 << 22
+"""Elements compared at a time: bounds the memory that comparison itself needs."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Absolute and relative tolerance by dtype family."""
+
+    name: str
+    single: float
+    half: float
+
+    def of(self, dtype: str) -> float:
+        """Both atol and rtol for this dtype; 0 where only equality counts."""
+        if dtype in ("float16", "bfloat16"):
+            return self.half
+        return self.single if dtype in ("float32", "float64", "complex64", "complex128") else 0.0
+
+
+TOLERANCES = {
+    "kernelbench": Tolerance("kernelbench", single=1e-4, half=1e-2),
+    "kernelbench-v0": Tolerance("kernelbench-v0", single=1e-2, half=1e-2),
+    "tritonforge": Tolerance("tritonforge", single=1e-2, half=1e-2),
+}
+
+
+def tolerance(name: str) -> Tolerance:
+    if name not in TOLERANCES:
+        raise ConfigError(f"unknown tolerance {name!r}: choose one of {', '.join(TOLERANCES)}")
+    return TOLERANCES[name]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Why two values do not agree. `category`: structure, shape, dtype, values or nonfinite."""
+
+    category: str
+    message: str
+
+
+def compare(expected: Any, expected_arena: Arena, got: Any, got_arena: Arena, tol: Tolerance, path: str = "output") -> Difference | None:
+    """Compare two spec trees over their mappings. Tensor data of `got` is read at the places that `expected` dictates.
+
+    `got` may be untrusted JSON: anything malformed is a structural difference.
+    """
+    try:
+        return _compare(expected, expected_arena, got, got_arena, tol, path)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # untrusted tree: malformed is a difference
+        return Difference("structure", f"{path} cannot be read as a value")
+
+
+def _compare(expected: Any, a: Arena, got: Any, b: Arena, tol: Tolerance, path: str) -> Difference | None:
+    ((kind, value),) = expected.items()
+    ((got_kind, got_value),) = got.items()
+    if kind != got_kind:
+        return Difference("structure", f"{path} should be {_described(expected)}, got {_described(got)}")
+    if kind == "tensor":
+        return _compare_tensor(TensorSpec.parse(value), a, TensorSpec.parse(got_value), b, tol, path)
+    if kind in ("list", "tuple"):
+        if len(value) != len(got_value):
+            return Difference("structure", f"{path} should have {len(value)} items, got {len(got_value)}")
+        pairs = [(f"{path}[{i}]", x, y) for i, (x, y) in enumerate(zip(value, got_value, strict=True))]
+    elif kind == "dict":
+        if list(value) != list(got_value):
+            return Difference("structure", f"{path} should have keys {list(value)}, got {list(got_value)}")
+        pairs = [(f"{path}[{k!r}]", value[k], got_value[k]) for k in value]
+    else:
+        return _compare_plain(value, got_value, tol, path)
+    for name, x, y in pairs:
+        found = _compare(x, a, y, b, tol, name)
+        if found is not None:
+            return found
+    return None
+
+
+def _described(tree: Any) -> str:
+    ((kind, value),) = tree.items()
+    if kind == "tensor":
+        return f"a tensor of shape {list(value['shape'])}"
+    return f"a {kind} of {len(value)} items" if kind in ("list", "tuple", "dict") else f"the plain value {str(value)[:60]}"
+
+
+def _compare_plain(expected: Any, got: Any, tol: Tolerance, path: str) -> Difference | None:
+    if isinstance(expected, float) and isinstance(got, float):
+        near = math.isclose(expected, got, rel_tol=tol.single, abs_tol=tol.single) or (math.isnan(expected) and math.isnan(got))
+        return None if near else Difference("values", f"{path}: expected {expected:.6g}, got {got:.6g}")
+    same = type(expected) is type(got) and expected == got
+    return None if same else Difference("values", f"{path}: expected {expected!r:.60}, got {got!r:.60}")
+
+
+def _compare_tensor(spec: TensorSpec, a: Arena, got: TensorSpec, b: Arena, tol: Tolerance, path: str) -> Difference | None:
+    if got.shape != spec.shape:
+        return Difference("shape", f"{path} has the wrong shape: expected {list(spec.shape)}, got {list(got.shape)}")
+    if got.dtype != spec.dtype:
+        return Difference("dtype", f"{path} has the wrong dtype: expected {spec.dtype}, got {got.dtype}")
+    expected_flat, got_flat = flat(spec, a), flat(spec, b)
+    report = _Report(spec, tol.of(spec.dtype), path)
+    for start in range(0, expected_flat.size, _CHUNK):
+        report.add(start, wide(expected_flat[start : start + _CHUNK], spec.dtype), wide(got_flat[start : start + _CHUNK], spec.dtype))
+    return report.difference()
+
+
+def flat(spec: TensorSpec, arena: Arena) -> Array:
+    """The tensor's elements as a flat array over the mapping (bfloat16 as its uint16 bits)."""
+    stored = np.dtype("uint16" if spec.dtype == "bfloat16" else spec.dtype)
+    return np.frombuffer(arena.map, dtype=stored, count=spec.nbytes // stored.itemsize, offset=spec.offset)
+
+
+def wide(values: Array, dtype: str) -> Array:
+    """Floating-point values in a type wide enough to subtract in."""
+    if dtype == "bfloat16":
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float32) if dtype == "float16" else values
+
+
+class _Report:
+    """Collects where a tensor differs, chunk by chunk."""
+
+    def __init__(self, spec: TensorSpec, tol: float, path: str) -> None:
+        self.spec, self.tol, self.path = spec, tol, path
+        self.wrong = self.nonfinite = 0
+        self.first: tuple[int, Any, Any] | None = None
+        self.worst: tuple[float, int, Any, Any] | None = None
+
+    def add(self, start: int, expected: Array, got: Array) -> None:
+        if expected.dtype.kind not in "fc":
+            bad = expected != got
+            size = bad.astype(np.float64)
+        else:
+            with np.errstate(invalid="ignore", over="ignore"):
+                size = np.abs(got - expected)
+                bad = ~((size <= self.tol + self.tol * np.abs(expected)) & np.isfinite(expected))
+                bad &= ~((expected == got) | (np.isnan(expected) & np.isnan(got)))
+        count = int(np.count_nonzero(bad))
+        if count == 0:
+            return
+        self.wrong += count
+        where = np.flatnonzero(bad)
+        self.nonfinite += int(np.count_nonzero(~np.isfinite(got[where]))) if got.dtype.kind in "fc" else 0
+        if self.first is None:
+            self.first = (start + int(where[0]), expected[where[0]], got[where[0]])
+        errors = np.where(np.isfinite(size[where]), size[where], np.inf)
+        top = int(where[int(np.argmax(errors))])
+        if self.worst is None or float(errors.max()) > self.worst[0]:
+            self.worst = (float(errors.max()), start + top, expected[top], got[top])
+
+    def difference(self) -> Difference | None:
+        if self.first is None or self.worst is None:
+            return None
+        total = math.prod(self.spec.shape)
+        text = f"{self.path} has wrong values: {self.wrong:,} of {total:,} elements ({100 * self.wrong / total:.3g}%) differ"
+        text += f" by more than {self.tol:g} + {self.tol:g} * |expected|" if self.tol else ""
+        text += f"; {self.nonfinite:,} of them are NaN or infinite" if self.nonfinite else ""
+        error, index, expected, got = self.worst
+        text += f".\nFirst at {self._index(self.first[0])}: expected {_number(self.first[1])}, got {_number(self.first[2])}."
+        text += f"\nWorst at {self._index(index)}: expected {_number(expected)}, got {_number(got)} (absolute error {error:.4g})."
+        text += f"\nShape {list(self.spec.shape)}, dtype {self.spec.dtype}."
+        return Difference("nonfinite" if self.nonfinite else "values", text)
+
+    def _index(self, flat_index: int) -> str:
+        return str([int(i) for i in np.unravel_index(flat_index, self.spec.shape)]) if self.spec.shape else "[]"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.6g}" if np.asarray(value).dtype.kind in "fc" else str(value)
+
+
+def same_bytes(a: Arena, b: Arena) -> bool:
+    step = 64 << 20
+    return all(
+        np.array_equal(
+            np.frombuffer(a.map, dtype=np.uint8, count=min(step, a.size - start), offset=start),
+            np.frombuffer(b.map, dtype=np.uint8, count=min(step, a.size - start), offset=start),
+        )
+        for start in range(0, a.size, step)
+    )

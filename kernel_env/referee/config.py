@@ -1,0 +1,44 @@
+"""Everything that decides how a candidate is judged, apart from the problem and the candidate themselves."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from kernel_env.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class VerifyConfig:
+    """Settings of one verification. They travel to the referee and are part of a run's identity."""
+
+    num_correct_trials: int = 5
+    """Correctness trials, each with fresh inputs; the weights change half-way."""
+    num_perf_trials: int = 100
+    """Most timing rounds; fewer when `timing_budget_s` is spent."""
+    timing_budget_s: float = 1.0
+    """Seconds of timing after which no further round starts (at least 5 rounds are made)."""
+    timeout_s: float = 60.0
+    """Limit for the candidate's import, construction and trials, builds not counted. Calls of a slow reference get 5 times its time."""
+    reference_timeout_s: float = 600.0
+    """Limit for each call of the problem's own code; beyond it the problem is broken, not the candidate."""
+    tolerance: str = "kernelbench"
+    """How near outputs must be: `kernelbench` (1e-4 in fp32), `kernelbench-v0` or `tritonforge` (1e-2)."""
+    measure_performance: bool = True
+    """False: correctness only."""
+    memory_limit_mb: int = 8192
+    """Private memory of a runner, in MiB; 0 is no limit."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_correct_trials", "num_perf_trials"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"verify.{name} must be 1 or more, got {getattr(self, name)}")
+        for name in ("timeout_s", "reference_timeout_s", "timing_budget_s"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"verify.{name} must be above 0, got {getattr(self, name)}")
+
+
+def derive_seed(seed: int, *path: object) -> int:
+    """A 63-bit seed for one purpose, by SHA-256 over the master seed and the purpose's name."""
+    text = "/".join([str(seed), *map(str, path)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

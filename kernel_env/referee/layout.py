@@ -1,0 +1,99 @@
+"""How values travel between processes: a JSON tree whose tensor leaves point into one shared mapping.
+
+Spec of a tensor leaf: `{"tensor": {"dtype", "shape", "stride" or null, "offset", "nbytes"}}`, offsets in bytes, 64-byte aligned.
+This module knows no torch; `runner` writes and reads tensors, `compare` reads the same bytes with numpy.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+ALIGN = 64
+ITEM_BYTES = {
+    "bool": 1, "uint8": 1, "int8": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4, "int64": 8, "uint64": 8,
+    "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "complex64": 8, "complex128": 16,
+}  # fmt: skip
+_SEALS = 1 | 2 | 4  # F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW
+_F_ADD_SEALS = 1033
+
+
+def align(offset: int) -> int:
+    return -(-offset // ALIGN) * ALIGN
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor's place in a mapping. `stride` (in elements) is None for contiguous ones."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    stride: tuple[int, ...] | None
+    offset: int
+    nbytes: int
+
+    @staticmethod
+    def parse(data: Any) -> TensorSpec:
+        """From untrusted JSON; raises ValueError."""
+        if not isinstance(data, dict) or data.get("dtype") not in ITEM_BYTES:
+            raise ValueError("not a tensor spec")
+        shape, stride = data["shape"], data.get("stride")
+        for ints in (shape, stride or []):
+            if not isinstance(ints, list) or len(ints) > 64 or not all(type(n) is int and 0 <= n < 1 << 48 for n in ints):
+                raise ValueError("not a tensor spec")
+        if type(data.get("offset")) is not int or type(data.get("nbytes")) is not int:
+            raise ValueError("not a tensor spec")
+        return TensorSpec(data["dtype"], tuple(shape), None if stride is None else tuple(stride), data["offset"], data["nbytes"])
+
+
+def leaves(tree: Any) -> Iterator[TensorSpec]:
+    """Tensor specs of a spec tree, in order. Raises ValueError on malformed trees."""
+    if not isinstance(tree, dict) or len(tree) != 1:
+        raise ValueError("not a value tree")
+    ((kind, value),) = tree.items()
+    if kind == "tensor":
+        yield TensorSpec.parse(value)
+    elif kind in ("list", "tuple"):
+        for item in value:
+            yield from leaves(item)
+    elif kind == "dict":
+        for item in value.values():
+            yield from leaves(item)
+
+
+def total_bytes(tree: Any) -> int:
+    """Size of the mapping that the tree's tensors need."""
+    return max((spec.offset + spec.nbytes for spec in leaves(tree)), default=0)
+
+
+class Arena:
+    """An anonymous shared mapping of fixed size; its descriptor can be handed to one runner.
+
+    Sealed against resizing, so that no peer can make our own reads fail by shrinking it.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = max(size, 1)
+        self.fd = os.memfd_create("kernel-env", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(self.fd, self.size)
+        fcntl.fcntl(self.fd, _F_ADD_SEALS, _SEALS)
+        self.map = mmap.mmap(self.fd, self.size)
+
+    def copy_from(self, other: Arena) -> None:
+        step = 64 << 20
+        for start in range(0, other.size, step):
+            self.map[start : start + step] = other.map[start : start + step]
+
+    def poison(self) -> None:
+        """Fill with a byte pattern that reads as NaN in every floating-point type, so that nothing stale can look right."""
+        block = b"\xff" * (1 << 20)
+        for start in range(0, self.size, len(block)):
+            self.map[start : start + len(block)] = block[: min(len(block), self.size - start)]
+
+    def close(self) -> None:
+        self.map.close()
+        os.close(self.fd)

@@ -1,0 +1,218 @@
+"""The referee's handle on a runner: requests with deadlines, captured output, and a certain end."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from kernel_env.errors import VerifierError
+from kernel_env.referee.protocol import Channel, ChannelClosed, Frame
+
+LOG_BYTES = 16_384
+BuildHandler = Callable[[Frame], Frame]
+
+
+class RunnerTimeout(Exception):
+    """The runner gave no answer within its limit."""
+
+
+class RunnerDied(Exception):
+    """The runner's process ended or closed its channel. `cause` is `SIGSEGV`, `exit 0`, `closed its channel`, ..."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+class Endpoint(Protocol):
+    """One program that answers frames: a process of its own (`RunnerProcess`) or, for debugging, this process."""
+
+    def request(self, frame: Frame, fds: Sequence[int] = (), timeout_s: float | None = None) -> Frame: ...
+    def freeze(self) -> None: ...
+    def thaw(self) -> None: ...
+    def log(self) -> str: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What one measurement may use: a set of cores, and as many threads."""
+
+    cores: tuple[int, ...]
+    memory_bytes: int = 0
+    """Limit on a runner's private memory; 0 is no limit."""
+
+
+class ZygoteClient:
+    """A worker's connection to the zygote."""
+
+    def __init__(self, channel: Channel, scratch_root: Path) -> None:
+        self.channel = channel
+        self.scratch_root = scratch_root
+
+    def fork(self, role: str, slot: Slot, build: BuildHandler) -> RunnerProcess:
+        """Raises VerifierError when the zygote is gone."""
+        ours, theirs = socket.socketpair()
+        log_read, log_write = os.pipe()
+        frame = {
+            "op": "fork", "role": role, "cores": list(slot.cores), "threads": len(slot.cores),
+            "memory_bytes": slot.memory_bytes, "scratch_root": str(self.scratch_root),
+        }  # fmt: skip
+        try:
+            self.channel.send(frame, [theirs.fileno(), log_write])
+            answer, fds = self.channel.recv(timeout_s=60, accept_fds=True)
+        except (ChannelClosed, TimeoutError) as error:
+            ours.close()
+            os.close(log_read)
+            raise VerifierError("the zygote process is gone; start a new verifier") from error
+        finally:
+            theirs.close()
+            os.close(log_write)
+        return RunnerProcess(self, answer["pid"], fds[0], Channel(ours), log_read, build)
+
+    def reap(self, pid: int) -> int:
+        try:
+            self.channel.send({"op": "reap", "pid": pid})
+            return int(self.channel.recv(timeout_s=60)[0]["exit"])
+        except (ChannelClosed, TimeoutError) as error:
+            raise VerifierError("the zygote process is gone; start a new verifier") from error
+
+
+class RunnerProcess:
+    """A forked runner. `close` always ends it and everything it started."""
+
+    def __init__(self, zygote: ZygoteClient, pid: int, pidfd: int, channel: Channel, log_fd: int, build: BuildHandler) -> None:
+        self.pid = pid
+        self._zygote, self._pidfd, self._channel, self._log_fd, self._build = zygote, pidfd, channel, log_fd, build
+        self._log = bytearray()
+        self._log_open = True
+        self._closed = False
+        os.set_blocking(log_fd, False)
+        self._poll = select.poll()
+        self._poll.register(channel.fileno(), select.POLLIN)
+        self._poll.register(log_fd, select.POLLIN)
+        self._ready = False
+
+    def request(self, frame: Frame, fds: Sequence[int] = (), timeout_s: float | None = None) -> Frame:
+        """Send one frame and wait for its answer, serving build requests meanwhile (their time is not counted).
+
+        Raises RunnerTimeout or RunnerDied; the runner is then of no further use.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        if not self._ready:
+            self._receive(deadline)
+            self._ready = True
+        try:
+            self._channel.send(frame, fds)
+        except ChannelClosed as error:
+            raise self._died() from error
+        while True:
+            answer = self._receive(deadline)
+            if "build" not in answer:
+                return answer
+            started = time.monotonic()
+            result = self._build(answer["build"])
+            deadline = None if deadline is None else deadline + time.monotonic() - started
+            try:
+                self._channel.send(result)
+            except ChannelClosed as error:
+                raise self._died() from error
+
+    def _receive(self, deadline: float | None) -> Frame:
+        while True:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                raise RunnerTimeout()
+            events = dict(self._poll.poll(None if left is None else max(1, int(left * 1000) + 1)))
+            if self._log_fd in events:
+                self._drain()
+            if self._channel.fileno() in events:
+                try:
+                    return self._channel.recv(timeout_s=left)[0]
+                except TimeoutError as error:
+                    raise RunnerTimeout() from error
+                except ChannelClosed as error:
+                    raise self._died() from error
+
+    def _drain(self) -> None:
+        """Read what the program printed; keep the first part, count nothing else."""
+        try:
+            data = os.read(self._log_fd, 1 << 20)
+        except BlockingIOError:
+            return
+        if not data and self._log_open:
+            self._log_open = False
+            self._poll.unregister(self._log_fd)
+        self._log += data[: max(0, LOG_BYTES - len(self._log))]
+
+    def _died(self) -> RunnerDied:
+        """Why the channel ended: wait a moment for the process itself to end, else it closed the channel."""
+        gone = bool(select.select([self._pidfd], [], [], 2.0)[0])
+        status = self._end()
+        if not gone:
+            return RunnerDied("closed its channel")
+        if os.WIFSIGNALED(status):
+            return RunnerDied(signal.Signals(os.WTERMSIG(status)).name)
+        return RunnerDied(f"exit {os.WEXITSTATUS(status)}")
+
+    def freeze(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        if not self._closed:
+            os.killpg(self.pid, number)
+
+    def log(self) -> str:
+        """What the program printed, bounded."""
+        if not self._closed:
+            self._drain()
+        return self._log.decode(errors="replace")
+
+    def _end(self) -> int:
+        if self._closed:
+            return 0
+        status = self._zygote.reap(self.pid)
+        self._drain()
+        self._closed = True
+        self._channel.close()
+        os.close(self._log_fd)
+        os.close(self._pidfd)
+        return status
+
+    def close(self) -> None:
+        self._end()
+
+
+class LocalEndpoint:
+    """The same answers from this very process. For debugging: a candidate can reach everything here."""
+
+    def __init__(self, role: str, scratch: Path, build: BuildHandler, *, interpreter: bool) -> None:
+        from kernel_env.referee.runner import Runner
+
+        self._runner: Any = Runner(role, scratch, build, interpreter=interpreter)
+
+    def request(self, frame: Frame, fds: Sequence[int] = (), timeout_s: float | None = None) -> Frame:
+        answer: Frame = self._runner.handle(frame, fds)
+        return answer
+
+    def freeze(self) -> None:
+        """Nothing to freeze: one process runs one thing at a time."""
+
+    def thaw(self) -> None:
+        """Nothing was frozen."""
+
+    def log(self) -> str:
+        return ""
+
+    def close(self) -> None:
+        self._runner = None

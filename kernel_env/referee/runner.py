@@ -1,0 +1,257 @@
+"""What runs inside a runner: one program (a problem's reference or a candidate), driven by the referee's frames.
+
+Every operation takes a frame and returns one. A failure of the program is an answer (`{"error": ...}`), described where it
+happened; the referee decides what it means. Nothing that a runner says is believed beyond its role.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import linecache
+import mmap
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any
+
+import torch
+
+from kernel_env.backends.loading import BuildFailed, BuildFunction, needs_device, routed_builds
+from kernel_env.referee import values
+from kernel_env.referee.layout import leaves
+from kernel_env.referee.protocol import Channel, ChannelClosed, Frame
+
+MAX_TEXT = 12_000
+_MODULE = {"reference": "kernel_env_problem", "candidate": "kernel_env_candidate"}
+
+
+class Runner:
+    """State of one loaded program. `handle` maps a frame to its answer."""
+
+    def __init__(self, role: str, scratch: Path, build: BuildFunction, *, interpreter: bool) -> None:
+        self.role = role
+        self.scratch = scratch
+        self._build = build
+        self._interpreter = interpreter
+        self._module: ModuleType | None = None
+        self._path = scratch / f"{'problem' if role == 'reference' else 'candidate'}.py"
+        self._entry: Any = None
+        self._model: Any = None
+        self._init_tree: Any = None
+        self._inputs: dict[int, tuple[Any, mmap.mmap]] = {}
+        self._pending: tuple[Any, list[torch.Tensor]] | None = None
+        self._output: Any = None
+        self._operations: dict[str, Callable[[Frame, Sequence[int]], Frame]] = {
+            "load": self._load, "init_inputs": self._init_inputs, "init": self._init, "export_state": self._export_state,
+            "sync_state": self._sync_state, "make_inputs": self._make_inputs, "take_inputs": self._take_inputs,
+            "drop_inputs": self._drop_inputs, "call": self._call, "describe": self._describe, "collect": self._collect,
+            "write": self._write, "noop": lambda frame, fds: {},
+        }  # fmt: skip
+
+    def handle(self, frame: Frame, fds: Sequence[int]) -> Frame:
+        operation = self._operations[frame["op"]]
+        try:
+            with torch.no_grad(), routed_builds(self._build):
+                return operation(frame, fds)
+        except BaseException as error:  # noqa: BLE001 - the boundary: whatever a program raises, SystemExit too, is its answer
+            return {"error": self._describe_error(error, frame["op"])}
+
+    # ---------------------------------------------------------- program
+
+    def _load(self, frame: Frame, fds: Sequence[int]) -> Frame:
+        """Import the source as a real module from a real file: JIT compilers, dataclasses and pickling look there."""
+        self._path.write_text(frame["code"], errors="replace")
+        name = _MODULE[self.role]
+        spec = importlib.util.spec_from_file_location(name, self._path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        entry = getattr(module, frame["entry"], None)
+        if entry is None:
+            return {"error": {"kind": "entry", "type": "", "text": f"the module defines no {frame['entry']}"}}
+        self._module, self._entry = module, entry
+        return {}
+
+    def _init_inputs(self, frame: Frame, fds: Sequence[int]) -> Frame:
+        torch.manual_seed(frame["seed"])
+        return self._plan(self._function("get_init_inputs")())
+
+    def _init(self, frame: Frame, fds: Sequence[int]) -> Frame:
+        """Construct the entry class under the seed, with positional arguments or, from a dict, keyword arguments."""
+        self._model = self._output = None
+        with _mapped(fds) as memory:
+            arguments = _copied(values.read(frame["arguments"], memory))
+        torch.manual_seed(frame["seed"])
+        self._model = self._entry(**arguments) if isinstance(arguments, dict) else self._entry(*arguments)
+        return {}
+
+    def _function(self, name: str) -> Any:
+        function = getattr(self._module, name, None)
+        if function is None:
+            raise AttributeError(f"the problem defines no {name}()")
+        return function
+
+    # ---------------------------------------------------------- weights
+
+    def _state(self) -> dict[str, torch.Tensor]:
+        state = self._model.state_dict() if isinstance(self._model, torch.nn.Module) else {}
+        return {k: v.detach() for k, v in state.items() if isinstance(v, torch.Tensor)}
+
+    def _export_state(self, frame: Frame, fds: Sequence[int]) -> Frame:
+        return self._plan({k: v.contiguous() for k, v in self._state().items()})
+
+    def _sync_state(self, frame: Frame, fds: Sequence[int]) -> Frame:
+        """Bring the model to the reference's weights: nothing to do when same-seed construction already gave them."""
+        with _mapped(fds) as memory:
+            wanted: dict[str, torch.Tensor] = values.read(frame["state"], memory)
+            mine = self._state()
+            if not wanted and not mine:
+                return {"weights": "none"}
+            if {k: v.shape for k, v in mine.items()} != {k: v.shape for k, v in wanted.items()}:
+                return {"weights": "own"}
+            if all(torch.equal(mine[k], v.to(mine[k].dtype)) for k, v in wanted.items()):
+                return {"weights": "same_seed"}
+            self._model.load_state_dict({k: v.clone() for k, v in wanted.items()})
+        return {"weights": "loaded"}
+
+    # ---------------------------------------------------------- inputs
+
+    def _make_inputs(self, frame: Frame, fds: Sequence[int]) -> Frame:
+        torch.manual_seed(frame["seed"])
+        made = self._function("get_inputs")()
+        if not isinstance(made, (list, tuple, dict)):
+            raise TypeError(f"get_inputs() returned {type(made).__name__}, expected a list")
+        return self._plan(made if isinstance(made, dict) else list(made))
+
+    def _take_inputs(self, frame: Frame, fds: Sequence[int]) -> Frame:
+        """Keep a set of inputs under an index. The mapping is this runner's own: writing to it shows as mutation."""
+        memory = mmap.mmap(fds[0], os.fstat(fds[0]).st_size)
+        self._inputs[frame["index"]] = (values.read(frame["inputs"], memory), memory)
+        return {}
+
+    def _drop_inputs(self, frame: Frame, fds: Sequence[int]) -> Frame:
+        self._output = None
+        self._inputs.pop(frame["index"], None)
+        return {}
+
+    # ---------------------------------------------------------- calls
+
+    def _call(self, frame: Frame, fds: Sequence[int]) -> Frame:
+        """Run forward on one set of inputs; the output stays here until `describe` and `collect`."""
+        self._output = None
+        inputs = self._inputs[frame["index"]][0]
+        if frame.get("seed") is not None:
+            torch.manual_seed(frame["seed"])
+        self._output = self._model(**inputs) if isinstance(inputs, dict) else self._model(*inputs)
+        return {}
+
+    def _describe(self, frame: Frame, fds: Sequence[int]) -> Frame:
+        """Plan the output for transport. A candidate's tensors are described as they are."""
+        return self._plan(self._output, keep_stride=False)
+
+    def _collect(self, frame: Frame, fds: Sequence[int]) -> Frame:
+        """Write the described output into the mapping, if it is of the size that the referee expects."""
+        answer = self._plan(self._output, keep_stride=False)
+        if answer["size"] != frame["size"]:
+            return {**answer, "written": False}
+        return {**answer, **self._write(frame, fds), "written": True}
+
+    def _plan(self, value: Any, *, keep_stride: bool = True) -> Frame:
+        tensors: list[torch.Tensor] = []
+        tree, size = values.plan(value, tensors, keep_stride=keep_stride)
+        self._pending = (tree, tensors)
+        return {"tree": tree, "size": size}
+
+    def _write(self, frame: Frame, fds: Sequence[int]) -> Frame:
+        """Write what was planned last into the mapping that came with this frame."""
+        assert self._pending is not None
+        tree, tensors = self._pending
+        self._pending = None
+        if next(leaves(tree), None) is not None:
+            with _mapped(fds) as memory:
+                values.write(tree, tensors, memory)
+        return {}
+
+    # ---------------------------------------------------------- errors
+
+    def _describe_error(self, error: BaseException, operation: str) -> Frame:
+        if isinstance(error, BuildFailed):
+            return {"kind": "build", "type": "BuildFailed", "text": str(error)}
+        kind = ""
+        if isinstance(error, values.Unsupported) and operation in ("describe", "collect"):
+            kind = "output"
+        elif _is_out_of_memory(error):
+            kind = "memory"
+        elif needs_device(error, interpreter=self._interpreter):
+            kind = "device"
+        return {"kind": kind, "type": type(error).__name__[:200], "text": self._error_text(error)[:MAX_TEXT]}
+
+    def _error_text(self, error: BaseException) -> str:
+        """The exception, then the program's own lines that led to it, innermost last."""
+        with contextlib.suppress(Exception):  # a hostile __str__ may raise anything
+            last = "".join(traceback.format_exception_only(error)).strip()
+            last = last.replace(f"{self.scratch}{os.sep}", "")
+            if isinstance(error, SystemExit):
+                last = f"SystemExit: the module called sys.exit({error.code!r})"
+            rows = [self._frame_text(f, line) for f, line in _walk(error.__traceback__) if f == str(self._path)]
+            return "\n".join([last, *rows[-8:]])
+        return f"{type(error).__name__} (its text cannot be shown)"
+
+    def _frame_text(self, filename: str, line: int) -> str:
+        return f'  {self._path.name}, line {line}: {linecache.getline(filename, line).strip()[:200]}'
+
+
+def _walk(tb: TracebackType | None) -> Iterator[tuple[str, int]]:
+    while tb is not None:
+        yield tb.tb_frame.f_code.co_filename, tb.tb_lineno
+        tb = tb.tb_next
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """MemoryError, torch's own class, or the CPU allocator's refusal, which is a plain RuntimeError raised in C++."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return type(error) is RuntimeError and "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
+@contextlib.contextmanager
+def _mapped(fds: Sequence[int]) -> Iterator[mmap.mmap | None]:
+    """Map the descriptor that came with a frame. The mapping closes by itself when the last view goes."""
+    yield mmap.mmap(fds[0], os.fstat(fds[0]).st_size) if fds else None
+
+
+def _copied(value: Any) -> Any:
+    """Own copies of tensors (constructor arguments must not stay tied to a mapping)."""
+    if isinstance(value, torch.Tensor):
+        return value.clone()
+    if isinstance(value, dict):
+        return {k: _copied(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_copied(v) for v in value)
+    return value
+
+
+def serve(channel: Channel, role: str, scratch: Path, *, interpreter: bool) -> None:
+    """Answer frames until the referee closes the channel."""
+
+    def build(request: Frame) -> Frame:
+        channel.send({"build": request})
+        answer, _ = channel.recv()
+        return answer
+
+    runner = Runner(role, scratch, build, interpreter=interpreter)
+    channel.send({"ready": True})
+    while True:
+        try:
+            frame, fds = channel.recv(accept_fds=True)
+        except ChannelClosed:
+            return
+        answer = runner.handle(frame, fds)
+        for fd in fds:
+            os.close(fd)
+        channel.send(answer)

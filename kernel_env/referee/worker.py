@@ -1,0 +1,101 @@
+"""A referee worker: a trusted process that takes one job at a time from the verifier and answers with a verdict.
+
+Run as `python -I -m kernel_env.referee.worker FD`. A process of its own, so that keeping time never competes with the caller's
+threads, and so that a comparison of gigabytes never blocks an event loop.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+from kernel_env.builder import Builder
+from kernel_env.errors import KernelEnvError, VerifierError
+from kernel_env.hostlock import CoresLock
+from kernel_env.referee.clock import Clock, LiveClock, RecordedClock
+from kernel_env.referee.config import VerifyConfig
+from kernel_env.referee.process import BuildHandler, Endpoint, LocalEndpoint, Slot, ZygoteClient
+from kernel_env.referee.protocol import Channel, ChannelClosed, Frame
+from kernel_env.referee.referee import Job, Referee
+from kernel_env.referee.zygote import die_with_parent
+from kernel_env.schema import Candidate, Problem, from_json, to_json
+
+ISOLATION = ("process", "process-group", "rlimits", "closed-descriptors", "clean-environment")
+"""Layers that stand around every runner today."""
+
+
+def make_clock(path: str | None, kind: str) -> Clock:
+    if kind == "live":
+        return LiveClock()
+    return RecordedClock.load(Path(path)) if path else RecordedClock()
+
+
+def process_referee(zygote: ZygoteClient, cores: tuple[int, ...], builder: Builder, clock: Clock, lock: CoresLock) -> Referee:
+    """Every runner is a process of its own, forked from the zygote."""
+
+    def launch(role: str, build: BuildHandler, config: VerifyConfig) -> Endpoint:
+        return zygote.fork(role, Slot(cores, config.memory_limit_mb << 20), build)
+
+    return Referee(launch, builder, clock, lock.exclusive, mode="process", isolation=ISOLATION)
+
+
+def inprocess_referee(builder: Builder, clock: Clock, lock: CoresLock, flavour: str) -> Referee:
+    """Everything runs in the calling process. For debugging only: every verdict says so."""
+    scratch = Path(tempfile.mkdtemp(prefix="kernel-env-inprocess-"))
+
+    def launch(role: str, build: BuildHandler, config: VerifyConfig) -> Endpoint:
+        return LocalEndpoint(role, scratch, build, interpreter=flavour == "interpret")
+
+    return Referee(launch, builder, clock, lock.exclusive, mode="inprocess")
+
+
+def serve(channel: Channel, referee: Referee) -> None:
+    """Answer jobs until the verifier closes the channel."""
+    while True:
+        try:
+            frame, _ = channel.recv()
+        except ChannelClosed:
+            return
+        channel.send(answer(referee, frame))
+
+
+def answer(referee: Referee, frame: Frame) -> Frame:
+    """One job's answer: a verdict, or the class and message of an error that is nobody's score."""
+    try:
+        job = Job(
+            from_json(Problem, frame["problem"]),
+            from_json(Candidate, frame["candidate"]),
+            from_json(VerifyConfig, frame["config"]),
+            frame["seed"],
+        )
+        verdict = referee.prepare(job) if frame["op"] == "prepare" else referee.verify(job)
+        return {"verdict": to_json(verdict)}
+    except KernelEnvError as error:
+        return {"raised": type(error).__name__, "message": str(error)}
+
+
+def main() -> None:
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    channel = Channel(socket.socket(fileno=int(sys.argv[1])))
+    setup, fds = channel.recv(accept_fds=True)
+    if threading.active_count() != 1:
+        raise VerifierError("a referee worker must have one thread")
+    scratch = Path(tempfile.mkdtemp(prefix="kernel-env-", dir=setup["scratch_root"]))
+    lock = CoresLock()
+    zygote = ZygoteClient(Channel(socket.socket(fileno=fds[0])), scratch)
+    builder = Builder(Path(setup["cache_dir"]), lock)
+    clock = make_clock(setup["clock_path"], setup["clock"])
+    try:
+        serve(channel, process_referee(zygote, tuple(setup["cores"]), builder, clock, lock))
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""The policy seam: what a runner asks of a model, and what every model answers.
+
+A reply is always a `Generation`; an empty reply is one with empty text. No reply is always a `PolicyError`: a failure never
+turns into assistant text.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from kernel_env.errors import ConfigError
+from kernel_env.schema import Generation, Message
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to draw a reply, in the chat protocol's names. None leaves an option out: some models refuse some of them."""
+
+    temperature: float | None = 0.8
+    max_tokens: int | None = 8192
+    top_p: float | None = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        _require(
+            self.temperature is None or 0 <= self.temperature < math.inf, "sampling.temperature", self.temperature, "0 or more"
+        )
+        _require(self.max_tokens is None or self.max_tokens >= 1, "sampling.max_tokens", self.max_tokens, "1 or more")
+        _require(self.top_p is None or 0 < self.top_p <= 1, "sampling.top_p", self.top_p, "above 0 and at most 1")
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """One turn of one episode."""
+
+    messages: tuple[Message, ...]
+    sampling: Sampling
+    episode: str
+    """`Episode.key`: `level1_problem7`, or `level1_problem7_sample3`."""
+    turn: int
+    """From 0."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a served model is reached, and how patiently.
+
+    A reply takes at most `attempts` requests, so at most `attempts * (request_s + wait_max_s)` seconds.
+    """
+
+    base_url: str | None = None
+    """Root of the API, e.g. `http://localhost:8000/v1`. None: OPENAI_BASE_URL, else OpenAI's own."""
+    api_key: str | None = field(default=None, repr=False)
+    """None: OPENAI_API_KEY; without that too, only OpenAI's own endpoint is refused up front."""
+    extra_body: Mapping[str, object] = field(default_factory=dict)
+    """Further fields of the request's JSON, e.g. `top_k`. They win over the sampling options."""
+    attempts: int = 5
+    """Requests for one reply, the first included."""
+    connect_s: float = 10.0
+    request_s: float = 900.0
+    """One request, from connecting to the last byte."""
+    retry_for_s: float = 1800.0
+    """No further retry is planned once this much time has passed."""
+    wait_s: float = 1.0
+    """Wait before the first retry, plus up to as much again at random; it doubles each time."""
+    wait_max_s: float = 60.0
+    """Longest wait. An endpoint that asks for more (Retry-After) is not asked again."""
+
+    def __post_init__(self) -> None:
+        _require(self.attempts >= 1, "policy.attempts", self.attempts, "1 or more")
+        for name in ("connect_s", "request_s", "retry_for_s", "wait_s", "wait_max_s"):
+            value = getattr(self, name)
+            _require(0 < value < math.inf, f"policy.{name}", value, "a number of seconds above 0")
+
+
+class Policy(Protocol):
+    """A model, live or recorded. One instance serves many episodes at once, inside one event loop."""
+
+    @property
+    def name(self) -> str:
+        """For records, e.g. `openai/Qwen/Qwen3-8B`."""
+
+    async def preflight(self) -> None:
+        """Find out, before any expensive work, whether replies can be had. Raises `PolicyError`."""
+
+    async def generate(self, request: GenerationRequest) -> Generation:
+        """One reply. Raises `PolicyError`: `PolicyExhausted` where a recording ends."""
+
+    def covers(self, episode: str) -> bool:
+        """False where nothing is recorded for this episode; live models cover all."""
+
+    async def aclose(self) -> None:
+        """Release connections. Calling it twice is fine."""
+
+
+def storable(text: str) -> str:
+    """The text with U+FFFD for every lone surrogate: JSON can carry them, UTF-8 files cannot."""
+    return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def _require(condition: bool, option: str, value: object, wanted: str) -> None:
+    if not condition:
+        raise ConfigError(f"{option}={value}: must be {wanted}")

@@ -1,0 +1,294 @@
+"""The report of a run: `reports/MULTI_TURN_REPORT.md`, and the closing table of the terminal.
+
+Computed from the durable episodes alone and without a clock time, so the same run gives the same bytes. Every rate names
+its denominator; what was not scored, failed or never ran is listed apart and stays in "asked for".
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kernel_env.schema import Episode, Status, StopReason, Timing, Verdict
+from rollout.documents import EpisodeResult, Results, RunInfo, Summary, episode_order, fastest, is_memory_fault, results_of
+from rollout.durable import write_file
+from rollout.store import RunReader
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_BEST_SHOWN = 10
+_FINGERPRINT_SHOWN = 40
+_CELL_LIMIT = 300
+_NONE = "–"
+
+
+def write_report(run: RunReader) -> Path:
+    """Writes the run's report and returns its path. Raises ConfigError when the run directory is damaged."""
+    path = run.path / "reports" / "MULTI_TURN_REPORT.md"
+    path.parent.mkdir(exist_ok=True)
+    text = report_text(run.info, run.environment, run.load_episodes())
+    write_file(path, text.encode(errors="backslashreplace"))
+    return path
+
+
+def report_text(info: RunInfo, environment: Mapping[str, Any], episodes: Sequence[Episode]) -> str:
+    """The report, Markdown. `episodes` are those that ended."""
+    ordered = sorted(episodes, key=lambda e: episode_order(e.key))
+    results = results_of(info, ordered)
+    sections = (
+        _head(results, ordered, environment),
+        _success(results),
+        _turn_analysis(ordered),
+        _best_performers(results),
+        _error_analysis(results.summary, ordered),
+        _set_apart(info, ordered),
+        _all_problems(results, ordered),
+    )
+    return "\n".join(line for section in sections for line in (*section, ""))
+
+
+def closing_table(episodes: Iterable[Episode]) -> Table:
+    """One line an episode for the terminal: problem, turns, reward of each turn, best speedup, how it ended."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("problem", "turns", "reward per turn", "speedup", "status")
+    for episode in sorted(episodes, key=lambda e: episode_order(e.key)):
+        cells = (
+            f"{episode.key} {episode.problem.name}",
+            str(len(episode.turns)),
+            _rewards(episode),
+            _speedup(fastest(episode)),
+            _status(episode),
+        )
+        table.add_row(*map(Text, cells))  # Text: a name with brackets is no markup
+    return table
+
+
+# ------------------------------------------------------------------ sections
+
+
+def _head(results: Results, episodes: Sequence[Episode], environment: Mapping[str, Any]) -> Iterator[str]:
+    meta = results.metadata
+    levels = Counter(e.problem.level for e in episodes)
+    problems = ", ".join(f"{count} of level {level}" for level, count in sorted(levels.items()))
+    yield f"# Multi-turn report: {_cell(meta.run_name)}"
+    yield ""
+    if "inprocess" in meta.verification:
+        yield "> **Warning:** some verdicts were reached in the candidate's own process. It could have forged them."
+        yield ""
+    if "recorded" in meta.clocks:
+        yield "> **Warning:** some times come from a recording, not from a clock. Speedups and rewards are no measurement."
+        yield ""
+    yield from _table(
+        ("What ran", ""),
+        [
+            ("Policy", meta.policy),
+            ("Models", _listed(meta.models)),
+            ("Episodes", f"{results.summary.total} asked for, {len(episodes)} ended ({problems or 'none'})"),
+            ("Back end", _listed(meta.backends)),
+            ("Size profile", _listed(meta.profiles)),
+            ("Tolerance", _listed(meta.tolerances)),
+            ("Verification", _listed(meta.verification)),
+            ("Clock", _listed(meta.clocks)),
+            ("Turn limit, gamma", f"{meta.max_turns}, {meta.gamma:g}"),
+            ("Master seed", str(meta.master_seed)),
+        ],
+    )
+    yield ""
+    yield from _machine(environment)
+    yield ""
+    yield "Every number below can be computed again from `results.json`. Turn 1 is the one in the files named `_turn0`."
+
+
+def _machine(environment: Mapping[str, Any]) -> Iterator[str]:
+    facts = list(_flat(environment, ""))
+    shown = facts[:_FINGERPRINT_SHOWN]
+    if len(facts) > len(shown):
+        shown.append(("...", f"{len(facts) - len(shown)} more in environment.json"))
+    yield from _table(("Machine", ""), shown)
+
+
+def _success(results: Results) -> Iterator[str]:
+    summary, threshold = results.summary, results.metadata.correct_reward
+    everyone = list(results.problems.values())
+    completed = [r for r in everyone if r.completed]
+    measures: dict[str, Callable[[EpisodeResult], bool]] = {
+        "Compiled in some turn": lambda r: r.final_compiled,
+        "Correct in some turn": lambda r: r.final_correct,
+        "Multi-turn success": lambda r: r.multi_turn_success(threshold),
+        "Wrong at first, correct later": lambda r: r.corrected_later,
+        "Solved, stopped early": lambda r: r.stop_reason is StopReason.SOLVED,
+    }
+    yield "## Overall success"
+    yield ""
+    yield from _table(
+        ("Episodes", "of all asked for", "of those completed"),
+        (
+            (name, _rate(sum(map(holds, everyone)), summary.total), _rate(sum(map(holds, completed)), len(completed)))
+            for name, holds in measures.items()
+        ),
+    )
+    yield ""
+    yield f"Multi-turn success: correct in some turn, and an aggregated return above {threshold:g}."
+    yield (
+        f"Of {summary.total} episodes, {summary.completed} completed, {summary.unscored} could not be scored, "
+        f"{summary.infra_errors} failed by infrastructure, {summary.policy_failures} by the policy, {summary.not_run} did not run."
+    )
+    yield f"Average turns: {summary.avg_turns:.2f}. Episodes with thinking: {summary.thinking_detected}."
+
+
+def _turn_analysis(episodes: Sequence[Episode]) -> Iterator[str]:
+    longest = max((len(e.turns) for e in episodes), default=0)
+    positions, steps = [], []
+    for index in range(longest):
+        column = [e.rewards_T[index] for e in episodes if len(e.turns) > index]
+        rewards = [reward for reward in column if reward is not None]
+        mean = f"{sum(rewards) / len(rewards):.3f}" if rewards else _NONE
+        positions.append((f"Turn {index + 1}", mean, str(len(rewards)), str(len(column) - len(rewards))))
+    for index in range(1, longest):
+        signs = _changes(episodes, index)
+        steps.append((f"Turn {index} → {index + 1}", *(_rate(signs.count(sign), len(signs)) for sign in (1, 0, -1))))
+    yield "## Turn analysis"
+    yield ""
+    yield "A solved episode has no later turns, so later averages are over the harder problems."
+    yield ""
+    yield from _table(("Position", "average reward", "n", "unscored"), positions)
+    yield ""
+    yield from _table(("Step, both scored", "improved", "unchanged", "worse"), steps)
+
+
+def _changes(episodes: Sequence[Episode], index: int) -> list[int]:
+    """Sign of the reward's change into turn `index`, for each episode where both turns were scored."""
+    pairs = [(e.rewards_T[index - 1], e.rewards_T[index]) for e in episodes if len(e.turns) > index]
+    return [(after > before) - (after < before) for before, after in pairs if before is not None and after is not None]
+
+
+def _best_performers(results: Results) -> Iterator[str]:
+    returns = [(r.aggregated_return, key, r) for key, r in results.problems.items() if r.aggregated_return is not None]
+    returns.sort(key=lambda item: -item[0])  # stable: equal returns stay in the run's order
+    rows = [
+        (key, r.problem_name, f"{value:.3f}", str(r.num_turns), _NONE if r.best_turn is None else str(r.best_turn + 1))
+        for value, key, r in returns[:_BEST_SHOWN]
+    ]
+    yield "## Best performers"
+    yield ""
+    yield from _table(("Problem", "name", "aggregated return", "turns", "best turn"), rows)
+
+
+def _error_analysis(summary: Summary, episodes: Sequence[Episode]) -> Iterator[str]:
+    failed = [t.verdict for e in episodes for t in e.turns if t.verdict.scored and not t.verdict.correct]
+    faults = [v for v in failed if is_memory_fault(v)]
+    others = [v for v in failed if not is_memory_fault(v) and v.status is not Status.TIMEOUT]
+    rows = [
+        ("Memory faults", _rate(summary.memory_faults, summary.turns), _kinds(faults)),
+        ("Timeouts", _rate(summary.timeouts, summary.turns), ""),
+        ("Other errors", _rate(summary.other_errors, summary.turns), ""),
+    ]
+    for status, count in _ranked(v.status for v in others):
+        rows.append((f"- {status}", _rate(count, summary.turns), _kinds([v for v in others if v.status == status])))
+    yield "## Error analysis"
+    yield ""
+    yield f"Of {summary.turns} turns, {summary.turns_correct} were correct and {summary.turns_unscored} could not be judged here."
+    yield ""
+    yield from _table(("Turns", "of all turns", "kinds"), rows)
+
+
+def _set_apart(info: RunInfo, episodes: Sequence[Episode]) -> Iterator[str]:
+    """Episodes without a return, and why."""
+    rows = []
+    for e in episodes:
+        reasons = "; ".join(f"turn {t.index + 1}: {t.reward.reason}" for t in e.turns if t.reward.value is None)
+        if e.error:
+            rows.append((e.key, e.stop_reason.value, e.error))
+        elif reasons:
+            rows.append((e.key, "unscored", reasons))
+        elif not e.turns:
+            rows.append((e.key, "not run", "the recording has no reply for it"))
+    ended = {e.key for e in episodes}
+    rows.extend((key, "not run", "not finished; the same command resumes") for key in info.asked if key not in ended)
+    yield "## Failed and unscored"
+    yield ""
+    if not rows:
+        yield "None: every episode that was asked for ran, and every turn was scored."
+        return
+    yield "They count among all asked for, and in no average. None of them is a zero."
+    yield ""
+    yield from _table(("Problem", "outcome", "why"), sorted(rows, key=lambda row: episode_order(row[0])))
+
+
+def _all_problems(results: Results, episodes: Sequence[Episode]) -> Iterator[str]:
+    rows = []
+    for e in episodes:
+        value = results.problems[e.key].aggregated_return
+        total = _NONE if value is None else f"{value:.3f}"
+        rows.append((e.key, e.problem.name, str(len(e.turns)), _rewards(e), total, _speedup(fastest(e)), _status(e)))
+    yield "## All problems"
+    yield ""
+    yield from _table(("Problem", "name", "turns", "reward per turn", "return", "best speedup [95%]", "status"), rows)
+
+
+# ------------------------------------------------------------------ cells
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield _row(head)
+    yield _row(["---"] * len(head))
+    yield from map(_row, rows)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(map(_cell, cells))} |"
+
+
+def _cell(text: str) -> str:
+    """One line that cannot end a table cell, bounded: names and errors come from anywhere."""
+    line = " ".join(text.split()).replace("|", "\\|")
+    return line if len(line) <= _CELL_LIMIT else f"{line[: _CELL_LIMIT - 3]}..."
+
+
+def _rate(count: int, total: int) -> str:
+    return f"{count} of {total} ({100 * count / total:.1f}%)" if total else "0 of 0"
+
+
+def _ranked(values: Iterable[str]) -> list[tuple[str, int]]:
+    """Distinct values with their counts: the most frequent first, then by name."""
+    return sorted(((str(value), count) for value, count in Counter(values).items()), key=lambda item: (-item[1], item[0]))
+
+
+def _kinds(verdicts: Iterable[Verdict]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in _ranked(v.category or v.status for v in verdicts))
+
+
+def _rewards(episode: Episode) -> str:
+    return " → ".join("unscored" if reward is None else f"{reward:.2f}" for reward in episode.rewards_T) or _NONE
+
+
+def _speedup(timing: Timing | None) -> str:
+    return f"{timing.speedup:.2f}x [{timing.speedup_low:.2f}, {timing.speedup_high:.2f}]" if timing else _NONE
+
+
+def _status(episode: Episode) -> str:
+    """The last turn's status and why the episode ended; an earlier correct turn is not forgotten."""
+    if not episode.turns:
+        return episode.stop_reason.value
+    last = episode.turns[-1].verdict
+    earlier = next((turn.index + 1 for turn in episode.turns if turn.verdict.correct), None)
+    note = f", correct in turn {earlier}" if earlier is not None and not last.correct else ""
+    return f"{last.status} ({episode.stop_reason}{note})"
+
+
+def _listed(values: Sequence[str]) -> str:
+    return ", ".join(values) or _NONE
+
+
+def _flat(tree: object, prefix: str) -> Iterator[tuple[str, str]]:
+    """The leaves of a nested mapping by dotted key."""
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, str(tree)
