@@ -8,7 +8,7 @@ with three differences that replies of language models need:
   a string, so the block before it was never closed, or was only a wrapper.
 - Any indentation is allowed (lists); as much of it as the opening line has is taken off every line of the block.
 
-Everything takes time linear in the reply, whatever the reply holds.
+Everything takes time linear in the reply, whatever the reply holds, and of a reply beyond a megabyte only the end is read.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ _IN_STRING = {
     '"""': re.compile(r'(?:[^"\\]++|\\.|"(?!""))*+', re.DOTALL),
     "'''": re.compile(r"(?:[^'\\]++|\\.|'(?!''))*+", re.DOTALL),
 }
-_MAX_QUOTED_CHARS = 1 << 20
-"""In longer replies, which no model writes in earnest, only the fences count and not the quotes."""
+_MAX_CHARS = 1 << 20
+"""Of a longer reply, which no model writes in earnest, only the end is read."""
 _MAX_MISSES = 4
 """Blocks per reply that may be read twice because their quotes never balance; it keeps the time linear."""
 
@@ -78,7 +78,7 @@ def extract_kernel(text: str, entry: str = "ModelNew") -> Extraction:
     Newlines come out as "\\n"; nothing else of the code is changed. Thinking never counts: neither `<think>…</think>`, nor what
     follows a `<think>` that is not closed, nor what precedes a `</think>` that the prompt's template opened. Never raises.
     """
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = _end_of(text).replace("\r\n", "\n").replace("\r", "\n")
     blocks = list(_blocks(text))
     complete = [block for block in blocks if block.closed]
     chosen = _last_defining(text, complete, entry)
@@ -88,6 +88,15 @@ def extract_kernel(text: str, entry: str = "ModelNew") -> Extraction:
         why = "The reply ends inside a code block that was never closed (was it cut off at the token limit?)."
         return Extraction(status=Status.TRUNCATED, message=f"{why} {_wanted(entry)}")
     return Extraction(status=Status.NO_CODE, message=f"{_why_no_code(text, len(complete), entry)} {_wanted(entry)}")
+
+
+def _end_of(text: str) -> str:
+    """The last whole lines of `text`, behind a `<think>` when they begin while thinking."""
+    if len(text) <= _MAX_CHARS:
+        return text
+    cut = text.find("\n", len(text) - _MAX_CHARS) + 1 or len(text) - _MAX_CHARS
+    thinking = text.rfind(_THINK, 0, cut) > text.rfind(_END_THINK, 0, cut)
+    return (_THINK if thinking else "") + text[cut:]
 
 
 def _wanted(entry: str) -> str:
@@ -109,7 +118,7 @@ def _why_no_code(text: str, complete: int, entry: str) -> str:
 
 def _blocks(text: str) -> Iterator[_Block]:
     """Fenced blocks outside of thinking, in order. Only the last one can be open."""
-    tries = _MAX_MISSES if len(text) <= _MAX_QUOTED_CHARS else 0
+    tries = _MAX_MISSES
     position = _after_opened_thinking(text)
     while (mark := _MARK.search(text, position)) is not None:
         if mark["mark"] is None:
@@ -213,15 +222,13 @@ def _last_defining(text: str, blocks: list[_Block], entry: str) -> _Block | None
         rf"^(?P<indent>[ \t]*+)class[ \t]++{re.escape(entry)}[ \t]*+(?:[(\[]|:(?!:|[ \t]*+(?:public|private|protected|virtual)\b))",
         re.MULTILINE,
     )
-    quotes = len(text) <= _MAX_QUOTED_CHARS
     fallback = None
     for block in reversed(blocks):
         strings, position = _Strings(), block.start
         for line in header.finditer(text, block.start, block.stop):
             fallback = fallback or block
-            if quotes:
-                strings.feed(text, position, line.start())
-                position = line.start()
+            strings.feed(text, position, line.start())
+            position = line.start()
             if not strings.open and len(line["indent"]) <= block.indent:
                 return block
     return fallback

@@ -390,6 +390,8 @@ def _decode(kind: Any, data: Any, path: str) -> Any:
     origin = typing.get_origin(kind)
     if origin in (Union, types.UnionType):
         return _decode_union(kind, data, path)
+    if kind is Any:
+        return data
     if origin is Literal:
         _require(data in typing.get_args(kind), f"{path}: {data!r} is not one of {typing.get_args(kind)}")
         return data

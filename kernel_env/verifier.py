@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -223,7 +224,11 @@ class _Pool:
 
 def _spawn(name: str, theirs: socket.socket, *arguments: str) -> subprocess.Popen[bytes]:
     """Start one of our own processes with a clean environment: no credentials, one thread for BLAS."""
-    kept = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")}
+    kept = {
+        k: v
+        for k, v in os.environ.items()
+        if k in ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
+    }
     command = [sys.executable, "-I", "-m", f"kernel_env.referee.{name}", str(theirs.fileno()), *arguments]
     with theirs:
         return subprocess.Popen(
@@ -313,7 +318,9 @@ class InprocessVerifier:
     async def verify(self, problem: Problem, candidate: Candidate, config: VerifyConfig, seed: int) -> Verdict:
         flavour = get_backend(candidate.backend).flavour
         if flavour == "interpret" and os.environ.get("TRITON_INTERPRET") != "1":
-            raise ConfigError("verifier=inprocess with Triton needs TRITON_INTERPRET=1 in the environment before anything imports triton")
+            raise ConfigError(
+                "verifier=inprocess with Triton needs TRITON_INTERPRET=1 in the environment before anything imports triton"
+            )
         referee = self._worker.inprocess_referee(self._builder, self._clock, self._lock, flavour)
         for operation in ("prepare", "verify"):
             verdict = _verdict(self._worker.answer(referee, _job(operation, problem, candidate, config, seed)))
@@ -387,7 +394,9 @@ class SocketVerifier:
                 verdict = _verdict(await _receive(reader))
             except (OSError, asyncio.IncompleteReadError) as error:
                 self._connection = None
-                raise VerifierError(f"the shared verifier at unix:{self._path} does not answer: is its process still running?") from error
+                raise VerifierError(
+                    f"the shared verifier at unix:{self._path} does not answer: is its process still running?"
+                ) from error
         assert verdict is not None
         return verdict
 
@@ -396,37 +405,46 @@ class SocketVerifier:
             self._connection[1].close()
 
 
+async def _called(make: Callable[[], T]) -> T:
+    return make()
+
+
 class BlockingVerifier:
     """A synchronous face: runs a verifier's event loop in a thread of its own. Close it, or use it in a `with` block."""
 
-    def __init__(self, verifier: Verifier | str | None = None, *, share: bool = False) -> None:
-        """`verifier` is an object made here, an address, or None for a `LocalVerifier`. With `share`, `address` can be given to other processes."""
+    def __init__(self, make: Callable[[], Verifier] | str | None = None, *, share: bool = False) -> None:
+        """`make` makes the verifier in the right thread, or is the address of a shared one; None makes a `LocalVerifier`.
+
+        With `share`, `address` can be given to other processes.
+        """
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="kernel-env-verifier", daemon=True)
         self._thread.start()
-        self._verifier: Verifier = self._run(self._made(verifier))
-        self._server = VerifierServer(self._verifier) if share else None
-        self.address = self._run(self._server.start()) if self._server else None
+        if isinstance(make, str):
+            make = functools.partial(SocketVerifier, make)
+        self.verifier: Verifier = self.run(_called(make or LocalVerifier))
+        self._server = VerifierServer(self.verifier) if share else None
+        self.address = self.run(self._server.start()) if self._server else None
 
-    @staticmethod
-    async def _made(verifier: Verifier | str | None) -> Verifier:
-        if isinstance(verifier, str):
-            return SocketVerifier(verifier)
-        return verifier or LocalVerifier()
-
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the verifier's loop and wait for it. Interrupting the wait cancels it there."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
 
     def verify(self, problem: Problem, candidate: Candidate, config: VerifyConfig, seed: int) -> Verdict:
-        return self._run(self._verifier.verify(problem, candidate, config, seed))
+        return self.run(self.verifier.verify(problem, candidate, config, seed))
 
     def close(self) -> None:
         """Idempotent."""
         if self._loop.is_closed():
             return
         if self._server is not None:
-            self._run(self._server.aclose())
-        self._run(self._verifier.aclose())
+            self.run(self._server.aclose())
+        self.run(self.verifier.aclose())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -304,6 +304,7 @@ def test_a_problem_that_cannot_be_found_is_explained(text: str, complaint: str) 
         ("N = (2 * (3 + 4) - 1)  # x", "N = (7)  # x"),
         ("N = -1", "N = 7"),
         ("N = 0x10", "N = 7"),
+        ("N = M = 5", "N = M = 7"),
         ("M, N = 5, 32 ", "M, N = 5, 7 "),
         ("größe = 1; N = 5; ü = 2", "größe = 1; N = 7; ü = 2"),
         ("x = '''\r\n\x0c\n'''\r\nN = (\n  2 *\n  3)\r\n", "x = '''\r\n\x0c\n'''\r\nN = (\n  7)\r\n"),
@@ -338,7 +339,7 @@ def test_several_constants_change_at_once_whatever_their_lengths() -> None:
     "source",
     [
         *("n = 1", "N = 1.0", "N = True", "N = 2 ** 3", "N = 8 // 2", "N = n", "N = '64'", "N = [1]", "N = 1\nN = 2"),
-        *("N = M = 1", "if x:\n    N = 1", "class A:\n    N = 1", "N += 1", "N: int", "obj.N = 1"),
+        *("M = N = 1", "if x:\n    N = 1", "class A:\n    N = 1", "N += 1", "N: int", "obj.N = 1"),
     ],
 )
 def test_what_is_no_plain_constant_cannot_be_resized(source: str) -> None:

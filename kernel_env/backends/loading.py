@@ -112,7 +112,7 @@ class _Router:
         if not answer["ok"]:
             raise BuildFailed(answer["log"])
         if not is_python_module:
-            torch.ops.load_library(answer["path"])
+            torch.ops.load_library(answer["path"])  # type: ignore[no-untyped-call]
             return answer["path"]
         loader = importlib.machinery.ExtensionFileLoader(answer["module"], answer["path"])
         spec = importlib.util.spec_from_loader(answer["module"], loader)

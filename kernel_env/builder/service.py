@@ -225,7 +225,16 @@ class Builder:
                 return _Outcome(False, log[:LOG_LIMIT], outcome.limits), "compile"
             objects.append(f"unit{index}.o")
         tools = self.toolchain
-        command = [tools.compiler, "-shared", *objects, "-o", f"{module}.so", "-Wl,--no-undefined", *tools.link_flags, *_python_link()]
+        command = [
+            tools.compiler,
+            "-shared",
+            *objects,
+            "-o",
+            f"{module}.so",
+            "-Wl,--no-undefined",
+            *tools.link_flags,
+            *_python_link(),
+        ]
         outcome = self._run(work, [*command, *request.link_flags])
         return _Outcome(outcome.ok, (log + outcome.log)[:LOG_LIMIT], outcome.limits), "link"
 
@@ -254,7 +263,9 @@ class Builder:
         log = done.stdout.decode(errors="replace").replace(f"{work}/", "")[:LOG_LIMIT]
         limits = "Killed signal" in log or "out of memory allocating" in log or "CPU time limit exceeded" in log
         if done.returncode < 0 and done.returncode != -signal.SIGXCPU:
-            raise BuilderError(f"the compiler was killed by {signal.Signals(-done.returncode).name}; nothing is said about the source")
+            raise BuilderError(
+                f"the compiler was killed by {signal.Signals(-done.returncode).name}; nothing is said about the source"
+            )
         return _Outcome(done.returncode == 0, log, limits or done.returncode == -signal.SIGXCPU)
 
 
@@ -277,7 +288,9 @@ def _bindings(functions: tuple[tuple[str, str], ...], module: str, quick: bool) 
         rows = "".join(f"  KERNEL_ENV_FUNCTION({_c_string(name)}, {name}, {_c_string(doc)}),\n" for name, doc in functions)
         table = f"static PyMethodDef {module}_methods[] = {{\n{rows}  {{nullptr, nullptr, 0, nullptr}}}};\n"
         return f"{head}{table}KERNEL_ENV_MODULE({module}, {module}_methods)\n"
-    rows = "".join(f"  m.def({_c_string(name)}, torch::wrap_pybind_function({name}), {_c_string(doc)});\n" for name, doc in functions)
+    rows = "".join(
+        f"  m.def({_c_string(name)}, torch::wrap_pybind_function({name}), {_c_string(doc)});\n" for name, doc in functions
+    )
     return f"{head}PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {{\n{rows}}}\n"
 
 

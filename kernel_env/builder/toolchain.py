@@ -24,7 +24,9 @@ _ALLOWED = re.compile(
     r"-(O[0-3sgz]?|Ofast|g[0-3]?|w|pthread|fopenmp(-simd)?|std=(c|gnu)\+\+\w+|W[\w=+-]*|m[\w.=,+-]+|D\w+(=[\w.+-]*)?|U\w+"
     r"|f(?!plugin|pch|dump|profile|lto|use-ld|save|record|diagnostics|stack-usage|callgraph|embed|opt-info)[\w=.,+-]+)"
 )
-_ALLOWED_LINK = re.compile(r"-(l(m|gomp|pthread|stdc\+\+|c10|torch|torch_cpu|torch_python|rt|dl)|fopenmp|pthread|O[0-3s]?|march=[\w-]+|s)")
+_ALLOWED_LINK = re.compile(
+    r"-(l(m|gomp|pthread|stdc\+\+|c10|torch|torch_cpu|torch_python|rt|dl)|fopenmp|pthread|O[0-3s]?|march=[\w-]+|s)"
+)
 
 
 def refused_flag(compile_flags: tuple[str, ...], link_flags: tuple[str, ...]) -> str | None:
@@ -79,7 +81,12 @@ def toolchain() -> Toolchain:
         raise BuilderError("Python.h is missing: install the Python headers (for example `apt-get install python3-dev`)")
     header = (torch_dir / "include/torch/csrc/autograd/python_variable.h").read_text()
     digest = hashlib.sha256()
-    for part in (_compiler_identity(compiler), (torch_dir / "version.py").read_text(), sys.implementation.cache_tag, sys.executable):
+    for part in (
+        _compiler_identity(compiler),
+        (torch_dir / "version.py").read_text(),
+        sys.implementation.cache_tag,
+        sys.executable,
+    ):
         digest.update(part.encode() + b"\0")
     for path in sorted(INCLUDE.rglob("*.h")):
         digest.update(path.read_bytes() + b"\0")

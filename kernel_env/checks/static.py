@@ -1,6 +1,367 @@
-def check_cpp(s: str, e: str) -> str | None:
+"""Facts about a candidate's Python source, read from its syntax tree, and the first rules over them.
+
+Only the tree counts: words in comments, strings and names mean nothing. Nothing of the source is executed, and a hostile
+source (huge, nested without end, not text at all) gives a `SourceFault` and never an exception.
+
+A rule refuses only what cannot be a kernel whatever the rest of the file does. "Reaches" is therefore read generously: the
+entry class reaches every top-level statement that binds an identifier which is mentioned (as a name, an attribute or a
+string) in what was reached before, and every statement that may change the entry from outside.
+"""
+
+from __future__ import annotations
+
+import ast
+import threading
+import warnings
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+MAX_SOURCE_CHARS = 256 * 1024
+"""Longer sources are refused: parsing them would take the checker's memory, and no kernel is so long."""
+
+_EXTENSION_MODULE = "torch.utils.cpp_extension"
+_NOT_OPERATIONS = frozenset({"constexpr", "static_assert", "static_print", "device_print", "device_assert", "assume"})
+_INERT_DECORATORS = frozenset(
+    {"torch.no_grad", "torch.inference_mode", "torch.compiler.disable", "functools.lru_cache", "functools.cache"}
+)
+"""Decorators that do not register what they decorate anywhere."""
+_WARNINGS_LOCK = threading.Lock()
+
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+@dataclass(frozen=True)
+class SourceFault:
+    """Why there is no syntax tree. `limits` means that only we refuse it; Python itself might read it."""
+
+    kind: Literal["syntax", "limits"]
+    message: str
+    line: int | None = None
+
+
+@dataclass(frozen=True)
+class EntryClass:
+    """The entry class as it stands at module level (the last definition of that name)."""
+
+    line: int
+    bases: tuple[str, ...]
+    """Dotted names with import aliases resolved, e.g. `torch.nn.Module`; `?` for other expressions."""
+    own_forward: bool
+    """Whether its body binds `forward`."""
+    inherited_forward: str = ""
+    """Otherwise the class of this file that `forward` comes from, `?` when a base is unknown here, "" when there is none."""
+
+    @property
+    def has_forward(self) -> bool:
+        return self.own_forward or bool(self.inherited_forward)
+
+
+@dataclass(frozen=True)
+class JitFunction:
+    """A function decorated with `triton.jit`, alone or under `triton.autotune` and the like."""
+
+    name: str
+    line: int
+    uses_ops: bool
+    """Whether its body calls anything of `triton.language`."""
+
+
+@dataclass(frozen=True)
+class ExtensionCall:
+    """A call of `load_inline` or `load` of `torch.utils.cpp_extension`."""
+
+    function: str
+    line: int
+    discarded: bool
+    """The call is a statement of its own and its result goes nowhere."""
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """What the tree says. Tuples are in the order of the source."""
+
+    entry: EntryClass | None
+    jit_functions: tuple[JitFunction, ...]
+    mentions_jit: bool
+    """`triton.jit` is used in any way, also as a plain call or inside a decorator of the candidate's own."""
+    uses_triton_ops: bool
+    """Anything of `triton.language` is called anywhere, or it is star-imported."""
+    launches: tuple[str, ...]
+    """Names of jit functions that are called as `name[grid](...)` outside of jit functions."""
+    extension_calls: tuple[ExtensionCall, ...]
+    mentions_extension: bool
+    """`load_inline` or `load` is used in any way."""
+    registers_operators: bool
+    """An extension is loaded for its registered operators (`is_python_module=False`), not for a module."""
+    entry_reaches_jit: bool
+    """The entry class may come to run a jit function."""
+    entry_reaches_extension: bool
+    """The entry class may come to use what an extension call returned."""
+
+
+def facts(source: str, entry: str = "ModelNew") -> SourceFacts | SourceFault:
+    """Read `source`. Never raises; time and memory are bounded by `MAX_SOURCE_CHARS`."""
+    tree = _parse(source)
+    return tree if isinstance(tree, SourceFault) else _Reader(tree, entry).facts()
+
+
+def check_triton(source: str, entry: str = "ModelNew") -> str | None:
+    """Why `source` cannot be a Triton kernel, in one sentence, or None.
+
+    None as well when Python cannot read it: importing it shows the real error.
+    """
+    found = facts(source, entry)
+    if isinstance(found, SourceFault):
+        return found.message if found.kind == "limits" else None
+    if not found.mentions_jit:
+        return "The source has no Triton kernel: no function is decorated with @triton.jit."
+    if not found.uses_triton_ops or (found.jit_functions and not any(f.uses_ops for f in found.jit_functions)):
+        return "No @triton.jit function uses an operation of triton.language such as tl.load or tl.store."
+    if found.entry and found.jit_functions and not found.entry_reaches_jit:
+        return f"Class {entry} never uses a @triton.jit function of the source."
     return None
 
 
-def check_triton(s: str, e: str) -> str | None:
+def check_cpp(source: str, entry: str = "ModelNew") -> str | None:
+    """Why `source` cannot be a C++ kernel, in one sentence, or None.
+
+    None as well when Python cannot read it: importing it shows the real error.
+    """
+    found = facts(source, entry)
+    if isinstance(found, SourceFault):
+        return found.message if found.kind == "limits" else None
+    if not found.mentions_extension:
+        return "The source compiles no C++: it never calls torch.utils.cpp_extension.load_inline."
+    if found.entry and not found.registers_operators and not found.entry_reaches_extension:
+        return f"Class {entry} never uses the compiled C++ extension."
     return None
+
+
+def _parse(source: str) -> ast.Module | SourceFault:
+    if len(source) > MAX_SOURCE_CHARS:
+        return SourceFault("limits", f"The source has {len(source)} characters; at most {MAX_SOURCE_CHARS} are allowed.")
+    try:
+        with _WARNINGS_LOCK, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a bad escape in the candidate's string is not our warning
+            return ast.parse(source)
+    except SyntaxError as error:
+        return SourceFault("syntax", f"line {error.lineno}: {error.msg}", error.lineno)
+    except ValueError as error:  # null bytes, lone surrogates
+        return SourceFault("syntax", str(error))
+    except (RecursionError, MemoryError):
+        return SourceFault("limits", "The source is nested too deeply to be checked.")
+
+
+class _Reader:
+    """Collects the facts of one tree. Walks are iterative: the depth of the tree is the candidate's choice."""
+
+    def __init__(self, tree: ast.Module, entry: str) -> None:
+        self.entry = entry
+        self.nodes = list(ast.walk(tree))
+        self.aliases = self._aliases()
+        self.statements = list(_top_level(tree))
+        self.jit_nodes = self._jit_nodes()
+
+    def facts(self) -> SourceFacts:
+        in_kernels = {id(node) for kernel in self.jit_nodes for node in ast.walk(kernel)}
+        reached = self._reached()
+        reached_ids = {id(node) for node in reached}
+        discarded = {id(node.value) for node in self.nodes if isinstance(node, ast.Expr)}
+        calls = [node for node in self.nodes if isinstance(node, ast.Call)]
+        return SourceFacts(
+            entry=self._entry_class(),
+            jit_functions=tuple(JitFunction(k.name, k.lineno, self._uses_ops(ast.walk(k))) for k in self.jit_nodes),
+            mentions_jit=any(self._is_jit(node) for node in self.nodes),
+            uses_triton_ops=self._uses_ops(self.nodes),
+            launches=self._launches(call for call in calls if id(call) not in in_kernels),
+            extension_calls=tuple(
+                ExtensionCall(self._loader(call.func), call.lineno, id(call) in discarded)
+                for call in sorted(calls, key=_position)
+                if self._loader(call.func)
+            ),
+            mentions_extension=any(self._loader(node) for node in self.nodes),
+            registers_operators=any(isinstance(node, ast.keyword) and node.arg == "is_python_module" for node in self.nodes),
+            entry_reaches_jit=any(id(kernel) in reached_ids for kernel in self.jit_nodes),
+            entry_reaches_extension=any(self._loader(node) for node in reached),
+        )
+
+    # -------------------------------------------------------------- names
+
+    def _aliases(self) -> dict[str, str]:
+        """Local name to dotted path, for imports anywhere and plain assignments of such a path. `path.*` for star imports."""
+        found: dict[str, str] = {}
+        for node in self.nodes:
+            if isinstance(node, ast.Import):
+                for name in node.names:
+                    found[name.asname or name.name.partition(".")[0]] = name.name if name.asname else name.name.partition(".")[0]
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                for name in node.names:
+                    key = f"{node.module}.*" if name.name == "*" else name.asname or name.name
+                    found[key] = f"{node.module}.{name.name}"
+        for node in self.nodes:
+            if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+                root, _, rest = _path(node.value).partition(".")
+                if root in found and node.targets[0].id not in found:
+                    found[node.targets[0].id] = f"{found[root]}.{rest}" if rest else found[root]
+        return found
+
+    def _dotted(self, node: ast.AST) -> str:
+        root, dot, rest = _path(node).partition(".")
+        return self.aliases.get(root, root) + dot + rest
+
+    def _is_jit(self, node: ast.AST) -> bool:
+        path = self._dotted(node)
+        return path.startswith("triton.") and path.endswith(".jit")
+
+    def _loader(self, node: ast.AST) -> str:
+        """`load_inline` or `load` when `node` names that function of torch, else ""."""
+        path = self._dotted(node)
+        if path.rpartition(".")[2] == "load_inline":
+            return "load_inline"
+        return "load" if path == f"{_EXTENSION_MODULE}.load" else ""
+
+    def _uses_ops(self, nodes: Iterable[ast.AST]) -> bool:
+        if "triton.language.*" in self.aliases:
+            return True
+        paths = (self._dotted(node.func) for node in nodes if isinstance(node, ast.Call))
+        return any(
+            path.startswith("triton.") and ".language." in path and path.rpartition(".")[2] not in _NOT_OPERATIONS for path in paths
+        )
+
+    # -------------------------------------------------------------- kernels
+
+    def _jit_nodes(self) -> list[ast.FunctionDef]:
+        """Functions under a jit decorator, or handed to `triton.jit(...)` by name."""
+        calls = [node for node in self.nodes if isinstance(node, ast.Call) and self._is_jit(node.func)]
+        wrapped = {arg.id for call in calls for arg in call.args if isinstance(arg, ast.Name)}
+        functions = (node for node in self.nodes if isinstance(node, ast.FunctionDef))
+        found = [f for f in functions if f.name in wrapped or any(self._is_jit(_callee(d)) for d in f.decorator_list)]
+        return sorted(found, key=_position)
+
+    def _launches(self, calls: Iterable[ast.Call]) -> tuple[str, ...]:
+        names = {kernel.name for kernel in self.jit_nodes}
+        targets = (call.func.value for call in sorted(calls, key=_position) if isinstance(call.func, ast.Subscript))
+        launched = (_path(target).rpartition(".")[2] for target in targets)
+        return tuple(dict.fromkeys(name for name in launched if name in names))
+
+    # -------------------------------------------------------------- the entry class
+
+    def _classes(self) -> dict[str, ast.ClassDef]:
+        return {node.name: node for node in self.statements if isinstance(node, ast.ClassDef)}
+
+    def _entry_class(self) -> EntryClass | None:
+        classes = self._classes()
+        node = classes.get(self.entry)
+        if node is None:
+            return None
+        own = _binds_forward(node)
+        inherited = "" if own else self._inherited_forward(node, classes)
+        return EntryClass(node.lineno, self._bases(node), own, inherited)
+
+    def _bases(self, node: ast.ClassDef) -> tuple[str, ...]:
+        return tuple(self._dotted(base) or "?" for base in node.bases)
+
+    def _inherited_forward(self, node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> str:
+        queue, seen = deque(self._bases(node)), {self.entry}
+        while queue:
+            base = queue.popleft()
+            if base in seen or base in ("torch.nn.Module", "object"):
+                continue
+            seen.add(base)
+            if base not in classes:
+                return "?"
+            if _binds_forward(classes[base]):
+                return base
+            queue.extend(self._bases(classes[base]))
+        return ""
+
+    def _reached(self) -> list[ast.AST]:
+        """All nodes of the top-level statements that the entry class reaches (see the module's docstring)."""
+        binders: dict[str, list[ast.stmt]] = defaultdict(list)
+        for statement in self.statements:
+            for name in _bound(statement):
+                binders[name].append(statement)
+        queue = deque(binders.pop(self.entry, []))
+        queue.extend(statement for statement in self.statements if self._acts_from_outside(statement))
+        seen, nodes = {id(statement) for statement in queue}, list[ast.AST]()
+        while queue:
+            inside = list(ast.walk(queue.popleft()))
+            nodes += inside
+            for name in _mentioned(inside):
+                fresh = [statement for statement in binders.pop(name, []) if id(statement) not in seen]
+                seen.update(map(id, fresh))
+                queue.extend(fresh)
+        return nodes
+
+    def _acts_from_outside(self, statement: ast.stmt) -> bool:
+        """Whether it may change the entry, or register an operator, without binding a name that the entry mentions."""
+        if isinstance(statement, _DEFINITIONS):
+            decorators = [self._dotted(_callee(d)) for d in statement.decorator_list]
+            return any(not d.startswith("triton.") and d not in _INERT_DECORATORS for d in decorators)
+        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+            func = statement.value.func
+            return not self._loader(func) and not isinstance(func, ast.Subscript)  # neither a discarded build nor a bare launch
+        targets = statement.targets if isinstance(statement, ast.Assign) else []
+        return any(isinstance(target, (ast.Attribute, ast.Subscript)) for target in targets)
+
+
+def _top_level(tree: ast.Module) -> Iterator[ast.stmt]:
+    """Statements that run on import, in order; those inside `if`, `try`, `with` and loops too, but no `__main__` block."""
+    stack = tree.body[::-1]
+    while stack:
+        statement = stack.pop()
+        if isinstance(statement, ast.If) and any(isinstance(n, ast.Name) and n.id == "__name__" for n in ast.walk(statement.test)):
+            stack.extend(statement.orelse[::-1])
+        elif isinstance(statement, (ast.If, ast.Try, ast.With, ast.For, ast.While)):
+            handlers = statement.handlers if isinstance(statement, ast.Try) else []
+            lists = [statement.body, *(h.body for h in handlers)]
+            lists += [getattr(statement, name, []) for name in ("orelse", "finalbody")]
+            stack.extend(inner for body in reversed(lists) for inner in reversed(body))
+        else:
+            yield statement
+
+
+def _path(node: ast.AST) -> str:
+    """`a.b.c` for a chain of attributes on a name, else ""."""
+    names: list[str] = []
+    while isinstance(node, ast.Attribute):
+        names.append(node.attr)
+        node = node.value
+    return ".".join([node.id, *reversed(names)]) if isinstance(node, ast.Name) else ""
+
+
+def _callee(node: ast.expr) -> ast.expr:
+    return node.func if isinstance(node, ast.Call) else node
+
+
+def _position(node: ast.FunctionDef | ast.Call) -> tuple[int, int]:
+    return node.lineno, node.col_offset
+
+
+def _binds_forward(node: ast.ClassDef) -> bool:
+    return any(
+        (isinstance(n, _DEFINITIONS) and n.name == "forward")
+        or (isinstance(n, ast.Name) and n.id == "forward" and isinstance(n.ctx, ast.Store))
+        or (isinstance(n, ast.Attribute) and n.attr == "forward" and isinstance(n.ctx, ast.Store))
+        for n in ast.walk(node)
+    )
+
+
+def _bound(statement: ast.stmt) -> set[str]:
+    """Module-level names that `statement` binds, those that a function declares `global` included."""
+    names = {name for n in ast.walk(statement) if isinstance(n, ast.Global) for name in n.names}
+    if isinstance(statement, _DEFINITIONS):
+        return names | {statement.name}
+    return names | {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+
+
+def _mentioned(nodes: list[ast.AST]) -> Iterator[str]:
+    for node in nodes:
+        if isinstance(node, ast.Name):
+            yield node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value

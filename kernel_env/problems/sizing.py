@@ -57,9 +57,9 @@ def parse(source: str) -> ast.Module:
 def constants(source: str) -> Mapping[str, Constant]:
     """Constants that can be resized, by name.
 
-    `N = 64`, `N: int = 64`, `N = 2 * 32` and `H, W = 32, 32` at module level count; the elements of `shape = (3, 5)` or of a
-    list are `shape[0]` and `shape[1]`. A name bound there more than once does not count: which of its values matters cannot
-    be told from the text.
+    `N = 64`, `N: int = 64`, `N = 2 * 32` and `H, W = 32, 32` at module level count; `H = W = 32` is the one constant `H`; the
+    elements of `shape = (3, 5)` or of a list are `shape[0]` and `shape[1]`. A name bound there more than once does not
+    count: which of its values matters cannot be told from the text.
     """
     tree = parse(source)
     line_starts = _line_starts(source)
@@ -145,7 +145,7 @@ def _bindings(tree: ast.Module) -> Iterator[tuple[str, ast.expr]]:
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=ast.Tuple(elts=values) | ast.List(elts=values)):
                 yield from ((f"{name}[{index}]", value) for index, value in enumerate(values))
-            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+            case ast.Assign(targets=[ast.Name(id=name), *_], value=value):
                 yield name, value
             case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
                 yield name, value

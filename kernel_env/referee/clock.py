@@ -118,7 +118,9 @@ class RecordedClock:
         except OSError as error:
             raise ConfigError(f"cannot read the recorded clock {path}: {error.strerror}; check clock.path") from error
         except (ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
-            raise ConfigError(f"{path} is not a recorded clock: expected {{digest: [runtime_ms, baseline_ms]}}; check clock.path") from error
+            raise ConfigError(
+                f"{path} is not a recorded clock: expected {{digest: [runtime_ms, baseline_ms]}}; check clock.path"
+            ) from error
 
     def now(self) -> float:
         return 0.0

@@ -57,7 +57,9 @@ class Difference:
     message: str
 
 
-def compare(expected: Any, expected_arena: Arena, got: Any, got_arena: Arena, tol: Tolerance, path: str = "output") -> Difference | None:
+def compare(
+    expected: Any, expected_arena: Arena, got: Any, got_arena: Arena, tol: Tolerance, path: str = "output"
+) -> Difference | None:
     """Compare two spec trees over their mappings. Tensor data of `got` is read at the places that `expected` dictates.
 
     `got` may be untrusted JSON: anything malformed is a structural difference.
@@ -115,7 +117,9 @@ def _compare_tensor(spec: TensorSpec, a: Arena, got: TensorSpec, b: Arena, tol: 
     expected_flat, got_flat = flat(spec, a), flat(spec, b)
     report = _Report(spec, tol.of(spec.dtype), path)
     for start in range(0, expected_flat.size, _CHUNK):
-        report.add(start, wide(expected_flat[start : start + _CHUNK], spec.dtype), wide(got_flat[start : start + _CHUNK], spec.dtype))
+        report.add(
+            start, wide(expected_flat[start : start + _CHUNK], spec.dtype), wide(got_flat[start : start + _CHUNK], spec.dtype)
+        )
     return report.difference()
 
 

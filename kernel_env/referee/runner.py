@@ -173,8 +173,7 @@ class Runner:
         tree, tensors = self._pending
         self._pending = None
         if next(leaves(tree), None) is not None:
-            with _mapped(fds) as memory:
-                values.write(tree, tensors, memory)
+            values.write(tree, tensors, mmap.mmap(fds[0], os.fstat(fds[0]).st_size))
         return {}
 
     # ---------------------------------------------------------- errors
@@ -203,7 +202,7 @@ class Runner:
         return f"{type(error).__name__} (its text cannot be shown)"
 
     def _frame_text(self, filename: str, line: int) -> str:
-        return f'  {self._path.name}, line {line}: {linecache.getline(filename, line).strip()[:200]}'
+        return f"  {self._path.name}, line {line}: {linecache.getline(filename, line).strip()[:200]}"
 
 
 def _walk(tb: TracebackType | None) -> Iterator[tuple[str, int]]:

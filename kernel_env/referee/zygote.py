@@ -164,9 +164,11 @@ def _become_runner(frame: Frame, fds: list[int], scratch: Path, flavour: str) ->
         sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
         sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
         sys.argv = [frame["role"]]
+        import torch
+
         from kernel_env.referee import runner
 
-        runner.torch.set_num_threads(frame["threads"])
+        torch.set_num_threads(frame["threads"])
         channel = Channel(socket.socket(fileno=channel_fd))
         runner.serve(channel, frame["role"], scratch, interpreter=flavour == "interpret")
         status = 0

@@ -11,12 +11,12 @@ OUT_FEATURES = 1024
 class Model(nn.Module):
     """Linear with bias, swish, a scale for each output feature, then a clamp to [-2, 2]."""
 
-    def __init__(self, in_features, out_features):
+    def __init__(self, in_features: int, out_features: int):
         super().__init__()
         self.linear = nn.Linear(in_features, out_features)
         self.scale = nn.Parameter(1.0 + 0.1 * torch.randn(out_features))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: (rows, in_features). Returns (rows, out_features)."""
         y = self.linear(x)
         y = y * torch.sigmoid(y)

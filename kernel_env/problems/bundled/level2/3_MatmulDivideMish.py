@@ -12,12 +12,12 @@ OUT_FEATURES = 1024
 class Model(nn.Module):
     """x @ weight, divided by `divisor`, then mish(y) = y * tanh(softplus(y))."""
 
-    def __init__(self, in_features, out_features, divisor):
+    def __init__(self, in_features: int, out_features: int, divisor: float):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(in_features, out_features))
         self.divisor = divisor
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: (rows, in_features). Returns (rows, out_features)."""
         return F.mish(torch.matmul(x, self.weight) / self.divisor)
 

@@ -14,7 +14,7 @@ HEAD_SIZE = 32
 class Model(nn.Module):
     """softmax(q k^T / sqrt(head_size)) v, in which a position sees itself and what came before."""
 
-    def forward(self, q, k, v):
+    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """q, k, v: (batch, heads, length, head_size). Returns the same shape."""
         length = q.shape[-2]
         scores = torch.matmul(q, k.transpose(-2, -1)) / math.sqrt(q.shape[-1])

@@ -12,13 +12,13 @@ EXPANSION = 1024
 class Model(nn.Module):
     """Layer norm, expansion, GELU (tanh form), projection, and the residual around all of it."""
 
-    def __init__(self, hidden, expansion):
+    def __init__(self, hidden: int, expansion: int):
         super().__init__()
         self.norm = nn.LayerNorm(hidden)
         self.expand = nn.Linear(hidden, expansion)
         self.project = nn.Linear(expansion, hidden)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: (tokens, hidden). Returns (tokens, hidden)."""
         return x + self.project(F.gelu(self.expand(self.norm(x)), approximate="tanh"))
 

@@ -11,11 +11,11 @@ CHANNELS = 512
 class Model(nn.Module):
     """h[t] = f * h[t-1] + (1 - f) * x[t] with f = sigmoid(forget[t] + bias); returns tanh(h[t]) of every step."""
 
-    def __init__(self, channels):
+    def __init__(self, channels: int):
         super().__init__()
         self.bias = nn.Parameter(torch.randn(channels))
 
-    def forward(self, x, forget):
+    def forward(self, x: torch.Tensor, forget: torch.Tensor) -> torch.Tensor:
         """x, forget: (batch, steps, channels). Returns (batch, steps, channels)."""
         h = torch.zeros_like(x[:, 0])
         outputs = []

@@ -1,0 +1,50 @@
+# `make demo` and `make test` do all the set-up themselves; `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+JOBS ?= auto
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow check docs clean
+
+help:
+	@echo "make demo       play every recorded episode of the bundled problems: built, verified and timed on this machine"
+	@echo "make test       the test suite"
+	@echo "make test-slow  the tests that take minutes too"
+	@echo "make check      formatting, lints, types, layers, generated docs"
+	@echo "make docs       write docs/configuration.md again"
+	@echo "make clean      remove the environment"
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@command -v g++ >/dev/null || { echo "g++ is missing: install a C++ compiler first"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { echo "$(PYTHON) is not Python 3.11 to 3.13: set PYTHON=..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (a few minutes the first time)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup
+	@$(BIN)/kernel-env eval experiment=demo
+
+test: setup
+	@$(BIN)/pytest -n $(JOBS) -m "not slow and not gpu"
+
+test-slow: setup
+	@$(BIN)/pytest -n $(JOBS) -m "not gpu"
+
+check: setup
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -c 'from rollout.reference import markdown; import sys; sys.exit(open("docs/configuration.md").read() != markdown())' \
+		|| { echo "docs/configuration.md is out of date: run make docs"; exit 1; }
+
+docs: setup
+	@$(BIN)/python -c 'from rollout.reference import markdown; print(markdown(), end="")' > docs/configuration.md
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,127 @@
+"""One episode: replies in, turns out. The environment and the rollout runner both drive this and nothing else.
+
+Data goes one way: reply, extraction, verification, reward, feedback message, history. Waiting happens only in the verifier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from kernel_env.errors import ConfigError
+from kernel_env.parsing import extract_kernel
+from kernel_env.prompts import FeedbackConfig, improvement_message, initial_messages, restated_messages
+from kernel_env.referee.config import VerifyConfig, derive_seed
+from kernel_env.reward import RewardConfig, measured_reward, reached_stop
+from kernel_env.schema import Candidate, Generation, Message, Problem, Stage, Status, StopReason, Turn, Verdict
+from kernel_env.verifier import MAX_CODE_BYTES, Verifier
+
+HISTORIES = ("accumulate", "restated")
+
+
+@dataclass(frozen=True)
+class EpisodeConfig:
+    """Everything that decides how an episode goes, given the problem and the replies."""
+
+    backend: str = "cpp"
+    max_turns: int = 3
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    feedback: FeedbackConfig = field(default_factory=FeedbackConfig)
+    verify: VerifyConfig = field(default_factory=VerifyConfig)
+    dataset_prompt: bool | None = None
+    """Use the data set's own prompt: True, False, or None for where it fits the back end."""
+    history: str = "accumulate"
+    """`accumulate`: messages grow turn by turn. `restated`: one user message that retells the attempts so far."""
+
+    def __post_init__(self) -> None:
+        if self.max_turns < 1:
+            raise ConfigError(f"rollout.max_turns must be 1 or more, got {self.max_turns}")
+        if self.history not in HISTORIES:
+            raise ConfigError(f"rollout.history={self.history}: choose one of {', '.join(HISTORIES)}")
+
+
+class EpisodeState:
+    """A conversation in progress: replies raw, nothing truncated, feedback messages byte for byte."""
+
+    def __init__(self, problem: Problem, config: EpisodeConfig, seed: int) -> None:
+        """`seed` is the episode's; the verification of turn t derives its own from it."""
+        self.problem, self.config, self.seed = problem, config, seed
+        self.turns: list[Turn] = []
+        self._initial = initial_messages(problem, config.backend, config.dataset_prompt)
+        self.messages: tuple[Message, ...] = self._initial
+        self.stop_reason: StopReason | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.stop_reason is not None
+
+    async def step(self, generation: Generation, verifier: Verifier) -> Turn:
+        """Judge one reply and append it. Raises InfraError when it could not be judged; the episode then stands where it stood."""
+        if self.done:
+            raise ConfigError("the episode is over: reset it before the next step")
+        index = len(self.turns)
+        code, verdict = await self._verdict(generation, derive_seed(self.seed, "turn", index), verifier)
+        reward = measured_reward(verdict, self.config.reward)
+        turn = Turn(index, self.messages, generation, code, verdict, reward)
+        if self._stop_after(turn) is None:
+            turn = replace(turn, feedback=self._feedback(turn))
+        self._append(turn)
+        return turn
+
+    def restore(self, turns: Sequence[Turn]) -> None:
+        """Take over recorded turns of this very episode, for resuming. Raises ConfigError if they do not continue it."""
+        for turn in turns:
+            if turn.index != len(self.turns) or turn.messages != self.messages:
+                raise ConfigError(
+                    f"recorded turn {turn.index} of {self.problem.key} belongs to another conversation; use a new run.name"
+                )
+            self._append(turn)
+
+    def _feedback(self, turn: Turn) -> str:
+        """The next user message."""
+        preset, config = self.config.reward.preset, self.config.feedback
+        if self.config.history == "accumulate":
+            return improvement_message(turn.verdict, preset, config)
+        attempts = [(t.code, t.verdict) for t in (*self.turns, turn)]
+        return restated_messages(self._initial, attempts, preset, config)[-1]["content"]
+
+    def _append(self, turn: Turn) -> None:
+        self.turns.append(turn)
+        self.stop_reason = self._stop_after(turn)
+        following = [] if turn.feedback is None else [{"role": "user", "content": turn.feedback}]
+        if self.config.history == "accumulate" or self.done:
+            self.messages = (*self.messages, {"role": "assistant", "content": turn.generation.text}, *following)
+        else:
+            self.messages = (*self._initial[:-1], *following)
+
+    def _stop_after(self, turn: Turn) -> StopReason | None:
+        if turn.reward.value is None:
+            return StopReason.UNSCORED
+        if reached_stop(turn.reward, self.config.reward):
+            return StopReason.SOLVED
+        return StopReason.TURN_LIMIT if turn.index + 1 >= self.config.max_turns else None
+
+    async def _verdict(self, generation: Generation, seed: int, verifier: Verifier) -> tuple[str | None, Verdict]:
+        extraction = extract_kernel(generation.text)
+        if extraction.code is None:
+            return None, self._unbuilt(extraction.status or Status.NO_CODE, Stage.PARSE, extraction.message, seed)
+        code = extraction.code
+        if len(code.encode(errors="replace")) > MAX_CODE_BYTES:
+            text = f"The code block has {len(code):,} characters; at most {MAX_CODE_BYTES:,} bytes are accepted."
+            return code, self._unbuilt(Status.REJECTED, Stage.CHECK, text, seed, code)
+        candidate = Candidate(code, self.config.backend)
+        return code, await verifier.verify(self.problem, candidate, self.config.verify, seed)
+
+    def _unbuilt(self, status: Status, stage: Stage, message: str, seed: int, code: str | None = None) -> Verdict:
+        return Verdict(
+            status=status,
+            stage=stage,
+            problem=self.problem.key,
+            problem_digest=self.problem.digest,
+            candidate_digest="" if code is None else Candidate(code, self.config.backend).digest,
+            backend=self.config.backend,
+            profile=self.problem.profile,
+            message=message,
+            trials=self.config.verify.num_correct_trials,
+            seed=seed,
+        )

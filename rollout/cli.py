@@ -1,0 +1,152 @@
+"""`kernel-env`: one command, subcommands that speak Hydra overrides where they take configuration."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kernel_env.errors import ConfigError, KernelEnvError
+
+if TYPE_CHECKING:
+    from rollout.settings import Settings
+
+HELP = """kernel-env: multi-turn kernel generation, verified and timed on this machine
+
+  kernel-env eval [--multirun] [OPTION=VALUE ...]     play episodes; the same command resumes
+  kernel-env verify PROBLEM FILE [--json] [OPTION=VALUE ...]
+                                                      judge one candidate (a .py file, or a whole reply)
+  kernel-env replay RUN [PROBLEM [TURN]]              verify a run's turns again and say what differs
+  kernel-env report RUN                               write the report of a run again
+  kernel-env doctor [--json] [OPTION=VALUE ...]       what works on this machine, and what does not
+
+`kernel-env eval --help` lists every option. Exit codes: 0 done; 1 the answer is no (verify, replay, doctor); 2 wrong input; 3 nothing
+was scored; 4 infrastructure failed; 5 the model gave no reply; 6 unreachable; 7 wrong key; 8 no such model; 130 interrupted.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0 if argv else 2
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "eval": _eval, "verify": _verify, "replay": _replay, "report": _report, "doctor": _doctor,
+    }  # fmt: skip
+    try:
+        command = commands.get(argv[0])
+        if command is None:
+            from kernel_env.problems.selection import did_you_mean
+
+            raise ConfigError(f"unknown command {argv[0]!r}{did_you_mean(argv[0], commands)}; `kernel-env --help` lists all")
+        return command(argv[1:])
+    except KernelEnvError as error:
+        print(f"kernel-env {argv[0]}: {_one_line(error)}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("kernel-env: interrupted; finished turns are kept, and the same command resumes", file=sys.stderr)
+        return 130
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _split(argv: list[str], flags: Sequence[str]) -> tuple[list[str], list[str], set[str]]:
+    """Positional words, overrides and flags. Raises ConfigError for a flag that does not exist."""
+    given = {a for a in argv if a.startswith("--")}
+    unknown = given - set(flags)
+    if unknown:
+        raise ConfigError(f"unknown flag {' '.join(sorted(unknown))}: known are {' '.join(flags)}, and options as NAME=VALUE")
+    words = [a for a in argv if not a.startswith("--")]
+    return [w for w in words if "=" not in w], [w for w in words if "=" in w], given
+
+
+def _eval(argv: list[str]) -> int:
+    from rollout import compose
+
+    if "--help" in argv or "-h" in argv:
+        from rollout.reference import options_text
+
+        print(options_text(), end="")
+        return 0
+    stray, overrides, flags = _split([{"-m": "--multirun"}.get(a, a) for a in argv], ("--multirun",))
+    if stray:
+        raise ConfigError(f"{stray[0]!r} is not an option: write NAME=VALUE, e.g. problems=bundled rollout.max_turns=3")
+    if not flags:
+        return _play(*compose.composed(overrides))
+    compose.check(overrides)
+    return compose.sweep(overrides, _cell)
+
+
+def _cell(settings: Settings, text: str, cell: str) -> int:
+    """One cell of a sweep: a failure is its exit code, and the other cells go on."""
+    if settings.run.name and cell:
+        settings = replace(settings, run=replace(settings.run, name=f"{settings.run.name}-{cell}"))
+    elif cell:
+        settings = replace(settings, run=replace(settings.run, name=cell))
+    try:
+        return _play(settings, text)
+    except KernelEnvError as error:
+        print(f"kernel-env eval: {cell}: {_one_line(error)}", file=sys.stderr)
+        return error.exit_code
+
+
+def _play(settings: Settings, text: str) -> int:
+    from rollout.display import Display
+    from rollout.runner import run
+
+    with Display(settings.display) as display:
+        result = asyncio.run(run(settings, text, on_plan=display.plan, on_event=display.event))
+        display.close(result)
+    result.check()
+    return 0
+
+
+def _verify(argv: list[str]) -> int:
+    from rollout.commands import verify
+
+    words, overrides, flags = _split(argv, ("--json",))
+    if len(words) != 2:
+        raise ConfigError("usage: kernel-env verify PROBLEM FILE [--json] [OPTION=VALUE ...]")
+    return verify(words[0], Path(words[1]), overrides, as_json="--json" in flags)
+
+
+def _replay(argv: list[str]) -> int:
+    from rollout.replay import replay
+
+    words, overrides, _ = _split(argv, ())
+    if not 1 <= len(words) <= 3:
+        raise ConfigError("usage: kernel-env replay RUN [PROBLEM [TURN]] [OPTION=VALUE ...]")
+    turn = None
+    if len(words) == 3:
+        if not words[2].isdigit():
+            raise ConfigError(f"TURN is a number from 0, got {words[2]!r}")
+        turn = int(words[2])
+    return replay(words[0], words[1] if len(words) > 1 else None, turn, overrides)
+
+
+def _report(argv: list[str]) -> int:
+    from rollout.commands import report
+
+    words, overrides, _ = _split(argv, ())
+    if len(words) != 1 or overrides:
+        raise ConfigError("usage: kernel-env report RUN")
+    return report(words[0])
+
+
+def _doctor(argv: list[str]) -> int:
+    from rollout.doctor import doctor
+
+    words, overrides, flags = _split(argv, ("--json",))
+    if words:
+        raise ConfigError("usage: kernel-env doctor [--json] [OPTION=VALUE ...]")
+    return doctor(overrides, as_json="--json" in flags)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

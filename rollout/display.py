@@ -1,0 +1,110 @@
+"""What a person sees while a run goes on: a progress bar on a terminal, plain lines elsewhere, a closing table on both."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from kernel_env.schema import Turn
+from rollout.report import closing_table
+from rollout.runner import Event, Plan, RunResult
+from rollout.settings import DisplaySettings
+
+_COLOURS = {"correct": "green", "needs_device": "yellow"}
+
+
+class Display:
+    """Shows a run's events. A context manager, so that the terminal is left clean however the run ends."""
+
+    def __init__(self, settings: DisplaySettings, console: Console | None = None) -> None:
+        self._settings = settings
+        self._console = console or Console(highlight=False, soft_wrap=True)
+        bar = self._console.is_terminal if settings.progress is None else settings.progress
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+        )
+        self._progress = Progress(*columns, console=self._console, disable=not bar or settings.quiet, transient=True)
+        self._task: TaskID | None = None
+        self._running: dict[str, int] = {}
+        self._turns = 0
+
+    def __enter__(self) -> Display:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def plan(self, plan: Plan, path: Path) -> None:
+        episodes = len(plan.asked)
+        self._print(
+            f"{episodes} episodes of {len(plan.problems)} problems, back end {plan.settings.backend.name}, policy {escape(plan.policy.name)}"
+        )
+        if plan.left_out:
+            self._print(f"{plan.left_out} of the selected problems have no recording and are left out")
+        self._print(f"run directory {escape(_shown(path))}")
+        self._task = self._progress.add_task("episodes", total=episodes, note="")
+
+    def event(self, event: Event) -> None:
+        if event.turn is not None:
+            self._turns += 1
+            self._running[event.episode] = event.turn.index
+            self._print(_turn_text(event, event.turn))
+        elif event.stop_reason is not None:
+            self._running.pop(event.episode, None)
+            if event.error:
+                self._print(f"[red]{event.episode:<18} {event.stop_reason}: {escape(event.error)}[/red]")
+            if self._task is not None:
+                self._progress.advance(self._task)
+        if self._task is not None:
+            self._progress.update(self._task, note=f"{self._turns} turns, {len(self._running)} in play")
+
+    def close(self, result: RunResult) -> None:
+        """The closing table, and where to read on."""
+        self._progress.stop()
+        self._console.print(closing_table(result.episodes), soft_wrap=False)
+        summary = result.results.summary
+        timed = [t.verdict.speedup for e in result.episodes for t in e.turns if t.verdict.speedup is not None]
+        best = f", best speedup {max(timed):.2f}x" if timed else ""
+        self._console.print(
+            f"{summary.correct} of {summary.total} problems correct, {summary.early_terminations} solved early, "
+            f"{summary.turns} turns{best}"
+        )  # fmt: skip
+        self._console.print(f"report: {escape(_shown(result.report))}")
+
+    def _print(self, text: str) -> None:
+        if not self._settings.quiet:
+            self._progress.console.print(text)
+
+
+def _turn_text(event: Event, turn: Turn) -> str:
+    verdict = turn.verdict
+    value = "unscored" if turn.reward.value is None else f"reward {turn.reward.value:.2f}"
+    colour = _COLOURS.get(verdict.status, "red")
+    speed = ""
+    if verdict.timing is not None:
+        timing = verdict.timing
+        speed = f"  {timing.speedup:.2f}x ({timing.runtime.median_ms:.3f} ms, baseline {timing.baseline.median_ms:.3f} ms)"
+    what = (
+        verdict.message.strip().split("\n", 1)[0][:80]
+        if not verdict.correct
+        else verdict.timing_note and f"not timed ({verdict.timing_note})"
+    )
+    note = f"  [dim]{escape(what)}[/dim]" if what else ""
+    end = "  (from the run directory)" if event.resumed else ""
+    return f"{event.episode:<18} turn {turn.index}  [{colour}]{verdict.status:<13}[/{colour}] {value}{speed}{note}{end}"
+
+
+def _shown(path: Path) -> str:
+    """Relative to the working directory where that is shorter."""
+    relative = os.path.relpath(path)
+    return relative if len(relative) < len(str(path)) or not path.is_absolute() else str(path)

@@ -1,0 +1,185 @@
+"""`kernel-env doctor`: what works on this machine and what does not, found out by doing it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+from rich.console import Console
+from rich.markup import escape
+
+from kernel_env.builder.toolchain import toolchain
+from kernel_env.errors import ConfigError, KernelEnvError
+from kernel_env.referee.config import VerifyConfig
+from kernel_env.referee.worker import ISOLATION
+from kernel_env.schema import Candidate, Problem, Status
+from kernel_env.verifier import LocalVerifier
+from rollout import compose
+from rollout.fingerprint import fingerprint, gpus
+from rollout.policies import make_policy
+from rollout.settings import Settings
+
+
+class Level(StrEnum):
+    OK = "ok"
+    NOTE = "note"
+    """Works, with a limit worth knowing."""
+    FAIL = "fail"
+    """The main job cannot run."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    name: str
+    level: Level
+    text: str
+
+
+PROBLEM = Problem(
+    1, 1, "Canary",
+    "import torch\nimport torch.nn as nn\n\n\nclass Model(nn.Module):\n    def forward(self, x):\n        return x * 2.0 + 1.0\n\n\n"
+    "def get_inputs():\n    return [torch.randn(64, 256)]\n\n\ndef get_init_inputs():\n    return []\n",
+    origin="doctor",
+)  # fmt: skip
+"""A problem that every back end can solve in a few lines."""
+
+_CPP = '''import torch
+from torch.utils.cpp_extension import load_inline
+
+source = """
+#include <torch/extension.h>
+torch::Tensor run(torch::Tensor x) {
+  auto y = torch::empty_like(x);
+  const float* a = x.data_ptr<float>();
+  float* b = y.data_ptr<float>();
+  for (int64_t i = 0; i < x.numel(); ++i) b[i] = a[i] * 2.0f + %s;
+  return y;
+}
+"""
+module = load_inline(name="canary", cpp_sources=source, functions=["run"])
+
+
+class ModelNew(torch.nn.Module):
+    def forward(self, x):
+        return module.run(x)
+'''
+_TRITON = """import torch
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def kernel(x, y, n, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(y + at, tl.load(x + at, mask=at < n) * 2.0 + %s, mask=at < n)
+
+
+class ModelNew(torch.nn.Module):
+    def forward(self, x):
+        y = torch.empty_like(x)
+        kernel[(triton.cdiv(x.numel(), 4096),)](x, y, x.numel(), BLOCK=4096)
+        return y
+"""
+CANARIES = {"cpp": _CPP, "triton": _TRITON}
+"""A known-good kernel with `1.0` put in, a known-bad one with `1.5`."""
+
+
+def doctor(overrides: Sequence[str], *, as_json: bool) -> int:
+    """Print every finding; 0 when the main job can run with these settings, 1 when not."""
+    settings, _ = compose.composed(overrides)
+    console = Console(highlight=False, soft_wrap=True, quiet=as_json)
+    findings: list[Finding] = []
+    for finding in _findings(settings):
+        findings.append(finding)
+        colour = {Level.OK: "green", Level.NOTE: "yellow", Level.FAIL: "red"}[finding.level]
+        console.print(f"[{colour}]{finding.level:<5}[/{colour}] {finding.name:<20} {escape(finding.text)}")
+    if as_json:
+        print(json.dumps({"findings": [asdict(f) for f in findings], "environment": fingerprint()}, indent=2))
+    failed = [f for f in findings if f.level is Level.FAIL]
+    console.print(f"{len(failed)} problems found" if failed else "everything that `kernel-env eval` needs here works")
+    return 1 if failed else 0
+
+
+def _findings(settings: Settings) -> Iterator[Finding]:
+    facts = fingerprint()
+    yield Finding("processor", Level.OK, f"{facts['cpu']}, {facts['cores']} cores, {facts['memory_gib']} GiB")
+    yield _gpu()
+    yield _guarded("compiler", lambda: f"{facts['compiler']} ({toolchain().compiler})")
+    yield _guarded("build cache", lambda: _cache(settings))
+    yield Finding(
+        "isolation", Level.NOTE, f"{', '.join(ISOLATION)}; namespaces, Landlock and seccomp are not applied yet (docs/trust.md)"
+    )
+    yield from asyncio.run(_canaries(settings))
+    if settings.policy.scheme != "replay":
+        yield asyncio.run(_endpoint(settings))
+
+
+def _gpu() -> Finding:
+    found = gpus()
+    if found:
+        return Finding("GPU", Level.NOTE, f"{'; '.join(found)}: seen, but this version verifies on the CPU only")
+    return Finding(
+        "GPU", Level.NOTE, "none: `cpp` is built and timed on the CPU; `triton` runs in the interpreter, correctness only"
+    )
+
+
+def _cache(settings: Settings) -> str:
+    cache = settings.verifier.cache()
+    cache.mkdir(parents=True, exist_ok=True)
+    if not os.access(cache, os.W_OK):
+        raise ConfigError(f"{cache} is not writable; set verifier.cache_dir or KERNEL_ENV_CACHE")
+    free = shutil.disk_usage(cache).free / 2**30
+    if free < 2:
+        raise ConfigError(f"{cache} has only {free:.1f} GiB free; about 1 GiB is needed")
+    return f"{cache}, {free:.0f} GiB free"
+
+
+def _guarded(name: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(name, Level.OK, look())
+    except KernelEnvError as error:
+        return Finding(name, Level.FAIL, str(error))
+
+
+async def _canaries(settings: Settings) -> list[Finding]:
+    """For each back end: a known-good kernel must come out correct and a known-bad one wrong."""
+    verifier = LocalVerifier(settings.verifier)
+    try:
+        return [await _canary(verifier, name, source, settings.backend.name == name) for name, source in CANARIES.items()]
+    finally:
+        await verifier.aclose()
+
+
+async def _canary(verifier: LocalVerifier, backend: str, source: str, needed: bool) -> Finding:
+    name, bad = f"back end {backend}", Level.FAIL if needed else Level.NOTE
+    config = VerifyConfig(num_correct_trials=2, num_perf_trials=5)
+    try:
+        good = await verifier.verify(PROBLEM, Candidate(source % "1.0", backend), config, seed=1)
+        wrong = await verifier.verify(PROBLEM, Candidate(source % "1.5", backend), config, seed=1)
+    except KernelEnvError as error:
+        return Finding(name, bad, str(error))
+    if good.status is not Status.CORRECT:
+        return Finding(name, bad, f"a known-good kernel came out {good.status}: {good.message}")
+    if wrong.status is not Status.WRONG_OUTPUT:
+        return Finding(name, bad, f"a known-bad kernel came out {wrong.status}")
+    timed = "timed" if good.timing else good.timing_note
+    return Finding(name, Level.OK, f"known-good correct, known-bad caught; verdict in {good.duration_ms:.0f} ms; {timed}")
+
+
+async def _endpoint(settings: Settings) -> Finding:
+    name = f"policy {settings.policy.spec}"
+    policy = None
+    try:
+        policy = make_policy(settings.policy.spec, endpoint=settings.policy)
+        await policy.preflight()
+        return Finding(name, Level.OK, f"reachable at {settings.policy.base_url or 'the default endpoint'}")
+    except KernelEnvError as error:
+        return Finding(name, Level.FAIL, str(error))
+    finally:
+        if policy is not None:
+            await policy.aclose()

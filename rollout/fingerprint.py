@@ -1,0 +1,69 @@
+"""What a result depends on besides the run's own files: packages, processor, compiler, commit."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+PACKAGES = ("kernel-env", "torch", "triton", "numpy", "gymnasium", "openai", "hydra-core")
+
+
+def fingerprint() -> dict[str, object]:
+    """Facts of this machine and installation, JSON values only. Names neither the host nor the user."""
+    return {
+        "packages": {name: _version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "gpus": gpus(),
+        "compiler": _first_line(["g++", "--version"]),
+        "commit": _commit(),
+    }
+
+
+def gpus() -> list[str]:
+    """Names and drivers as the vendor's tool prints them; empty without a GPU."""
+    if not shutil.which("nvidia-smi"):
+        return []
+    out = _output(["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"])
+    return [line.strip() for line in out.splitlines() if line.strip()]
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or "unknown"
+
+
+def _commit() -> str | None:
+    """Commit of this checkout, with `+changes` when files differ from it. None for an installed wheel."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    head = _output(["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"]).strip()
+    return (head + ("+changes" if _output(["git", "-C", str(root), "status", "--porcelain", "-uno"]).strip() else "")) or None
+
+
+def _first_line(command: list[str]) -> str | None:
+    return (_output(command).splitlines() or [None])[0] if shutil.which(command[0]) else None  # type: ignore[list-item]
+
+
+def _output(command: list[str]) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""

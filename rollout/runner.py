@@ -1,0 +1,241 @@
+"""Plays the episodes of a run: policy, environment and store, one coroutine an episode.
+
+`run(settings)` is the whole job as a function; the command line only composes its settings and shows its events. Killed at any
+moment and started again, it goes on after the last durable turn and ends with the same result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from kernel_env.backends import get_backend
+from kernel_env.episode import EpisodeConfig, EpisodeState
+from kernel_env.errors import ConfigError, GateError, InfraError, KernelEnvError, PolicyError, PolicyExhausted
+from kernel_env.problems import load_problems, select
+from kernel_env.referee.clock import LiveClock, RecordedClock
+from kernel_env.referee.config import derive_seed
+from kernel_env.schema import Episode, Problem, StopReason, Turn, episode_key
+from kernel_env.verifier import InprocessVerifier, LocalVerifier, Verifier
+from rollout.documents import Results, RunInfo
+from rollout.fingerprint import fingerprint
+from rollout.policies import GenerationRequest, Policy, make_policy
+from rollout.report import write_report
+from rollout.settings import IGNORED_ON_RESUME, Settings, VerifierSettings
+from rollout.store import RunStore, open_run
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something to show: an episode's turn, or its end (`turn` is None)."""
+
+    episode: str
+    problem: Problem
+    turn: Turn | None = None
+    stop_reason: StopReason | None = None
+    error: str = ""
+    resumed: bool = False
+    """It was durable before this process started."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    path: Path
+    report: Path
+    results: Results
+    episodes: tuple[Episode, ...]
+
+    def check(self) -> None:
+        """Raise when the numbers must not be read as a success: GateError, InfraError or PolicyError."""
+        summary = self.results.summary
+        failed = [e for e in self.episodes if e.error]
+        where = f"see {self.report}"
+        if summary.total and summary.completed == 0:
+            why = f": {failed[0].error}" if failed else " (nothing could be judged on this machine)"
+            raise GateError(f"none of {summary.total} episodes was scored{why}; {where}")
+        if summary.infra_errors:
+            error = next(e.error for e in failed if e.stop_reason is StopReason.INFRA_ERROR)
+            raise InfraError(
+                f"{summary.infra_errors} of {summary.total} episodes stay unscored: {error}; the same command tries them again"
+            )
+        if summary.policy_failures:
+            error = next(e.error for e in failed if e.stop_reason is StopReason.POLICY_FAILURE)
+            raise PolicyError(
+                f"{summary.policy_failures} of {summary.total} episodes got no reply: {error}; the same command tries them again"
+            )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do, found out before anything expensive happens."""
+
+    settings: Settings
+    name: str
+    problems: tuple[Problem, ...]
+    left_out: int
+    """Selected problems for which the policy has nothing recorded."""
+    policy: Policy
+
+    @property
+    def asked(self) -> tuple[tuple[Problem, int], ...]:
+        return tuple((problem, sample) for problem in self.problems for sample in range(self.settings.rollout.samples))
+
+
+def chosen_problems(settings: Settings) -> tuple[Problem, ...]:
+    """Load and select. Raises ConfigError, DatasetError."""
+    chosen = settings.problems
+    get_backend(settings.backend.name)
+    loaded = load_problems(
+        chosen.source, chosen.path, profile(settings), overrides=chosen.overrides, skip_bad_lines=chosen.skip_bad_lines
+    )
+    levels = [chosen.levels] if isinstance(chosen.levels, int) else chosen.levels
+    return select(loaded, levels=levels, ids=chosen.ids, names=chosen.names, start_from=chosen.start_from, limit=chosen.limit)
+
+
+def profile(settings: Settings) -> str:
+    """The size profile that `auto` stands for."""
+    if settings.problems.profile != "auto":
+        return settings.problems.profile
+    if get_backend(settings.backend.name).flavour == "interpret":
+        return "interpret"
+    return "cpu" if settings.problems.source == "kernelbench" else "full"
+
+
+def episode_config(settings: Settings) -> EpisodeConfig:
+    return EpisodeConfig(
+        backend=settings.backend.name,
+        max_turns=settings.rollout.max_turns,
+        reward=settings.reward,
+        feedback=settings.feedback,
+        verify=settings.verify,
+        dataset_prompt=settings.backend.dataset_prompt,
+        history=settings.rollout.history,
+    )
+
+
+def plan(settings: Settings) -> Plan:
+    """Resolve problems and policy. Raises ConfigError, DatasetError."""
+    problems = chosen_problems(settings)
+    clock = LiveClock() if settings.verifier.clock == "live" else RecordedClock()
+    policy = make_policy(settings.policy.spec, endpoint=settings.policy, now=clock.now)
+    covered = tuple(p for p in problems if policy.covers(p.key))
+    if not covered:
+        raise ConfigError(
+            f"policy {policy.name} has no recording for any of the {len(problems)} selected problems; check policy.path"
+        )
+    return Plan(settings, _name(settings), covered, len(problems) - len(covered), policy)
+
+
+def _name(settings: Settings) -> str:
+    if settings.run.name:
+        return settings.run.name
+    model = (settings.policy.model or settings.policy.scheme).rstrip("/").split("/")[-1]
+    return f"{settings.problems.source}-{settings.backend.name}-{model}"
+
+
+def make_verifier(settings: VerifierSettings) -> Verifier:
+    """Raises ConfigError."""
+    if settings.kind == "process":
+        return LocalVerifier(settings)
+    if settings.kind == "inprocess":
+        return InprocessVerifier(settings)
+    raise ConfigError(f"verifier.kind={settings.kind}: choose process or inprocess")
+
+
+async def run(
+    settings: Settings,
+    config_text: str,
+    *,
+    on_plan: Callable[[Plan, Path], None] | None = None,
+    on_event: Callable[[Event], None] | None = None,
+) -> RunResult:
+    """Play every episode that was asked for, resuming what is there. `config_text` is kept in the run directory.
+
+    Raises ConfigError and PolicyError (preflight) before any work. Failures of single episodes are in the result.
+    """
+    planned = plan(settings)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(planned.policy.aclose)
+        await planned.policy.preflight()
+        info = _info(planned)
+        store = open_run(Path(settings.run.root), info, config_text, fingerprint(), ignored=IGNORED_ON_RESUME)
+        stack.enter_context(store)
+        store.reopen_failed()
+        verifier = make_verifier(settings.verifier)
+        stack.push_async_callback(verifier.aclose)
+        if on_plan:
+            on_plan(planned, store.path)
+        player = _Player(planned, store, verifier, on_event or (lambda event: None))
+        await player.play()
+        results = store.write_results()
+        return RunResult(store.path, write_report(store), results, tuple(store.load_episodes()))
+
+
+def _info(planned: Plan) -> RunInfo:
+    settings = planned.settings
+    return RunInfo(
+        name=planned.name,
+        policy=planned.policy.name,
+        master_seed=secrets.randbits(62) if settings.run.seed is None else settings.run.seed,
+        asked=tuple(episode_key(problem.key, sample) for problem, sample in planned.asked),
+        max_turns=settings.rollout.max_turns,
+        gamma=settings.rollout.gamma,
+        correct_reward=settings.reward.correct,
+    )
+
+
+class _Player:
+    """Runs episodes concurrently within the limit."""
+
+    def __init__(self, planned: Plan, store: RunStore, verifier: Verifier, on_event: Callable[[Event], None]) -> None:
+        self._plan, self._store, self._verifier, self._emit = planned, store, verifier, on_event
+        self._config = episode_config(planned.settings)
+        self._limit = asyncio.Semaphore(planned.settings.rollout.concurrency)
+        self._turns = store.load_turns()
+        self._ended = {e.key: e for e in store.load_episodes()}
+
+    async def play(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for problem, sample in self._plan.asked:
+                group.create_task(self._play_one(problem, sample))
+
+    async def _play_one(self, problem: Problem, sample: int) -> None:
+        key = episode_key(problem.key, sample)
+        self._store.save_problem(problem)
+        state = EpisodeState(problem, self._config, derive_seed(self._store.info.master_seed, "episode", key))
+        state.restore(self._turns.get(key, []))
+        for turn in state.turns:
+            self._emit(Event(key, problem, turn, resumed=True))
+        ended = self._ended.get(key)
+        if ended is not None:
+            self._emit(Event(key, problem, stop_reason=ended.stop_reason, error=ended.error, resumed=True))
+            return
+        async with self._limit:
+            reason, error = await self._continue(state, key, sample)
+        self._store.end_episode(Episode(problem, sample, tuple(state.turns), reason, error))
+        self._emit(Event(key, problem, stop_reason=reason, error=error))
+
+    async def _continue(self, state: EpisodeState, key: str, sample: int) -> tuple[StopReason, str]:
+        """Take turns until the episode ends. A failure ends it unscored, as a failure."""
+        while state.stop_reason is None:
+            request = GenerationRequest(state.messages, self._plan.settings.sampling, key, len(state.turns))
+            try:
+                generation = await self._plan.policy.generate(request)
+                turn = await state.step(generation, self._verifier)
+            except PolicyExhausted:
+                return StopReason.EXHAUSTED, ""
+            except PolicyError as error:
+                return StopReason.POLICY_FAILURE, _line(error)
+            except InfraError as error:
+                return StopReason.INFRA_ERROR, _line(error)
+            self._store.save_turn(state.problem, sample, turn)
+            self._emit(Event(key, state.problem, turn))
+        return state.stop_reason, ""
+
+
+def _line(error: KernelEnvError) -> str:
+    return " ".join(f"{error.kind}: {error}".split())[:500]

@@ -1,0 +1,239 @@
+"""Verdicts on real candidates, each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kernel_env.errors import ProblemError
+from kernel_env.schema import Problem, Stage, Status
+from tests.conftest import GOOD, QUICK, REFERENCE, Judge, python_candidate
+
+RETURN = "return extension.scaled_relu(x, self.scale)"
+
+
+def test_a_correct_kernel_is_correct_and_timed(judge: Judge) -> None:
+    verdict = judge(GOOD)
+    assert verdict.status is Status.CORRECT
+    assert verdict.stage is Stage.DONE
+    assert verdict.trials_passed == verdict.trials == 3
+    assert verdict.timing is not None and verdict.timing.runtime.count == 5
+    assert verdict.mode == "process" and verdict.clock == "live"
+
+
+def test_the_same_seed_gives_the_same_words(judge: Judge) -> None:
+    wrong = python_candidate("return extension.scaled_relu(x, 1.5)")
+    first, second, other = judge(wrong), judge(wrong), judge(wrong, seed=2)
+    assert first.message == second.message
+    assert first.message != other.message
+
+
+@pytest.mark.parametrize(
+    ("forward", "category", "words"),
+    [
+        ("return extension.scaled_relu(x, 1.9)", "values", "expected"),
+        ("return extension.scaled_relu(x, self.scale)[:, :4]", "shape", "expected [16, 8], got [16, 4]"),
+        ("return extension.scaled_relu(x, self.scale).double()", "dtype", "expected float32, got float64"),
+        ("return [extension.scaled_relu(x, self.scale)]", "structure", "should be a tensor"),
+        ("return None", "structure", "should be a tensor"),
+        ("return object()", "structure", "object"),
+        ("return extension.scaled_relu(x, self.scale) * float('nan')", "nonfinite", "NaN"),
+        ("return torch.zeros_like(x)", "values", "differ"),
+    ],
+)
+def test_wrong_outputs_say_how(judge: Judge, forward: str, category: str, words: str) -> None:
+    verdict = judge(python_candidate(forward))
+    assert (verdict.status, verdict.category) == (Status.WRONG_OUTPUT, category)
+    assert words in verdict.message
+    assert verdict.timing is None and verdict.compiled
+
+
+def test_wrong_values_name_place_expected_got_and_share(judge: Judge) -> None:
+    verdict = judge(python_candidate("y = extension.scaled_relu(x, self.scale); y[3, 5] += 1000; return y"))
+    assert "1 of 128 elements (0.781%)" in verdict.message
+    assert "[3, 5]: expected" in verdict.message
+    assert "got 100" in verdict.message
+
+
+def test_changing_the_inputs_is_seen(judge: Judge) -> None:
+    assert judge(python_candidate("y = extension.scaled_relu(x, self.scale); x.zero_(); return y")).status is Status.MUTATED_INPUTS
+
+
+def test_a_reference_that_changes_its_inputs_allows_it(judge: Judge, problem: Problem) -> None:
+    inplace = replace(problem, source=REFERENCE.replace("torch.relu(x) * self.scale", "torch.relu_(x) * self.scale"))
+    assert judge(python_candidate("return torch.relu_(x) * self.scale"), of=inplace).status is Status.CORRECT
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "stage", "words"),
+    [
+        ("raise ValueError('no')", Status.LOAD_ERROR, Stage.LOAD, "ValueError: no\n  candidate.py, line"),
+        ("import sys; sys.exit(0)", Status.LOAD_ERROR, Stage.LOAD, "sys.exit(0)"),
+        ("import os; os._exit(0)", Status.CRASHED, Stage.LOAD, "exit 0"),
+        ("import ctypes; ctypes.string_at(0)", Status.CRASHED, Stage.LOAD, "SIGSEGV"),
+        ("x = [0] * 10**12", Status.OUT_OF_MEMORY, Stage.LOAD, "MemoryError"),
+        ("import torch; torch.zeros(1 << 40)", Status.OUT_OF_MEMORY, Stage.LOAD, "memory"),
+        ("while True: pass", Status.TIMEOUT, Stage.LOAD, "no result within 1 s"),
+    ],
+)
+def test_a_module_that_fails_on_import(judge: Judge, code: str, status: Status, stage: Stage, words: str) -> None:
+    verdict = judge(python_candidate(RETURN, top=code), config=replace(QUICK, timeout_s=1.0 if "while" in code else 20.0))
+    assert (verdict.status, verdict.stage) == (status, stage)
+    assert words in verdict.message
+
+
+@pytest.mark.parametrize(
+    ("forward", "status", "words"),
+    [
+        ("raise KeyError('lost')", Status.RUNTIME_ERROR, "KeyError: 'lost'"),
+        ("return extension.scaled_relu(x)", Status.RUNTIME_ERROR, "expected 2 arguments, got 1"),
+        ("import os; os._exit(0)", Status.CRASHED, "exit 0"),
+        ("import ctypes; ctypes.string_at(0)", Status.CRASHED, "SIGSEGV"),
+        ("return torch.zeros(1 << 40)", Status.OUT_OF_MEMORY, "memory"),
+        ("import time; time.sleep(60)", Status.TIMEOUT, "no result within 1 s"),
+        ("return x.cuda()", Status.RUNTIME_ERROR, "CUDA"),
+    ],
+)
+def test_a_forward_that_fails(judge: Judge, forward: str, status: Status, words: str) -> None:
+    config = replace(QUICK, timeout_s=1.0 if "sleep" in forward else 20.0)
+    verdict = judge(python_candidate(forward), config=config)
+    assert verdict.status is status
+    assert words in verdict.message
+    assert verdict.stage is Stage.TRIALS and verdict.compiled
+
+
+def test_a_traceback_shows_the_candidates_own_line(judge: Judge) -> None:
+    verdict = judge(python_candidate("return torch.cat([x, 3])"))
+    assert "return torch.cat([x, 3])" in verdict.message
+    assert "candidate.py, line" in verdict.message
+    assert os.sep + "tmp" not in verdict.message
+
+
+def test_a_compiler_error_is_a_build_error_with_the_compilers_words(judge: Judge) -> None:
+    verdict = judge(GOOD.replace("auto y =", "auto y"))
+    assert (verdict.status, verdict.stage) == (Status.BUILD_ERROR, Stage.BUILD)
+    assert "relu.cpp:4" in verdict.message and "error:" in verdict.message
+    assert not verdict.compiled
+
+
+def test_a_build_error_cannot_be_caught_and_hidden(judge: Judge) -> None:
+    hidden = GOOD.replace("auto y =", "auto y").replace("extension = load_inline", "try:\n  extension = load_inline")
+    hidden = hidden.replace('functions=["scaled_relu"])', 'functions=["scaled_relu"])\nexcept Exception: pass')
+    hidden = hidden.replace(RETURN, "return torch.relu(x) * self.scale")
+    assert judge(hidden).status is Status.BUILD_ERROR
+
+
+def test_a_build_in_the_first_forward_works(judge: Judge) -> None:
+    late = GOOD.replace("extension = load_inline", "build = lambda: load_inline").replace(
+        RETURN, "global extension; extension = build(); return extension.scaled_relu(x, self.scale)"
+    )
+    assert judge(late).status is Status.CORRECT
+
+
+def test_syntax_errors_show_the_line(judge: Judge) -> None:
+    verdict = judge(GOOD + "\ndef broken(:\n")
+    assert verdict.status is Status.LOAD_ERROR
+    assert "SyntaxError" in verdict.message and "def broken(:" in verdict.message
+
+
+def test_output_is_captured_bounded_and_never_decides(judge: Judge) -> None:
+    verdict = judge(
+        python_candidate(
+            RETURN, top="import sys\nprint('hello'); print('{\"correct\": true}', file=sys.stderr)\nprint('x' * 10**7)"
+        )
+    )
+    assert verdict.status is Status.CORRECT
+    assert verdict.log.startswith("hello\n") and len(verdict.log) <= 16_384
+
+
+def test_weights_come_from_the_same_seed_or_are_copied(judge: Judge, problem: Problem) -> None:
+    source = REFERENCE.replace("self.scale = scale", "self.scale = nn.Parameter(torch.randn(8) * scale)")
+    weighted = replace(problem, source=source)
+    same = python_candidate("return torch.relu(x) * self.scale", init="self.scale = nn.Parameter(torch.randn(8) * scale)")
+    copied = python_candidate("return torch.relu(x) * self.scale", init="self.scale = nn.Parameter(torch.zeros(8))")
+    renamed = python_candidate("return torch.relu(x) * self.w", init="self.w = nn.Parameter(torch.randn(8) * scale)")
+    strange = python_candidate("return torch.relu(x) * self.w", init="self.w = nn.Parameter(torch.ones(8))")
+    assert [judge(c, of=weighted).weights for c in (same, copied, renamed)] == ["same_seed", "loaded", "own"]
+    assert judge(renamed, of=weighted).status is Status.CORRECT
+    assert judge(strange, of=weighted).status is Status.WRONG_OUTPUT
+
+
+def test_random_operations_start_from_the_same_state(judge: Judge, problem: Problem) -> None:
+    dropout = replace(problem, source=REFERENCE.replace("torch.relu(x) * self.scale", "torch.dropout(x, 0.5, True) * self.scale"))
+    assert judge(python_candidate("return torch.dropout(x, 0.5, True) * self.scale"), of=dropout).status is Status.CORRECT
+
+
+def test_structured_values_travel(judge: Judge, problem: Problem) -> None:
+    body = "return {'a': torch.relu(x), 'b': (x.sum(), [int(x.shape[0]), None, 'w', 1.5, True])}"
+    source = REFERENCE.replace("return torch.relu(x) * self.scale", body)
+    assert judge(python_candidate(body), of=replace(problem, source=source)).status is Status.CORRECT
+    assert judge(python_candidate(body.replace("1.5", "1.6")), of=replace(problem, source=source)).status is Status.WRONG_OUTPUT
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64", "int64", "bool", "complex64"])
+def test_dtypes_travel(judge: Judge, problem: Problem, dtype: str) -> None:
+    body = f"return (torch.relu(x) * 3).to(torch.{dtype})"
+    typed = replace(problem, source=REFERENCE.replace("return torch.relu(x) * self.scale", body))
+    assert judge(python_candidate(body), of=typed).status is Status.CORRECT
+    assert judge(python_candidate(body.replace("* 3", "* 4")), of=typed).status is (
+        Status.WRONG_OUTPUT if dtype != "bool" else Status.CORRECT
+    )
+
+
+def test_permuted_inputs_keep_their_strides(judge: Judge, problem: Problem) -> None:
+    source = REFERENCE.replace("torch.randn(ROWS, 8)", "torch.randn(8, ROWS).t()")
+    seen = python_candidate("assert not x.is_contiguous() and x.stride() == (1, 16); return torch.relu(x) * self.scale")
+    assert judge(seen, of=replace(problem, source=source)).status is Status.CORRECT
+
+
+def test_a_problem_that_fails_is_nobodys_score(judge: Judge, problem: Problem) -> None:
+    broken = replace(problem, source=REFERENCE.replace("torch.relu(x)", "torch.rleu(x)"))
+    with pytest.raises(ProblemError, match=r"level1_problem1 \(ScaledRelu, from test\) failed in call: AttributeError"):
+        judge(GOOD, of=broken)
+
+
+def test_a_candidate_cannot_see_seeds_or_expected_outputs_in_its_frames(judge: Judge) -> None:
+    spy = python_candidate(
+        RETURN,
+        top="import gc, os\nsecret = [o for o in gc.get_objects() if isinstance(o, dict) and 'expected' in o and 'problem' in o]\n"
+        "assert not secret, secret\nassert not any('KEY' in k for k in os.environ), os.environ",
+    )
+    assert judge(spy).status is Status.CORRECT
+
+
+def test_nothing_outlives_the_verdict(judge: Judge, tmp_path: Path) -> None:
+    marker = tmp_path / "alive"
+    daemon = f"""
+import os, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        while True:
+            open({str(marker)!r}, "w").write(str(time.time()))
+            time.sleep(0.02)
+    os._exit(0)
+"""
+    judge(python_candidate(RETURN, top=daemon))
+    time.sleep(0.2)
+    before = marker.read_text() if marker.exists() else ""
+    time.sleep(0.2)
+    assert (marker.read_text() if marker.exists() else "") == before
+
+
+def test_an_interpreted_triton_kernel_is_judged_without_a_time(judge: Judge) -> None:
+    from rollout.doctor import CANARIES, PROBLEM
+
+    good = judge(CANARIES["triton"] % "1.0", of=PROBLEM, backend="triton")
+    assert good.status is Status.CORRECT and good.timing is None and good.timing_note == "interpreter"
+    assert judge(CANARIES["triton"] % "1.5", of=PROBLEM, backend="triton").status is Status.WRONG_OUTPUT
+
+
+def test_asking_for_a_gpu_is_unscored_under_the_interpreter(judge: Judge) -> None:
+    from rollout.doctor import CANARIES, PROBLEM
+
+    verdict = judge(CANARIES["triton"].replace("torch.empty_like(x)", "torch.empty_like(x).cuda()"), of=PROBLEM, backend="triton")
+    assert verdict.status is Status.NEEDS_DEVICE and not verdict.scored
