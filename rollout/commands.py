@@ -17,7 +17,7 @@ from kernel_env.problems import find, load_problems
 from kernel_env.schema import Generation, Turn, to_json
 from rollout import compose
 from rollout.report import write_report
-from rollout.runner import episode_config, make_verifier, profile
+from rollout.runner import episode_config, make_verifier, profile, run_directory
 from rollout.settings import Settings
 from rollout.store import RunReader
 
@@ -106,14 +106,6 @@ def show(state: EpisodeState, turn: Turn) -> None:
     console.print(
         f"took {verdict.duration_ms / 1e3:.2f} s, {verdict.build_ms / 1e3:.2f} s of it compiling; verified in {verdict.mode}, seed {verdict.seed}"
     )
-
-
-def run_directory(name: str) -> Path:
-    """A run by its path or its name below `runs/`. Raises ConfigError."""
-    for path in (Path(name), Path("runs") / name):
-        if (path / "run.json").is_file():
-            return path
-    raise ConfigError(f"no run {name!r}: neither {name} nor runs/{name} holds a run.json")
 
 
 def report(name: str) -> int:

@@ -22,9 +22,8 @@ from kernel_env.parsing import extract_kernel
 from kernel_env.reward import measured_reward
 from kernel_env.schema import Candidate, Problem, Timing, Turn, Verdict
 from kernel_env.verifier import Verifier
-from rollout.commands import run_directory
 from rollout.fingerprint import fingerprint
-from rollout.runner import make_verifier
+from rollout.runner import make_verifier, run_directory
 from rollout.settings import Settings, settings
 from rollout.store import RunReader
 

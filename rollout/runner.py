@@ -239,3 +239,11 @@ class _Player:
 
 def _line(error: KernelEnvError) -> str:
     return " ".join(f"{error.kind}: {error}".split())[:500]
+
+
+def run_directory(name: str) -> Path:
+    """A run by its path or its name below `runs/`. Raises ConfigError."""
+    for path in (Path(name), Path("runs") / name):
+        if (path / "run.json").is_file():
+            return path
+    raise ConfigError(f"no run {name!r}: neither {name} nor runs/{name} holds a run.json")

@@ -170,7 +170,8 @@ def mutable(cls: type) -> type:
     for item in dataclasses.fields(cls):
         kind, default = _plain(hints[item.name]), item.default
         if dataclasses.is_dataclass(kind):
-            fields.append((item.name, mutable(kind), field(default_factory=mutable(kind))))  # type: ignore[arg-type]
+            group = mutable(typing.cast(type, kind))
+            fields.append((item.name, group, field(default_factory=group)))
         elif default is dataclasses.MISSING:
             fields.append((item.name, kind, field(default_factory=dict)))
         else:

@@ -88,6 +88,19 @@ def test_a_run_without_episodes_has_a_summary_of_zeros() -> None:
     assert {f.name for f in fields(s) if getattr(s, f.name)} == {"total", "not_run"}
 
 
+def test_a_failed_episode_is_counted_once_even_with_an_unscored_turn() -> None:
+    failed = episode(1, StopReason.INFRA_ERROR, turn(0, Status.NEEDS_DEVICE, None), error="a referee died")
+    s = summary_of(failed)
+    assert (s.infra_errors, s.unscored, s.not_run) == (1, 0, 8)
+
+
+def test_an_episode_cannot_be_asked_for_twice() -> None:
+    with pytest.raises(ValueError, match="asked for twice"):
+        run_info(asked=("level1_problem1", "level1_problem1"))
+    with pytest.raises(ValueError, match="not an episode key: 'problem1'"):
+        run_info(asked=("problem1",))
+
+
 def test_a_crash_by_another_signal_is_no_memory_fault() -> None:
     s = summary_of(episode(1, StopReason.TURN_LIMIT, turn(0, Status.CRASHED, 0.1, category="SIGILL")))
     assert (s.memory_faults, s.other_errors) == (0, 1)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import random
 import signal
+import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -29,20 +30,25 @@ class Killed(BaseException):
 
 @contextmanager
 def dying_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The process ends before its `step`-th call that waits for the disk or renames a file."""
+    """The process ends in its `step`-th call that waits for the disk, with half of the file written, or before a rename."""
     calls = count()
+    fsync, rename = os.fsync, os.replace
 
-    def mortal(call: Callable[..., None]) -> Callable[..., None]:
-        def wrapped(*args: object) -> None:
-            if next(calls) == step:
-                raise Killed
-            call(*args)
+    def mortal_fsync(descriptor: int) -> None:
+        if next(calls) == step:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
+            raise Killed
+        fsync(descriptor)
 
-        return wrapped
+    def mortal_rename(old: Path, new: Path) -> None:
+        if next(calls) == step:
+            raise Killed
+        rename(old, new)
 
     with monkeypatch.context() as patch:
-        patch.setattr(durable.os, "fsync", mortal(os.fsync))
-        patch.setattr(durable.os, "replace", mortal(os.replace))
+        patch.setattr(durable.os, "fsync", mortal_fsync)
+        patch.setattr(durable.os, "replace", mortal_rename)
         yield
 
 
@@ -78,7 +84,7 @@ def test_death_before_any_step_loses_no_finished_turn(tmp_path: Path, monkeypatc
         assert tree(root / "r") == tree(tmp_path / "undisturbed" / "r"), f"killed before step {step}"
         if survived:
             break
-    assert deaths > 20, "each write waits for the file and its folder and renames once"
+    assert deaths > 20, "every write waits for the file, renames it and waits for its folder"
 
 
 def test_death_while_a_run_is_created_leaves_a_run_that_can_be_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +103,7 @@ def test_an_interrupted_turn_is_written_anew(tmp_path: Path) -> None:
         pass
     (tmp_path / "r/generated_kernels/level1_problem1_turn0.py").write_text("half a ker")
     (tmp_path / "r/responses/level1_problem1_turn0.txt").write_text("half a rep")
-    (tmp_path / "r/turns/.level1_problem1_turn0.json.tmp").write_text("{")
+    (tmp_path / "r/turns/.level1_problem2_turn0.json.tmp").write_text("{")
     with open_sample(tmp_path) as store:
         assert store.load_turns() == {}
         store.save_turn(problem(), 0, turn(0, Status.NO_CODE, 0.0, text="whole"))
