@@ -22,7 +22,7 @@ from kernel_env.errors import ConfigError
 from kernel_env.problems import find, load_problems
 from kernel_env.referee.config import VerifyConfig
 from kernel_env.reward import reward_config
-from kernel_env.schema import Generation, Message, Problem, Reward, StopReason, Turn, Verdict
+from kernel_env.schema import Generation, Problem, Reward, StopReason, Turn, Verdict
 from kernel_env.spaces import TextSpace
 from kernel_env.verifier import BlockingVerifier, LocalVerifier, VerifierConfig
 
@@ -31,8 +31,8 @@ class StepInfo(TypedDict, total=False):
     """`info` of `reset` (the first three fields) and `step` (all)."""
 
     problem: Problem
-    messages: tuple[Message, ...]
-    """The whole conversation so far, ready to be sent to a chat model."""
+    messages: list[dict[str, str]]
+    """The whole conversation so far, ready to be sent to a chat model. A fresh copy each time."""
     turn: int
     """Number of replies judged so far."""
     verdict: Verdict
@@ -112,7 +112,7 @@ class KernelBenchEnv(gym.Env[str, str]):
         return turn.feedback or "", value, terminated, self._state.done and not terminated, dict(info)
 
     def _info(self, state: EpisodeState) -> StepInfo:
-        return StepInfo(problem=state.problem, messages=state.messages, turn=len(state.turns))
+        return StepInfo(problem=state.problem, messages=[dict(message) for message in state.messages], turn=len(state.turns))
 
     def _blocking(self) -> BlockingVerifier:
         if self._verifier is None:

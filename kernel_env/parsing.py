@@ -6,7 +6,7 @@ with three differences that replies of language models need:
 - A fence line inside a triple-quoted Python string belongs to the code, so a docstring may show a fenced example.
 - A new opening line such as "```python" inside a block that is still open starts over: no program has such a line outside of
   a string, so the block before it was never closed, or was only a wrapper.
-- Any indentation is allowed (lists); as much of it as the opening line has is taken off every line of the block.
+- Fence lines may be indented in any way (lists); what the opening line has is taken off every line of the block.
 
 Everything takes time linear in the reply, whatever the reply holds, and of a reply beyond a megabyte only the end is read.
 """
@@ -166,7 +166,7 @@ def _read_block(text: str, opening: re.Match[str], quotes: bool) -> _Block | Non
 
 def _closes(line: re.Match[str], opening: re.Match[str]) -> bool:
     same = line["mark"][0] == opening["mark"][0] and len(line["mark"]) >= len(opening["mark"])
-    return same and not line["info"] and len(line["indent"]) <= len(opening["indent"]) + 3
+    return same and not line["info"]
 
 
 def _open_block(text: str, opening: re.Match[str]) -> _Block:

@@ -248,10 +248,11 @@ def _fenced(code: str) -> str:
 _COMMON_RULES = """\
 - Return the complete file in one ```python block: imports, kernels, and class `ModelNew`. Of several blocks, the last one that
   defines `ModelNew` counts. No test code, no `get_inputs`.
-- `ModelNew` is a `torch.nn.Module` with the same constructor arguments and the same `forward` signature as `Model`. It does not
-  inherit from `Model`.
+- `ModelNew` is a `torch.nn.Module` with the same constructor arguments and the same `forward` signature as `Model`. It stands
+  alone: `Model` is not in your file.
 - Give parameters, buffers and submodules the names and shapes that they have in `Model` and create them in the same order, for
-  example by making the same `nn.Linear` and reading its `weight`. The weights come from the same random seed, or are copied by name.
+  example by making the same `nn.Linear` and reading its `weight`. The weights come from the same random seed, or are copied by
+  name.
 - Results must have the structure, shape and dtype of the reference's results and agree with them in value on new random inputs
   of the same shapes. Do not write to the inputs.
 - Your kernels do the work: do not hand the whole computation back to PyTorch or ATen operators, and do not fall back to them in
@@ -330,8 +331,8 @@ _TRITON = _Guide(
     rules="""\
 - Kernels are functions under `@triton.jit` that use `triton.language`; `forward` launches them as `kernel[grid](...)`. Block
   sizes are powers of two and `tl.constexpr`. Mask every load and store that may leave a tensor.
-- Allocate results next to the inputs, for example with `torch.empty_like(x)`, and never move tensors with `.cuda()` or
-  `.to(...)`. Call `contiguous()` before you compute addresses as if memory were dense.""",
+- Allocate results next to the inputs, for example with `torch.empty_like(x)`, and never move tensors to another device.
+  Call `contiguous()` before you compute addresses as if memory were dense.""",
     example_reference=_CPP.example_reference,
     example="""import torch
 import torch.nn as nn

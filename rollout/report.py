@@ -57,11 +57,12 @@ def closing_table(episodes: Iterable[Episode]) -> Table:
 
     table = Table("problem", "turns", "reward per turn", "speedup", "status")
     for episode in sorted(episodes, key=lambda e: episode_order(e.key)):
+        timing = fastest(episode)
         cells = (
             f"{episode.key} {episode.problem.name}",
             str(len(episode.turns)),
             _rewards(episode),
-            _speedup(fastest(episode)),
+            _NONE if timing is None else f"{timing.speedup:.2f}x",
             _status(episode),
         )
         table.add_row(*map(Text, cells))  # Text: a name with brackets is no markup
@@ -101,7 +102,7 @@ def _head(results: Results, episodes: Sequence[Episode], environment: Mapping[st
     yield ""
     yield from _machine(environment)
     yield ""
-    yield "Every number below can be computed again from `results.json`. Turn 1 is the one in the files named `_turn0`."
+    yield "Every number below can be computed again from the turn files alone. Turn 1 is in the files named `_turn0`."
 
 
 def _machine(environment: Mapping[str, Any]) -> Iterator[str]:
@@ -215,7 +216,7 @@ def _set_apart(info: RunInfo, episodes: Sequence[Episode]) -> Iterator[str]:
     if not rows:
         yield "None: every episode that was asked for ran, and every turn was scored."
         return
-    yield "They count among all asked for, and in no average. None of them is a zero."
+    yield "They count among all asked for and have no return; none is a zero. Their scored turns stay in the turn analysis."
     yield ""
     yield from _table(("Problem", "outcome", "why"), sorted(rows, key=lambda row: episode_order(row[0])))
 
@@ -260,7 +261,7 @@ def _ranked(values: Iterable[str]) -> list[tuple[str, int]]:
 
 
 def _kinds(verdicts: Iterable[Verdict]) -> str:
-    return ", ".join(f"{count} {kind}" for kind, count in _ranked(v.category or v.status for v in verdicts))
+    return ", ".join(f"{count} {kind}" for kind, count in _ranked(v.category for v in verdicts if v.category))
 
 
 def _rewards(episode: Episode) -> str:

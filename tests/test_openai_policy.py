@@ -193,7 +193,7 @@ LASTING = [
     (Raw(b"<html>welcome</html>", content_type="text/html"), BadReply),
     (Raw(b"{}"), BadReply),
     (Raw(b'{"choices": []}'), BadReply),
-    (Raw(b'{"choices": null, "error": {"message": "no worker"}}'), BadReply),
+    (Raw(b'{"choices": null}'), BadReply),
     (Raw(b'{"choices": [{"finish_reason": "stop"}]}'), BadReply),
     (Raw(b'{"choices": [{"message": {"role": "assistant"}}]}'), BadReply),
     (Raw(b'{"choices": [{"message": {"content": ["parts"]}}]}'), BadReply),
@@ -205,6 +205,13 @@ async def test_a_lasting_failure_is_reported_at_once(behaviour: Behaviour, kind:
     error, requests = await failure_of([behaviour])
     assert type(error) is kind
     assert requests == 1
+
+
+async def test_what_the_endpoint_said_reaches_the_user() -> None:
+    error, _ = await failure_of([Raw(b'{"error": {"message": "no worker"}}')])
+    assert "no worker" in str(error)
+    error, _ = await failure_of([refuse(400, "context too long")])
+    assert "context too long" in str(error)
 
 
 async def test_oddities_beside_the_text_do_not_spoil_a_reply() -> None:

@@ -128,9 +128,8 @@ def test_a_build_error_cannot_be_caught_and_hidden(judge: Judge) -> None:
 
 
 def test_a_build_in_the_first_forward_works(judge: Judge) -> None:
-    late = GOOD.replace("extension = load_inline", "build = lambda: load_inline").replace(
-        RETURN, "global extension; extension = build(); return extension.scaled_relu(x, self.scale)"
-    )
+    late = GOOD.replace("extension = load_inline", "build = lambda: load_inline")
+    late = late.replace("mine = extension.scaled_relu", "global extension; extension = build()")
     assert judge(late).status is Status.CORRECT
 
 
@@ -235,5 +234,7 @@ def test_an_interpreted_triton_kernel_is_judged_without_a_time(judge: Judge) -> 
 def test_asking_for_a_gpu_is_unscored_under_the_interpreter(judge: Judge) -> None:
     from rollout.doctor import CANARIES, PROBLEM
 
-    verdict = judge(CANARIES["triton"].replace("torch.empty_like(x)", "torch.empty_like(x).cuda()"), of=PROBLEM, backend="triton")
+    verdict = judge(
+        CANARIES["triton"].replace("torch.empty_like(x)", "torch.empty_like(x).cuda()") % "1.0", of=PROBLEM, backend="triton"
+    )
     assert verdict.status is Status.NEEDS_DEVICE and not verdict.scored

@@ -11,13 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sample_run import ASKED, CONFIG, ENVIRONMENT, open_sample, problem, run_info, save, solved, tree, turn
 
 from kernel_env.errors import ConfigError, InfraError
 from kernel_env.schema import Episode, Status, StopReason
 from rollout import durable
 from rollout.report import write_report
 from rollout.store import RunReader, RunStore, open_run
+from tests.sample_run import ASKED, CONFIG, ENVIRONMENT, open_sample, problem, run_info, save, solved, tree, turn
 
 
 def document(path: Path) -> dict[str, object]:

@@ -15,13 +15,13 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from sample_run import ASKED, open_sample, problem, save, solved, tree, turn
 
 from kernel_env.schema import Status
 from rollout import durable
 from rollout.store import RunReader
+from tests.sample_run import ASKED, open_sample, problem, save, solved, tree, turn
 
-HERE = Path(__file__).parent
+REPOSITORY = Path(__file__).parents[1]
 
 
 class Killed(BaseException):
@@ -116,7 +116,7 @@ def test_an_interrupted_turn_is_written_anew(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from sample_run import ASKED, open_sample, problem, turn
+from tests.sample_run import ASKED, open_sample, problem, turn
 from kernel_env.schema import Status
 
 with open_sample(Path(sys.argv[1])) as store:
@@ -130,7 +130,7 @@ with open_sample(Path(sys.argv[1])) as store:
 
 def test_a_killed_writer_keeps_every_turn_that_it_reported(tmp_path: Path) -> None:
     rng = random.Random(0)
-    environment = {**os.environ, "PYTHONPATH": f"{HERE.parent}{os.pathsep}{HERE}"}
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     finished: dict[str, bytes] = {}
     for _ in range(8):
         command = [sys.executable, "-c", WRITER, str(tmp_path)]

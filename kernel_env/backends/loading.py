@@ -1,4 +1,4 @@
-"""What a runner does around a candidate's module: compiler calls go to the Builder, and device needs are recognised.
+"""What a runner does around a candidate's module: its compiler calls go to the Builder.
 
 Imported by runners only (it imports torch).
 """
@@ -10,7 +10,6 @@ import importlib.machinery
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -133,23 +132,3 @@ def _functions(functions: str | Sequence[str] | Mapping[str, str] | None) -> lis
 def _refuse_paths(paths: Sequence[str] | None) -> None:
     if paths:
         raise BuildFailed("extra_include_paths is not available: put everything into the sources")
-
-
-def needs_device(error: BaseException, *, interpreter: bool) -> bool:
-    """Whether this machine, not the kernel, is at fault: told by where the error was raised, never by its text.
-
-    Only Triton candidates under the interpreter can need a device; elsewhere asking for CUDA is the candidate's own error.
-    """
-    if not interpreter:
-        return False
-    module = _raising_module(error.__traceback__)
-    return module == "torch.cuda" or module.startswith("torch.cuda.")
-
-
-def _raising_module(tb: TracebackType | None) -> str:
-    """Module name of the innermost frame."""
-    name = ""
-    while tb is not None:
-        name = str(tb.tb_frame.f_globals.get("__name__", ""))
-        tb = tb.tb_next
-    return name

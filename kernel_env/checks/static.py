@@ -3,7 +3,8 @@
 Only the tree counts: words in comments, strings and names mean nothing. Nothing of the source is executed, and a hostile
 source (huge, nested without end, not text at all) gives a `SourceFault` and never an exception.
 
-A rule refuses only what cannot be a kernel whatever the rest of the file does. "Reaches" is therefore read generously: the
+A rule refuses only what cannot be a kernel whatever the rest of the file does; a mistake, such as a misspelt name, is left for
+the run to report. "Reaches" is therefore read generously: the
 entry class reaches every top-level statement that binds an identifier which is mentioned (as a name, an attribute or a
 string) in what was reached before, and every statement that may change the entry from outside.
 """
@@ -11,6 +12,7 @@ string) in what was reached before, and every statement that may change the entr
 from __future__ import annotations
 
 import ast
+import builtins
 import threading
 import warnings
 from collections import defaultdict, deque
@@ -27,6 +29,7 @@ _INERT_DECORATORS = frozenset(
     {"torch.no_grad", "torch.inference_mode", "torch.compiler.disable", "functools.lru_cache", "functools.cache"}
 )
 """Decorators that do not register what they decorate anywhere."""
+_IMPLICIT_NAMES = frozenset({*dir(builtins), "__name__", "__file__", "__class__", "__qualname__", "__module__"})
 _WARNINGS_LOCK = threading.Lock()
 
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -99,6 +102,8 @@ class SourceFacts:
     """The entry class may come to run a jit function."""
     entry_reaches_extension: bool
     """The entry class may come to use what an extension call returned."""
+    undefined: tuple[str, ...]
+    """Names that the entry class may come to read although nothing in the source binds them (empty under a star import)."""
 
 
 def facts(source: str, entry: str = "ModelNew") -> SourceFacts | SourceFault:
@@ -119,7 +124,7 @@ def check_triton(source: str, entry: str = "ModelNew") -> str | None:
         return "The source has no Triton kernel: no function is decorated with @triton.jit."
     if not found.uses_triton_ops or (found.jit_functions and not any(f.uses_ops for f in found.jit_functions)):
         return "No @triton.jit function uses an operation of triton.language such as tl.load or tl.store."
-    if found.entry and found.jit_functions and not found.entry_reaches_jit:
+    if found.entry and found.jit_functions and not found.entry_reaches_jit and not found.undefined:
         return f"Class {entry} never uses a @triton.jit function of the source."
     return None
 
@@ -134,7 +139,7 @@ def check_cpp(source: str, entry: str = "ModelNew") -> str | None:
         return found.message if found.kind == "limits" else None
     if not found.mentions_extension:
         return "The source compiles no C++: it never calls torch.utils.cpp_extension.load_inline."
-    if found.entry and not found.registers_operators and not found.entry_reaches_extension:
+    if found.entry and not found.registers_operators and not found.entry_reaches_extension and not found.undefined:
         return f"Class {entry} never uses the compiled C++ extension."
     return None
 
@@ -185,6 +190,7 @@ class _Reader:
             registers_operators=any(isinstance(node, ast.keyword) and node.arg == "is_python_module" for node in self.nodes),
             entry_reaches_jit=any(id(kernel) in reached_ids for kernel in self.jit_nodes),
             entry_reaches_extension=any(self._loader(node) for node in reached),
+            undefined=self._undefined(reached),
         )
 
     # -------------------------------------------------------------- names
@@ -294,6 +300,22 @@ class _Reader:
                 seen.update(map(id, fresh))
                 queue.extend(fresh)
         return nodes
+
+    def _undefined(self, reached: list[ast.AST]) -> tuple[str, ...]:
+        if any(key.endswith(".*") for key in self.aliases):
+            return ()
+        known = set(self.aliases) | _IMPLICIT_NAMES
+        for node in self.nodes:
+            if isinstance(node, _DEFINITIONS):
+                known.add(node.name)
+            elif isinstance(node, ast.arg):
+                known.add(node.arg)
+            elif isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+                known.add(node.id)
+            elif isinstance(node, (ast.ExceptHandler, ast.MatchAs, ast.MatchStar)) and node.name:
+                known.add(node.name)
+        read = (node.id for node in reached if isinstance(node, ast.Name))
+        return tuple(dict.fromkeys(name for name in read if name not in known))
 
     def _acts_from_outside(self, statement: ast.stmt) -> bool:
         """Whether it may change the entry, or register an operator, without binding a name that the entry mentions."""

@@ -111,7 +111,7 @@ class _Work:
             verdict = body()
         except _Failed as failure:
             verdict = self._verdict(failure.status, failure.stage, message=failure.message, category=failure.category)
-        return verdict and replace(verdict, duration_ms=(self.clock.now() - started) * 1e3)
+        return verdict and replace(verdict, log=self.log, duration_ms=(self.clock.now() - started) * 1e3)
 
     def _verdict(self, status: Status, stage: Stage, **more: Any) -> Verdict:
         job = self.job
@@ -123,7 +123,6 @@ class _Work:
             candidate_digest=job.candidate.digest,
             backend=job.candidate.backend,
             profile=job.problem.profile,
-            log=self.log,
             trials_passed=self.trials_passed,
             trials=self.config.num_correct_trials,
             tolerance=self.tolerance.name,

@@ -20,7 +20,8 @@ from typing import Any
 
 import torch
 
-from kernel_env.backends.loading import BuildFailed, BuildFunction, needs_device, routed_builds
+from kernel_env.backends.interpreter import causes, needs_device
+from kernel_env.backends.loading import BuildFailed, BuildFunction, routed_builds
 from kernel_env.referee import values
 from kernel_env.referee.layout import leaves
 from kernel_env.referee.protocol import Channel, ChannelClosed, Frame
@@ -37,6 +38,7 @@ class Runner:
         self.scratch = scratch
         self._build = build
         self._interpreter = interpreter
+        self._source = ""
         self._module: ModuleType | None = None
         self._path = scratch / f"{'problem' if role == 'reference' else 'candidate'}.py"
         self._entry: Any = None
@@ -64,7 +66,8 @@ class Runner:
 
     def _load(self, frame: Frame, fds: Sequence[int]) -> Frame:
         """Import the source as a real module from a real file: JIT compilers, dataclasses and pickling look there."""
-        self._path.write_text(frame["code"], errors="replace")
+        self._source = frame["code"]
+        self._path.write_text(self._source, errors="replace")
         name = _MODULE[self.role]
         spec = importlib.util.spec_from_file_location(name, self._path)
         assert spec is not None and spec.loader is not None
@@ -186,23 +189,29 @@ class Runner:
             kind = "output"
         elif _is_out_of_memory(error):
             kind = "memory"
-        elif needs_device(error, interpreter=self._interpreter):
+        elif self._interpreter and needs_device(error, self._source, _MODULE[self.role]):
             kind = "device"
-        return {"kind": kind, "type": type(error).__name__[:200], "text": self._error_text(error)[:MAX_TEXT]}
+        return {"kind": kind, "type": _name(error, self._interpreter), "text": self._error_text(error)[:MAX_TEXT]}
 
     def _error_text(self, error: BaseException) -> str:
-        """The exception, then the program's own lines that led to it, innermost last."""
+        """The exception at the root (the interpreter wraps what a kernel raises), then the program's own lines that led to it."""
         with contextlib.suppress(Exception):  # a hostile __str__ may raise anything
-            last = "".join(traceback.format_exception_only(error)).strip()
+            chain = list(causes(error)) if self._interpreter else [error]
+            last = "".join(traceback.format_exception_only(chain[-1])).strip()
             last = last.replace(f"{self.scratch}{os.sep}", "")
             if isinstance(error, SystemExit):
                 last = f"SystemExit: the module called sys.exit({error.code!r})"
-            rows = [self._frame_text(f, line) for f, line in _walk(error.__traceback__) if f == str(self._path)]
-            return "\n".join([last, *rows[-8:]])
+            rows = [self._frame_text(f, line) for e in chain for f, line in _walk(e.__traceback__) if f == str(self._path)]
+            return "\n".join([last, *list(dict.fromkeys(rows))[-8:]])
         return f"{type(error).__name__} (its text cannot be shown)"
 
     def _frame_text(self, filename: str, line: int) -> str:
         return f"  {self._path.name}, line {line}: {linecache.getline(filename, line).strip()[:200]}"
+
+
+def _name(error: BaseException, interpreter: bool) -> str:
+    root = list(causes(error))[-1] if interpreter else error
+    return type(root).__name__[:200]
 
 
 def _walk(tb: TracebackType | None) -> Iterator[tuple[str, int]]:

@@ -216,7 +216,11 @@ def main() -> None:
     with contextlib.suppress(ImportError):  # an optional part of the installation
         import triton
         import triton.language  # noqa: F401
-    import kernel_env.referee.runner  # noqa: F401  (torch with it)
+
+    if flavour == "interpret":
+        from kernel_env.backends.interpreter import prepare
+
+        prepare()
 
     gc.collect()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""Row-wise softmax with a temperature, written out in its stable form."""
+"""Row-wise softmax of biased scores with a temperature, written out in its stable form."""
 
 import torch
 import torch.nn as nn
@@ -9,16 +9,17 @@ TEMPERATURE_PERCENT = 70
 
 
 class Model(nn.Module):
-    """y = softmax(x / temperature) over the last dimension."""
+    """y = softmax((x + bias) / temperature) over the last dimension."""
 
-    def __init__(self, temperature: float):
+    def __init__(self, cols: int, temperature: float):
         super().__init__()
         self.temperature = temperature
+        self.bias = nn.Parameter(torch.randn(cols))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: (ROWS, COLS) -> (ROWS, COLS); every row sums to one."""
-        scaled = x / self.temperature
-        shifted = scaled - scaled.amax(dim=-1, keepdim=True)
+        scores = (x + self.bias) / self.temperature
+        shifted = scores - scores.amax(dim=-1, keepdim=True)
         weights = torch.exp(shifted)
         return weights / weights.sum(dim=-1, keepdim=True)
 
@@ -28,4 +29,4 @@ def get_inputs():
 
 
 def get_init_inputs():
-    return [TEMPERATURE_PERCENT / 100]
+    return [COLS, TEMPERATURE_PERCENT / 100]
