@@ -17,6 +17,7 @@ from typing import Any, Literal, TypedDict
 
 import gymnasium as gym
 
+from kernel_env.backends import get_backend
 from kernel_env.episode import EpisodeConfig, EpisodeState
 from kernel_env.errors import ConfigError
 from kernel_env.problems import find, load_problems
@@ -67,7 +68,7 @@ class KernelBenchEnv(gym.Env[str, str]):
         if render_mode not in (None, "ansi"):
             raise ConfigError(f"render_mode must be None or 'ansi', got {render_mode!r}")
         self.render_mode = render_mode
-        chosen = profile or ("interpret" if backend == "triton" else "full")
+        chosen = profile or get_backend(backend).profile
         self._problems = load_problems(problems, path, chosen) if isinstance(problems, str) else tuple(problems)
         if not self._problems:
             raise ConfigError("the environment needs at least one problem")

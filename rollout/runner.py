@@ -98,11 +98,8 @@ def chosen_problems(settings: Settings) -> tuple[Problem, ...]:
 
 def profile(settings: Settings) -> str:
     """The size profile that `auto` stands for."""
-    if settings.problems.profile != "auto":
-        return settings.problems.profile
-    if get_backend(settings.backend.name).flavour == "interpret":
-        return "interpret"
-    return "cpu" if settings.problems.source == "kernelbench" else "full"
+    chosen = settings.problems.profile
+    return get_backend(settings.backend.name).profile if chosen == "auto" else chosen
 
 
 def episode_config(settings: Settings) -> EpisodeConfig:

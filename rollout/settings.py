@@ -47,7 +47,7 @@ class ProblemSettings:
     path: str | None = None
     """The checkout or file to read."""
     profile: str = "auto"
-    """Size profile: `full`, `cpu`, `interpret`, or `auto` (`interpret` for Triton on a CPU; `cpu` for a checkout; else `full`)."""
+    """Size profile: `full`, `cpu`, `interpret`, or `auto`: `interpret` for Triton in the interpreter, else `cpu`."""
     levels: Any = None
     """One level or a list: `problems.levels=[1,2]`."""
     ids: Any = None

@@ -31,6 +31,8 @@ class Backend:
     """Whether candidates call a compiler when they are imported, so that they are imported once ahead, off the device."""
     timed: bool
     """Whether times mean anything here."""
+    profile: str
+    """The size profile that fits where it runs here."""
     requires: tuple[str, ...]
     """Python modules without which it cannot run."""
 
@@ -41,8 +43,10 @@ class Backend:
 
 
 BACKENDS = {
-    "cpp": Backend("cpp", check_cpp, flavour="plain", builds=True, timed=True, requires=("torch",)),
-    "triton": Backend("triton", check_triton, flavour="interpret", builds=False, timed=False, requires=("torch", "triton")),
+    "cpp": Backend("cpp", check_cpp, flavour="plain", builds=True, timed=True, profile="cpu", requires=("torch",)),
+    "triton": Backend(
+        "triton", check_triton, flavour="interpret", builds=False, timed=False, profile="interpret", requires=("torch", "triton")
+    ),
 }
 
 

@@ -231,12 +231,12 @@ class _Work:
         self.spent_s += self.clock.now() - started
         error = answer.get("error")
         if error is not None or self.build_failure is not None:
-            raise self._failure(error or {}, frame)
+            raise self._failure(error if isinstance(error, dict) else {}, frame)
         return answer
 
     def _failure(self, error: Frame, frame: Frame) -> _Failed:
         if self.build_failure is not None:
-            return _Failed(Status.BUILD_ERROR, Stage.BUILD, self.build_failure, "compile")
+            return _Failed(Status.BUILD_ERROR, Stage.BUILD, _from_first_error(self.build_failure), "compile")
         kind, text, category = str(error.get("kind", "")), str(error.get("text", "")), str(error.get("type", ""))[:200]
         if kind == "device" and self.backend.flavour == "interpret":
             return _Failed(Status.NEEDS_DEVICE, self.stage, f"this machine cannot run it: {text}", category)
@@ -420,3 +420,10 @@ def _no_builds(frame: Frame) -> Frame:
 def _doing(frame: Frame) -> str:
     words = {"load": "while its module was imported", "init": "while the model was constructed", "call": "in forward()"}
     return words.get(str(frame["op"]), f"in {frame['op']}")
+
+
+def _from_first_error(log: str) -> str:
+    """The compiler's words from its first error on; what stands before it (which function, which include) helps less."""
+    lines = log.splitlines()
+    first = next((i for i, line in enumerate(lines) if " error: " in line or "fatal error: " in line), 0)
+    return "\n".join(lines[first:])

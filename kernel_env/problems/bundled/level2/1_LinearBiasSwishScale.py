@@ -4,7 +4,7 @@ import torch
 import torch.nn as nn
 
 ROWS = 2048
-IN_FEATURES = 32
+IN_FEATURES = 16
 OUT_FEATURES = 1024
 
 
