@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from kernel_env.errors import ConfigError, KernelEnvError
 
 if TYPE_CHECKING:
+    from rollout.compose import Cell
     from rollout.settings import Settings
 
 HELP = """kernel-env: multi-turn kernel generation, verified and timed on this machine
@@ -23,15 +24,16 @@ HELP = """kernel-env: multi-turn kernel generation, verified and timed on this m
   kernel-env report RUN                               write the report of a run again
   kernel-env doctor [--json] [OPTION=VALUE ...]       what works on this machine, and what does not
 
-`kernel-env eval --help` lists every option. Exit codes: 0 done; 1 the answer is no (verify, replay, doctor); 2 wrong input; 3 nothing
-was scored; 4 infrastructure failed; 5 the model gave no reply; 6 unreachable; 7 wrong key; 8 no such model; 130 interrupted.
+`kernel-env eval --help` lists every option. Exit codes: 0 done; 1 the answer is no (verify, replay, doctor); 2 wrong input;
+3 nothing was scored; 4 infrastructure failed; 5 the model gave no reply; 6 unreachable; 7 wrong key; 8 no such model;
+130 interrupted.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
-    if not argv or argv[0] in ("-h", "--help", "help"):
+    if not argv or argv[0] == "help" or (argv[0] != "eval" and not {"-h", "--help"}.isdisjoint(argv)):
         print(HELP, end="")
         return 0 if argv else 2
     commands: dict[str, Callable[[list[str]], int]] = {
@@ -61,9 +63,11 @@ def _split(argv: list[str], flags: Sequence[str]) -> tuple[list[str], list[str],
     given = {a for a in argv if a.startswith("--")}
     unknown = given - set(flags)
     if unknown:
-        raise ConfigError(f"unknown flag {' '.join(sorted(unknown))}: known are {' '.join(flags)}, and options as NAME=VALUE")
+        known = f"{' '.join(flags)} and options" if flags else "options"
+        raise ConfigError(f"unknown flag {' '.join(sorted(unknown))}: there are {known} as NAME=VALUE")
     words = [a for a in argv if not a.startswith("--")]
-    return [w for w in words if "=" not in w], [w for w in words if "=" in w], given
+    overrides = [w for w in words if "=" in w[1:]]
+    return [w for w in words if w not in overrides], overrides, given
 
 
 def _eval(argv: list[str]) -> int:
@@ -77,30 +81,31 @@ def _eval(argv: list[str]) -> int:
     stray, overrides, flags = _split([{"-m": "--multirun"}.get(a, a) for a in argv], ("--multirun",))
     if stray:
         raise ConfigError(f"{stray[0]!r} is not an option: write NAME=VALUE, e.g. problems=bundled rollout.max_turns=3")
-    if not flags:
-        return _play(*compose.composed(overrides))
-    compose.check(overrides)
-    return compose.sweep(overrides, _cell)
+    return compose.sweep(overrides, _cell) if flags else _play(*compose.composed(overrides))
 
 
-def _cell(settings: Settings, text: str, cell: str) -> int:
-    """One cell of a sweep: a failure is its exit code, and the other cells go on."""
-    if settings.run.name and cell:
-        settings = replace(settings, run=replace(settings.run, name=f"{settings.run.name}-{cell}"))
-    elif cell:
-        settings = replace(settings, run=replace(settings.run, name=cell))
+def _cell(composed: Cell, name: str) -> int:
+    """One cell of a sweep, in a run directory of its own: a failure is its exit code, and the other cells go on."""
+    from rollout.runner import run_name
+
     try:
+        settings, text = composed()
+        if name:
+            settings = replace(settings, run=replace(settings.run, name=f"{run_name(settings)}-{name}"))
         return _play(settings, text)
     except KernelEnvError as error:
-        print(f"kernel-env eval: {cell}: {_one_line(error)}", file=sys.stderr)
+        print(f"kernel-env eval: {name}: {_one_line(error)}", file=sys.stderr)
         return error.exit_code
 
 
 def _play(settings: Settings, text: str) -> int:
+    from stamina.instrumentation import set_on_retry_hooks
+
     from rollout.display import Display
     from rollout.runner import run
 
     with Display(settings.display) as display:
+        set_on_retry_hooks([display.retry])  # instead of the default, which logs a bare word
         result = asyncio.run(run(settings, text, on_plan=display.plan, on_event=display.event))
         display.close(result)
     result.check()
@@ -140,8 +145,11 @@ def _report(argv: list[str]) -> int:
 
 
 def _doctor(argv: list[str]) -> int:
+    from stamina.instrumentation import set_on_retry_hooks
+
     from rollout.doctor import doctor
 
+    set_on_retry_hooks([])  # its findings say all there is to say
     words, overrides, flags = _split(argv, ("--json",))
     if words:
         raise ConfigError("usage: kernel-env doctor [--json] [OPTION=VALUE ...]")

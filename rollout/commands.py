@@ -95,16 +95,18 @@ def show(state: EpisodeState, turn: Turn) -> None:
     )
     if verdict.timing is not None:
         timing = verdict.timing
+        ours, theirs = timing.runtime, timing.baseline
         console.print(
             f"speedup {timing.speedup:.2f}x, 95% interval {timing.speedup_low:.2f} to {timing.speedup_high:.2f}: "
-            f"{timing.runtime.median_ms:.4g} ms against {timing.baseline.median_ms:.4g} ms ({timing.baseline_kind}), {timing.runtime.count} calls each"
-        )  # fmt: skip
+            f"{ours.median_ms:.4g} ms against {theirs.median_ms:.4g} ms ({timing.baseline_kind}), {ours.count} calls each"
+        )
     elif verdict.timing_note:
         console.print(f"not timed ({verdict.timing_note})")
     if verdict.log.strip():
         console.print(f"the candidate printed:\n{escape(verdict.log.rstrip())}")
     console.print(
-        f"took {verdict.duration_ms / 1e3:.2f} s, {verdict.build_ms / 1e3:.2f} s of it compiling; verified in {verdict.mode}, seed {verdict.seed}"
+        f"took {verdict.duration_ms / 1e3:.2f} s, {verdict.build_ms / 1e3:.2f} s of it compiling; "
+        f"verified in {verdict.mode}, seed {verdict.seed}"
     )
 
 

@@ -9,8 +9,10 @@ from types import TracebackType
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from stamina.instrumentation import RetryDetails
 
 from kernel_env.schema import Turn
+from rollout.fingerprint import Change
 from rollout.report import closing_table
 from rollout.runner import Event, Plan, RunResult
 from rollout.settings import DisplaySettings
@@ -44,15 +46,21 @@ class Display:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._progress.stop()
 
-    def plan(self, plan: Plan, path: Path) -> None:
+    def plan(self, plan: Plan, path: Path, changed: tuple[Change, ...]) -> None:
         episodes = len(plan.asked)
-        self._print(
-            f"{episodes} episodes of {len(plan.problems)} problems, back end {plan.settings.backend.name}, policy {escape(plan.policy.name)}"
-        )
+        backend, policy = plan.settings.backend.name, escape(plan.policy.name)
+        self._print(f"{episodes} episodes of {len(plan.problems)} problems, back end {backend}, policy {policy}")
         if plan.left_out:
             self._print(f"{plan.left_out} of the selected problems have no recording and are left out")
         self._print(f"run directory {escape(_shown(path))}")
+        if changed:
+            self._print(f"[yellow]begun under other conditions: {escape('; '.join(map(str, changed)))}[/yellow]")
         self._task = self._progress.add_task("episodes", total=episodes, note="")
+
+    def retry(self, details: RetryDetails) -> None:
+        """A request that failed and will be sent again."""
+        why = escape(str(details.caused_by))
+        self._print(f"[yellow]no reply to request {details.retry_num}, next in {details.wait_for:.1f} s: {why}[/yellow]")
 
     def event(self, event: Event) -> None:
         if event.turn is not None:

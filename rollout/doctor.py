@@ -42,7 +42,8 @@ class Finding:
 
 PROBLEM = Problem(
     1, 1, "Canary",
-    "import torch\nimport torch.nn as nn\n\n\nclass Model(nn.Module):\n    def forward(self, x):\n        return x * 2.0 + 1.0\n\n\n"
+    "import torch\nimport torch.nn as nn\n\n\n"
+    "class Model(nn.Module):\n    def forward(self, x):\n        return x * 2.0 + 1.0\n\n\n"
     "def get_inputs():\n    return [torch.randn(64, 256)]\n\n\ndef get_init_inputs():\n    return []\n",
     origin="doctor",
 )  # fmt: skip
@@ -172,12 +173,13 @@ async def _canary(verifier: LocalVerifier, backend: str, source: str, needed: bo
 
 
 async def _endpoint(settings: Settings) -> Finding:
-    name = f"policy {settings.policy.spec}"
+    name = f"policy {settings.policy.scheme}"
     policy = None
     try:
         policy = make_policy(settings.policy.spec, endpoint=settings.policy)
         await policy.preflight()
-        return Finding(name, Level.OK, f"reachable at {settings.policy.base_url or 'the default endpoint'}")
+        where = settings.policy.base_url or "the default endpoint"
+        return Finding(name, Level.OK, f"{settings.policy.model} answers at {where}")
     except KernelEnvError as error:
         return Finding(name, Level.FAIL, str(error))
     finally:

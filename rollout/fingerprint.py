@@ -7,6 +7,8 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 PACKAGES = ("kernel-env", "torch", "triton", "numpy", "gymnasium", "openai", "hydra-core")
@@ -25,6 +27,28 @@ def fingerprint() -> dict[str, object]:
         "compiler": _first_line(["g++", "--version"]),
         "commit": _commit(),
     }
+
+
+@dataclass(frozen=True)
+class Change:
+    """One fact that differs: its dotted name, then and now."""
+
+    name: str
+    then: object
+    now: object
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.then} -> {self.now}"
+
+
+def changes(then: Mapping[str, object], now: Mapping[str, object], prefix: str = "") -> Iterator[Change]:
+    """What differs between two fingerprints, in the order of the older one."""
+    for key in {**then, **now}:
+        a, b = then.get(key), now.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            yield from changes(a, b, f"{prefix}{key}.")
+        elif a != b:
+            yield Change(f"{prefix}{key}", a, b)
 
 
 def gpus() -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import itertools
 import textwrap
 import typing
 from collections.abc import Iterator
@@ -57,7 +58,8 @@ def markdown() -> str:
     lines = [
         "# Configuration", "",
         "Generated from the code by `make docs`; do not edit. `kernel-env eval --help` prints the same.", "",
-        "## Groups", "", "`GROUP=CHOICE` picks a file of `conf/GROUP/`.", "", "| Group | Choice | What it is |", "| --- | --- | --- |",
+        "## Groups", "", "`GROUP=CHOICE` picks a file of `conf/GROUP/`.", "",
+        "| Group | Choice | What it is |", "| --- | --- | --- |",
     ]  # fmt: skip
     lines += [f"| `{group}` | `{name}` | {doc} |" for group, choices in groups().items() for name, doc in choices]
     section = ""
@@ -88,7 +90,7 @@ def _field_docs(cls: type) -> dict[str, str]:
         if not dataclasses.is_dataclass(base):
             continue
         body = typing.cast(ast.ClassDef, ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]).body
-        for node, following in zip(body, body[1:], strict=False):
+        for node, following in itertools.pairwise(body):
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(following, ast.Expr):
                 text = following.value.value if isinstance(following.value, ast.Constant) else None
                 if isinstance(text, str):

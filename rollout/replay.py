@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from omegaconf import OmegaConf
 from rich.console import Console
@@ -22,7 +21,7 @@ from kernel_env.parsing import extract_kernel
 from kernel_env.reward import measured_reward
 from kernel_env.schema import Candidate, Problem, Timing, Turn, Verdict
 from kernel_env.verifier import Verifier
-from rollout.fingerprint import fingerprint
+from rollout.fingerprint import changes, fingerprint
 from rollout.runner import make_verifier, run_directory
 from rollout.settings import Settings, settings
 from rollout.store import RunReader
@@ -119,9 +118,8 @@ async def _compared(key: str, turn: Turn, problem: Problem, stored: Settings, ve
 def _differences(turn: Turn, now: Verdict, stored: Settings) -> Iterator[str]:
     then = turn.verdict
     if (now.status, now.category) != (then.status, then.category):
-        yield f"status was {_status(then)}, is {_status(now)}: {now.message.strip().splitlines()[0] if now.message.strip() else ''}".rstrip(
-            ": "
-        )
+        said = now.message.strip().partition("\n")[0]
+        yield f"status was {_status(then)}, is {_status(now)}" + (f": {said}" if said else "")
         return
     before, after = _reward_class(then, turn.reward.value), _reward_class(now, measured_reward(now, stored.reward).value)
     if before != after:
@@ -173,16 +171,7 @@ def _line(result: Comparison, turn: Turn) -> str:
 
 def _explain(reader: RunReader, console: Console) -> None:
     """What has changed since the run was made: the usual reasons for a difference."""
-    changes = list(_changes(reader.environment, fingerprint(), ""))
-    console.print("what changed since the run was made:" if changes else "machine, packages and commit are those of the run")
-    for name, then, now in changes:
-        console.print(f"  {name}: {escape(str(then))} -> {escape(str(now))}")
-
-
-def _changes(then: Mapping[str, Any], now: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any, Any]]:
-    for key in {**then, **now}:
-        a, b = then.get(key), now.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            yield from _changes(a, b, f"{prefix}{key}.")
-        elif a != b:
-            yield f"{prefix}{key}", a, b
+    found = list(changes(reader.environment, fingerprint()))
+    console.print("what changed since the run was made:" if found else "machine, packages and commit are those of the run")
+    for change in found:
+        console.print(f"  {escape(str(change))}")

@@ -22,11 +22,11 @@ from kernel_env.referee.config import derive_seed
 from kernel_env.schema import Episode, Problem, StopReason, Turn, episode_key
 from kernel_env.verifier import InprocessVerifier, LocalVerifier, Verifier
 from rollout.documents import Results, RunInfo
-from rollout.fingerprint import fingerprint
+from rollout.fingerprint import Change, changes, fingerprint
 from rollout.policies import GenerationRequest, Policy, make_policy
 from rollout.report import write_report
 from rollout.settings import IGNORED_ON_RESUME, Settings, VerifierSettings
-from rollout.store import RunStore, open_run
+from rollout.store import RunReader, RunStore, open_run
 
 
 @dataclass(frozen=True)
@@ -124,10 +124,11 @@ def plan(settings: Settings) -> Plan:
         raise ConfigError(
             f"policy {policy.name} has no recording for any of the {len(problems)} selected problems; check policy.path"
         )
-    return Plan(settings, _name(settings), covered, len(problems) - len(covered), policy)
+    return Plan(settings, run_name(settings), covered, len(problems) - len(covered), policy)
 
 
-def _name(settings: Settings) -> str:
+def run_name(settings: Settings) -> str:
+    """The run directory's name: as chosen, else made from problems, back end and model."""
     if settings.run.name:
         return settings.run.name
     model = (settings.policy.model or settings.policy.scheme).rstrip("/").split("/")[-1]
@@ -147,29 +148,40 @@ async def run(
     settings: Settings,
     config_text: str,
     *,
-    on_plan: Callable[[Plan, Path], None] | None = None,
+    on_plan: Callable[[Plan, Path, tuple[Change, ...]], None] | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> RunResult:
     """Play every episode that was asked for, resuming what is there. `config_text` is kept in the run directory.
 
-    Raises ConfigError and PolicyError (preflight) before any work. Failures of single episodes are in the result.
+    `on_plan` gets the plan, the run directory, and what has changed on this machine since a resumed run was begun.
+    Raises ConfigError and PolicyError (preflight) before any work, ConfigError and InfraError when the run directory cannot be
+    written. Failures of single episodes are in the result.
     """
     planned = plan(settings)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(planned.policy.aclose)
-        await planned.policy.preflight()
-        info = _info(planned)
-        store = open_run(Path(settings.run.root), info, config_text, fingerprint(), ignored=IGNORED_ON_RESUME)
+        if not _played(Path(settings.run.root) / planned.name):
+            await planned.policy.preflight()
+        environment = fingerprint()
+        store = open_run(Path(settings.run.root), _info(planned), config_text, environment, ignored=IGNORED_ON_RESUME)
         stack.enter_context(store)
         store.reopen_failed()
         verifier = make_verifier(settings.verifier)
         stack.push_async_callback(verifier.aclose)
         if on_plan:
-            on_plan(planned, store.path)
+            on_plan(planned, store.path, tuple(changes(store.environment, environment)))
         player = _Player(planned, store, verifier, on_event or (lambda event: None))
         await player.play()
         results = store.write_results()
         return RunResult(store.path, write_report(store), results, tuple(store.load_episodes()))
+
+
+def _played(path: Path) -> bool:
+    """Whether a run is there with nothing left to play: then nobody has to be asked for replies."""
+    if not (path / "run.json").is_file():
+        return False
+    run = RunReader(path)
+    return {e.key for e in run.load_episodes() if not e.error} >= set(run.info.asked)
 
 
 def _info(planned: Plan) -> RunInfo:
@@ -196,9 +208,16 @@ class _Player:
         self._ended = {e.key: e for e in store.load_episodes()}
 
     async def play(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            for problem, sample in self._plan.asked:
-                group.create_task(self._play_one(problem, sample))
+        """Raises the first KernelEnvError that no episode can be blamed for: a full disk, a damaged run directory."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for problem, sample in self._plan.asked:
+                    group.create_task(self._play_one(problem, sample))
+        except ExceptionGroup as group_error:
+            raised, faults = group_error.split(KernelEnvError)
+            if raised is None or faults is not None:
+                raise
+            raise raised.exceptions[0] from None
 
     async def _play_one(self, problem: Problem, sample: int) -> None:
         key = episode_key(problem.key, sample)

@@ -91,7 +91,9 @@ class PolicySettings(Endpoint):
 
     @property
     def spec(self) -> str:
-        """`openai/MODEL` or `replay/PATH`."""
+        """`openai/MODEL` or `replay/PATH`. Raises ConfigError without a model."""
+        if self.scheme == "openai" and not self.model:
+            raise ConfigError("policy.model is missing: set it to the model's name at the endpoint")
         return f"{self.scheme}/{(self.path if self.scheme == 'replay' else self.model) or ''}"
 
 
@@ -173,10 +175,17 @@ def mutable(cls: type) -> type:
             group = mutable(typing.cast(type, kind))
             fields.append((item.name, group, field(default_factory=group)))
         elif default is dataclasses.MISSING:
-            fields.append((item.name, kind, field(default_factory=dict)))
+            fields.append((item.name, kind, field(default_factory=_open_mapping)))
         else:
             fields.append((item.name, kind, field(default=default)))
     return dataclasses.make_dataclass(cls.__name__, fields)
+
+
+def _open_mapping() -> Any:
+    """A mapping that takes any name, although the configuration around it takes none but its own."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.create({}, flags={"struct": False})
 
 
 def _plain(kind: Any) -> Any:

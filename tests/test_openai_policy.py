@@ -16,7 +16,6 @@ from email.utils import format_datetime
 
 import pytest
 import stamina.instrumentation
-from chat_server import Behaviour, ChatServer, Raw, Reply, Reset, Script, Slow, Trickle, refuse
 
 from kernel_env.errors import (
     AuthenticationFailed,
@@ -30,6 +29,7 @@ from kernel_env.errors import (
 from kernel_env.schema import Message, Usage, dumps
 from rollout.policies import Endpoint, GenerationRequest, Policy, Sampling, make_policy
 from rollout.policies.openai import OpenAIPolicy, _retry_after_s
+from tests.chat_server import Behaviour, ChatServer, Raw, Reply, Reset, Script, Slow, Trickle, refuse
 
 KEY = "sk-a-secret-that-no-one-may-see"
 HANGS_S = 60.0
@@ -215,7 +215,7 @@ async def test_what_the_endpoint_said_reaches_the_user() -> None:
 
 
 async def test_oddities_beside_the_text_do_not_spoil_a_reply() -> None:
-    odd = {"choices": [{"message": {"content": "fine", "reasoning": {"a": 1}}, "finish_reason": ["x"]}], "usage": [], "model": 3}
+    odd = {"choices": [{"message": {"content": "fine", "reasoning": {"a": 1}}, "finish_reason": ["x"]}], "usage": ["x"], "model": 3}
     async with talking_to([Raw(json.dumps(odd).encode(), content_type="text/plain")]) as (policy, _):
         generation = await policy.generate(ask())
     assert (generation.text, generation.reasoning, generation.model, generation.usage) == ("fine", "", "test-model", Usage())

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from chat_server import ChatServer
 
 from kernel_env.errors import BadReply, ConfigError, PolicyExhausted
 from kernel_env.schema import Generation, from_json, to_json
 from rollout.policies import Endpoint, GenerationRequest, Policy, Sampling, make_policy, replay
+from tests.chat_server import ChatServer
 
 REPO = Path(__file__).parents[1]
 

@@ -175,6 +175,8 @@ class Runner:
         assert self._pending is not None
         tree, tensors = self._pending
         self._pending = None
+        if self.role == "reference":
+            self._output = None  # written once; large outputs are too large to keep twice
         if next(leaves(tree), None) is not None:
             values.write(tree, tensors, mmap.mmap(fds[0], os.fstat(fds[0]).st_size))
         return {}

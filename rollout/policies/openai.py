@@ -65,6 +65,9 @@ class _Retryable(Exception):
         self.error = error
         self.wait_s = wait_s
 
+    def __str__(self) -> str:
+        return str(self.error)
+
 
 class OpenAIPolicy:
     """One model of one endpoint. The key appears in no message and no repr.
