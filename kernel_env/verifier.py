@@ -27,6 +27,7 @@ from typing import Any, Protocol, TypeVar
 from kernel_env import errors
 from kernel_env.backends import Flavour, get_backend
 from kernel_env.errors import ConfigError, KernelEnvError, VerifierError
+from kernel_env.referee.clock import RecordedClock
 from kernel_env.referee.config import VerifyConfig
 from kernel_env.referee.protocol import MAX_FRAME_BYTES, Frame
 from kernel_env.schema import Candidate, Problem, Verdict, from_json, to_json
@@ -244,7 +245,10 @@ class LocalVerifier:
     """Referee workers on this machine. Use within one event loop; starts its processes on first use."""
 
     def __init__(self, config: VerifierConfig | None = None) -> None:
+        """Raises ConfigError for a recorded clock that cannot be read."""
         self.config = config or VerifierConfig()
+        if self.config.clock_path:
+            RecordedClock.load(Path(self.config.clock_path))  # a worker would load it too late: for the user to see the mistake
         cores = os.sched_getaffinity(0)
         self._all_cores = tuple(sorted(cores))
         self._builds = asyncio.Semaphore(self.config.build_slots or len(cores))

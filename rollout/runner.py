@@ -148,11 +148,13 @@ async def run(
     settings: Settings,
     config_text: str,
     *,
+    verifier: Verifier | None = None,
     on_plan: Callable[[Plan, Path, tuple[Change, ...]], None] | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> RunResult:
     """Play every episode that was asked for, resuming what is there. `config_text` is kept in the run directory.
 
+    `verifier` is for several runs that share one; by default the run makes its own from the settings, and closes it.
     `on_plan` gets the plan, the run directory, and what has changed on this machine since a resumed run was begun.
     Raises ConfigError and PolicyError (preflight) before any work, ConfigError and InfraError when the run directory cannot be
     written. Failures of single episodes are in the result.
@@ -160,14 +162,15 @@ async def run(
     planned = plan(settings)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(planned.policy.aclose)
+        if verifier is None:
+            verifier = make_verifier(settings.verifier)
+            stack.push_async_callback(verifier.aclose)
         if not _played(Path(settings.run.root) / planned.name):
             await planned.policy.preflight()
         environment = fingerprint()
         store = open_run(Path(settings.run.root), _info(planned), config_text, environment, ignored=IGNORED_ON_RESUME)
         stack.enter_context(store)
         store.reopen_failed()
-        verifier = make_verifier(settings.verifier)
-        stack.push_async_callback(verifier.aclose)
         if on_plan:
             on_plan(planned, store.path, tuple(changes(store.environment, environment)))
         player = _Player(planned, store, verifier, on_event or (lambda event: None))

@@ -78,7 +78,7 @@ async def failure_of(script: Script, **options: object) -> tuple[PolicyError, in
 async def test_a_reply_arrives_with_everything_the_endpoint_said() -> None:
     thinking = Reply("  ```cpp\nint x;\r\n```\n", finish_reason="length", extra={"reasoning_content": "let me see"})
     with ChatServer([thinking]) as server:
-        policy = OpenAIPolicy("test-model", endpoint(server.base_url), now=itertools.count(100.0, 2.5).__next__)
+        policy = make_policy("openai/test-model", endpoint=endpoint(server.base_url), now=itertools.count(100.0, 2.5).__next__)
         async with asyncio.timeout(HANGS_S), aclosing(policy):
             generation = await policy.generate(ask())
     assert generation.text == "  ```cpp\nint x;\r\n```\n"

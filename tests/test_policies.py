@@ -30,6 +30,7 @@ def recordings(tmp_path: Path) -> Path:
         "level1_problem1_sample3_turn0.txt": b"third sample",
         "level2_problem1_turn0.txt": b"",
         "README.md": b"not a recording",
+        "level1_problem1_turn2.txt.bak": b"nor this",
         "level1_problem9_turn0.json": b"neither",
     }
     for name, data in files.items():

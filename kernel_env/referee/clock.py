@@ -116,10 +116,10 @@ class RecordedClock:
             rows = json.loads(path.read_text())
             return cls({str(k): (float(v[0]), float(v[1])) for k, v in rows.items()})
         except OSError as error:
-            raise ConfigError(f"cannot read the recorded clock {path}: {error.strerror}; check clock.path") from error
+            raise ConfigError(f"cannot read the recorded clock {path}: {error.strerror}; check verifier.clock_path") from error
         except (ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
             raise ConfigError(
-                f"{path} is not a recorded clock: expected {{digest: [runtime_ms, baseline_ms]}}; check clock.path"
+                f"{path} is not a recorded clock: expected {{digest: [runtime_ms, baseline_ms]}}; check verifier.clock_path"
             ) from error
 
     def now(self) -> float:

@@ -222,6 +222,8 @@ def main() -> None:
 
         prepare()
 
+    import kernel_env.referee.runner  # noqa: F401 - brings torch: paid for once here, not in every runner
+
     gc.collect()
     gc.freeze()
     control = Channel(socket.socket(fileno=fd))

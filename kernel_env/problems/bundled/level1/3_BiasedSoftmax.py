@@ -5,7 +5,7 @@ import torch.nn as nn
 
 ROWS = 4096
 COLS = 600
-TEMPERATURE_PERCENT = 70
+TEMPERATURE_PERCENT = 150
 
 
 class Model(nn.Module):
@@ -14,7 +14,7 @@ class Model(nn.Module):
     def __init__(self, cols: int, temperature: float):
         super().__init__()
         self.temperature = temperature
-        self.bias = nn.Parameter(torch.randn(cols))
+        self.bias = nn.Parameter(torch.rand(cols))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x: (ROWS, COLS) -> (ROWS, COLS); every row sums to one."""
