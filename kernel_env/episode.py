@@ -105,12 +105,14 @@ class EpisodeState:
         extraction = extract_kernel(generation.text)
         if extraction.code is None:
             return None, self._unbuilt(extraction.status or Status.NO_CODE, Stage.PARSE, extraction.message, seed)
-        code = extraction.code
+        return extraction.code, await self.judge(extraction.code, seed, verifier)
+
+    async def judge(self, code: str, seed: int, verifier: Verifier) -> Verdict:
+        """The verdict on bare source code; the episode stands where it stood. Raises InfraError."""
         if len(code.encode(errors="replace")) > MAX_CODE_BYTES:
-            text = f"The code block has {len(code):,} characters; at most {MAX_CODE_BYTES:,} bytes are accepted."
-            return code, self._unbuilt(Status.REJECTED, Stage.CHECK, text, seed, code)
-        candidate = Candidate(code, self.config.backend)
-        return code, await verifier.verify(self.problem, candidate, self.config.verify, seed)
+            text = f"The code has {len(code):,} characters; at most {MAX_CODE_BYTES:,} bytes are accepted."
+            return self._unbuilt(Status.REJECTED, Stage.CHECK, text, seed, code)
+        return await verifier.verify(self.problem, Candidate(code, self.config.backend), self.config.verify, seed)
 
     def _unbuilt(self, status: Status, stage: Stage, message: str, seed: int, code: str | None = None) -> Verdict:
         return Verdict(

@@ -14,13 +14,15 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from kernel_env.errors import ConfigError
+
 
 def default_directory() -> Path:
     return Path(tempfile.gettempdir()) / f"kernel-env-{os.getuid()}"
 
 
 class CoresLock:
-    """`exclusive()` while times are taken, `shared()` while something else keeps cores busy."""
+    """`exclusive()` while times are taken, `shared()` while something else keeps cores busy. Both raise ConfigError."""
 
     def __init__(self, directory: Path | None = None) -> None:
         self._directory = directory or default_directory()
@@ -47,7 +49,9 @@ class CoresLock:
     @contextlib.contextmanager
     def _locked(self, how: int) -> Iterator[None]:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with open(self._directory / "cores.lock", "w") as cores, open(self._directory / "queue.lock", "w") as queue:
+        if self._directory.stat().st_uid != os.getuid():  # /tmp is everyone's: links planted there would be opened by us
+            raise ConfigError(f"{self._directory} belongs to another user: remove it, or set TMPDIR to a directory of your own")
+        with open(self._directory / "cores.lock", "a") as cores, open(self._directory / "queue.lock", "a") as queue:
             fcntl.flock(queue, fcntl.LOCK_EX)
             fcntl.flock(cores, how)
             fcntl.flock(queue, fcntl.LOCK_UN)

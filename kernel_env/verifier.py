@@ -10,17 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import json
 import os
-import shutil
-import socket
-import struct
-import subprocess
-import sys
-import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -29,11 +22,13 @@ from kernel_env.backends import Flavour, get_backend
 from kernel_env.errors import ConfigError, KernelEnvError, VerifierError
 from kernel_env.referee.clock import RecordedClock
 from kernel_env.referee.config import VerifyConfig
-from kernel_env.referee.protocol import MAX_FRAME_BYTES, Frame
+from kernel_env.referee.pool import Pool
+from kernel_env.referee.protocol import Frame
+from kernel_env.referee.scratch import Scratch
+from kernel_env.referee.streams import receive, send
 from kernel_env.schema import Candidate, Problem, Verdict, from_json, to_json
 
 T = TypeVar("T")
-_HEADER = struct.Struct("!II")
 MAX_CODE_BYTES = 4 << 20
 
 
@@ -79,23 +74,6 @@ class Verifier(Protocol):
     async def aclose(self) -> None: ...
 
 
-# ---------------------------------------------------------------- frames over asyncio
-
-
-async def _send(writer: asyncio.StreamWriter, frame: Frame) -> None:
-    body = json.dumps(frame).encode(errors="surrogatepass")
-    writer.write(_HEADER.pack(len(body), 0) + body)
-    await writer.drain()
-
-
-async def _receive(reader: asyncio.StreamReader) -> Frame:
-    length, _ = _HEADER.unpack(await reader.readexactly(_HEADER.size))
-    if length > MAX_FRAME_BYTES:
-        raise ConnectionError(f"frame of {length} bytes refused")
-    frame: Frame = json.loads(await reader.readexactly(length))
-    return frame
-
-
 def _job(operation: str, problem: Problem, candidate: Candidate, config: VerifyConfig, seed: int) -> Frame:
     return {"op": operation, "problem": to_json(problem), "candidate": to_json(candidate), "config": to_json(config), "seed": seed}
 
@@ -109,136 +87,6 @@ def _verdict(answer: Frame) -> Verdict | None:
 
 
 # ---------------------------------------------------------------- this machine
-
-
-@dataclass(eq=False)
-class _Worker:
-    """A referee worker process and our connection to it."""
-
-    process: subprocess.Popen[bytes]
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
-    async def ask(self, frame: Frame) -> Frame:
-        try:
-            await _send(self.writer, frame)
-            return await _receive(self.reader)
-        except (asyncio.IncompleteReadError, ConnectionError) as error:
-            raise VerifierError(f"a referee worker died (exit status {self.process.poll()}); the turn stays unscored") from error
-
-    def kill(self) -> None:
-        self.writer.close()
-        self.process.kill()
-        self.process.wait()
-
-
-@dataclass(eq=False)
-class _Pool:
-    """One zygote and the workers that fork from it."""
-
-    flavour: Flavour
-    config: VerifierConfig
-    scratch: Path
-    zygote: subprocess.Popen[bytes] | None = None
-    control: socket.socket | None = None
-    idle: dict[tuple[int, ...], list[_Worker]] = field(default_factory=dict)
-    busy: set[_Worker] = field(default_factory=set)
-    starting: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    async def start(self) -> None:
-        """Start the zygote unless one lives. Raises VerifierError."""
-        async with self.starting:
-            if self.zygote is not None and self.zygote.poll() is None:
-                return
-            self.close()
-            ours, theirs = socket.socketpair()
-            self.zygote = _spawn("zygote", theirs, self.flavour)
-            self.control = ours
-            ours.setblocking(False)
-            try:
-                async with asyncio.timeout(120):
-                    head = await asyncio.get_running_loop().sock_recv(ours, 4096)
-            except TimeoutError:
-                head = b""
-            if not head:
-                raise VerifierError(
-                    f"the zygote did not start (exit status {self.zygote.poll()}): does `python -c 'import torch'` work? is kernel-env installed?"
-                )
-
-    async def worker(self, cores: tuple[int, ...]) -> _Worker:
-        await self.start()
-        waiting = self.idle.setdefault(cores, [])
-        while waiting:
-            worker = waiting.pop()
-            if worker.process.poll() is None:
-                return worker
-            worker.kill()
-        assert self.control is not None
-        ours, theirs = socket.socketpair()
-        process = _spawn("worker", theirs)
-        ours_zygote, theirs_zygote = socket.socketpair()
-        with ours_zygote, theirs_zygote:
-            self._send_fd(self.control, {"op": "attach"}, theirs_zygote)
-            setup = {
-                "cache_dir": str(self.config.cache()), "scratch_root": str(self.scratch), "cores": list(cores),
-                "clock": self.config.clock, "clock_path": self.config.clock_path,
-            }  # fmt: skip
-            self._send_fd(ours, setup, ours_zygote)
-        ours.setblocking(False)
-        reader, writer = await asyncio.open_connection(sock=ours)
-        return _Worker(process, reader, writer)
-
-    @staticmethod
-    def _send_fd(sock: socket.socket, frame: Frame, carried: socket.socket) -> None:
-        body = json.dumps(frame).encode()
-        socket.send_fds(sock, [_HEADER.pack(len(body), 1)], [carried.fileno()])
-        sock.sendall(body)
-
-    @contextlib.asynccontextmanager
-    async def borrowed(self, cores: tuple[int, ...]) -> AsyncIterator[_Worker]:
-        """A worker for one job. When the job is cancelled or its worker fails, the worker and all its runners are killed."""
-        worker = await self.worker(cores)
-        self.busy.add(worker)
-        try:
-            yield worker
-        except BaseException:
-            worker.kill()
-            raise
-        else:
-            self.idle[cores].append(worker)
-        finally:
-            self.busy.discard(worker)
-
-    def close(self) -> None:
-        for worker in [*self.busy, *(w for ws in self.idle.values() for w in ws)]:
-            worker.kill()
-        self.idle.clear()
-        if self.control is not None:
-            self.control.close()
-        if self.zygote is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.zygote.wait(5)
-            self.zygote.kill()
-            self.zygote.wait()
-        self.zygote = self.control = None
-
-
-def _spawn(name: str, theirs: socket.socket, *arguments: str) -> subprocess.Popen[bytes]:
-    """Start one of our own processes with a clean environment: no credentials, one thread for BLAS."""
-    kept = {
-        k: v
-        for k, v in os.environ.items()
-        if k in ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
-    }
-    command = [sys.executable, "-I", "-m", f"kernel_env.referee.{name}", str(theirs.fileno()), *arguments]
-    with theirs:
-        return subprocess.Popen(
-            command,
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            env={**kept, "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
-        )
 
 
 class LocalVerifier:
@@ -255,51 +103,51 @@ class LocalVerifier:
         self._free_slots: asyncio.Queue[tuple[int, ...]] = asyncio.Queue()
         for slot in range(self.config.slots):
             self._free_slots.put_nowait(self.config.cores(slot))
-        self._pools: dict[Flavour, _Pool] = {}
-        self._scratch = Path(tempfile.mkdtemp(prefix="kernel-env-verifier-"))
+        self._pools: dict[Flavour, Pool] = {}
+        self._scratch = Scratch()
         self._closed = False
 
     async def start(self, backend: str) -> None:
         """Start what a back end needs ahead of time. Raises ConfigError, VerifierError."""
         await self._pool(backend).start()
 
-    def _pool(self, backend: str) -> _Pool:
+    def _pool(self, backend: str) -> Pool:
         if self._closed:
             raise VerifierError("this verifier is closed")
         known = get_backend(backend)
         missing = known.missing()
         if missing:
             raise ConfigError(f"back end {backend!r} {missing}")
-        return self._pools.setdefault(known.flavour, _Pool(known.flavour, self.config, self._scratch))
+        if known.flavour not in self._pools:
+            setup = {"cache_dir": str(self.config.cache()), "clock": self.config.clock, "clock_path": self.config.clock_path}
+            self._pools[known.flavour] = Pool(known.flavour, setup, self._scratch.path)
+        return self._pools[known.flavour]
 
     async def verify(self, problem: Problem, candidate: Candidate, config: VerifyConfig, seed: int) -> Verdict:
         """Check and build off the device, then verify on a slot.
 
         Raises ConfigError (unknown back end), ProblemError, BuilderError, VerifierError. Cancelling it kills the candidate and
-        frees the slot.
+        frees the slot. A worker or zygote that dies is replaced and the work done again, up to `pool.ATTEMPTS` times in all.
         """
         pool = self._pool(candidate.backend)
         async with self._builds:
-            first = _verdict(await self._ask(pool, self._all_cores, _job("prepare", problem, candidate, config, seed)))
+            first = _verdict(await pool.ask(self._all_cores, _job("prepare", problem, candidate, config, seed)))
         if first is not None:
             return first
         slot = await self._free_slots.get()
         try:
-            verdict = _verdict(await self._ask(pool, slot, _job("verify", problem, candidate, config, seed)))
+            verdict = _verdict(await pool.ask(slot, _job("verify", problem, candidate, config, seed)))
         finally:
             self._free_slots.put_nowait(slot)
         assert verdict is not None
         return verdict
 
-    async def _ask(self, pool: _Pool, cores: tuple[int, ...], frame: Frame) -> Frame:
-        async with pool.borrowed(cores) as worker:
-            return await worker.ask(frame)
-
     async def aclose(self) -> None:
+        """Idempotent. Verifications in progress end with VerifierError."""
         self._closed = True
         for pool in self._pools.values():
-            pool.close()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+            await pool.aclose()
+        self._scratch.remove()
 
 
 class InprocessVerifier:
@@ -318,6 +166,7 @@ class InprocessVerifier:
         self._builder = Builder(config.cache(), self._lock)
         self._clock = worker.make_clock(config.clock_path, config.clock)
         self._worker = worker
+        self._scratch = Scratch()
 
     async def verify(self, problem: Problem, candidate: Candidate, config: VerifyConfig, seed: int) -> Verdict:
         flavour = get_backend(candidate.backend).flavour
@@ -325,7 +174,7 @@ class InprocessVerifier:
             raise ConfigError(
                 "verifier=inprocess with Triton needs TRITON_INTERPRET=1 in the environment before anything imports triton"
             )
-        referee = self._worker.inprocess_referee(self._builder, self._clock, self._lock, flavour)
+        referee = self._worker.inprocess_referee(self._builder, self._clock, self._lock, flavour, self._scratch.path)
         for operation in ("prepare", "verify"):
             verdict = _verdict(self._worker.answer(referee, _job(operation, problem, candidate, config, seed)))
             if verdict is not None:
@@ -333,7 +182,8 @@ class InprocessVerifier:
         raise VerifierError("verification ended without a verdict")
 
     async def aclose(self) -> None:
-        """Nothing to close."""
+        """Idempotent."""
+        self._scratch.remove()
 
 
 # ---------------------------------------------------------------- sharing
@@ -344,9 +194,10 @@ class VerifierServer:
 
     def __init__(self, verifier: Verifier) -> None:
         self._verifier = verifier
-        self._directory = tempfile.mkdtemp(prefix="kernel-env-socket-")
-        self.address = f"unix:{self._directory}/verifier"
+        self._scratch = Scratch()
+        self.address = f"unix:{self._scratch.path}/verifier"
         self._server: asyncio.Server | None = None
+        self._serving: set[asyncio.Task[None]] = set()
 
     async def start(self) -> str:
         """Listen; returns the address for `SocketVerifier`."""
@@ -355,10 +206,21 @@ class VerifierServer:
         return self.address
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one client until it leaves. What is being verified for it then is cancelled."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        coming = asyncio.ensure_future(receive(reader))
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError), contextlib.closing(writer):
-            while True:
-                frame = await _receive(reader)
-                await _send(writer, await self._answer(frame))
+            try:
+                while True:
+                    frame = await coming
+                    coming = asyncio.ensure_future(receive(reader))
+                    await send(writer, await _while_connected(self._answer(frame), coming))
+            finally:
+                self._serving.discard(task)
+                coming.cancel()
+                await asyncio.gather(coming, return_exceptions=True)
 
     async def _answer(self, frame: Frame) -> Frame:
         try:
@@ -373,13 +235,30 @@ class VerifierServer:
             return {"raised": type(error).__name__, "message": str(error)}
 
     async def aclose(self) -> None:
+        """Idempotent. Cancels what is being verified for others."""
         if self._server is not None:
             self._server.close()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        serving = list(self._serving)
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
+        self._scratch.remove()
+
+
+async def _while_connected(work: Coroutine[Any, Any, T], coming: asyncio.Future[Frame]) -> T:
+    """The result of `work`. Cancels it and raises what `coming` raises when that, the client's next request, can never come."""
+    working = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait((working, coming), return_when=asyncio.FIRST_COMPLETED)
+        if coming.done():
+            coming.result()
+        return await working
+    finally:
+        working.cancel()
 
 
 class SocketVerifier:
-    """A verifier in another process, by its address (`unix:/path`)."""
+    """A verifier in another process, by its address (`unix:/path`). Verifies one at a time; for more, make several."""
 
     def __init__(self, address: str) -> None:
         if not address.startswith("unix:"):
@@ -389,28 +268,43 @@ class SocketVerifier:
         self._lock = asyncio.Lock()
 
     async def verify(self, problem: Problem, candidate: Candidate, config: VerifyConfig, seed: int) -> Verdict:
+        """Like `LocalVerifier.verify`; also raises VerifierError when nobody answers there."""
         async with self._lock:
             try:
                 if self._connection is None:
                     self._connection = await asyncio.open_unix_connection(self._path)
                 reader, writer = self._connection
-                await _send(writer, _job("verify", problem, candidate, config, seed))
-                verdict = _verdict(await _receive(reader))
+                await send(writer, _job("verify", problem, candidate, config, seed))
+                answer = await receive(reader)
             except (OSError, asyncio.IncompleteReadError) as error:
-                self._connection = None
+                await self.aclose()
                 raise VerifierError(
                     f"the shared verifier at unix:{self._path} does not answer: is its process still running?"
                 ) from error
+            except asyncio.CancelledError:  # the answer to this question must never be taken for the next one's
+                await self.aclose()
+                raise
+        verdict = _verdict(answer)
         assert verdict is not None
         return verdict
 
     async def aclose(self) -> None:
+        """Idempotent."""
         if self._connection is not None:
             self._connection[1].close()
+        self._connection = None
 
 
 async def _called(make: Callable[[], T]) -> T:
     return make()
+
+
+async def _cancel_others() -> None:
+    """Cancel every other task of this loop, and wait for their ends."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 class BlockingVerifier:
@@ -424,14 +318,27 @@ class BlockingVerifier:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="kernel-env-verifier", daemon=True)
         self._thread.start()
+        self._closing = contextlib.ExitStack()
+        self._closing.callback(self._stop)
         if isinstance(make, str):
             make = functools.partial(SocketVerifier, make)
-        self.verifier: Verifier = self.run(_called(make or LocalVerifier))
-        self._server = VerifierServer(self.verifier) if share else None
-        self.address = self.run(self._server.start()) if self._server else None
+        try:
+            self.verifier: Verifier = self.run(_called(make or LocalVerifier))
+            self._closing.callback(lambda: self.run(self.verifier.aclose()))
+            self.address: str | None = None
+            if share:
+                server = VerifierServer(self.verifier)
+                self._closing.callback(lambda: self.run(server.aclose()))
+                self.address = self.run(server.start())
+        except BaseException:
+            self._closing.close()
+            raise
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the verifier's loop and wait for it. Interrupting the wait cancels it there."""
+        if self._loop.is_closed():
+            work.close()
+            raise VerifierError("this verifier is closed")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
@@ -444,11 +351,10 @@ class BlockingVerifier:
 
     def close(self) -> None:
         """Idempotent."""
-        if self._loop.is_closed():
-            return
-        if self._server is not None:
-            self.run(self._server.aclose())
-        self.run(self.verifier.aclose())
+        self._closing.close()
+
+    def _stop(self) -> None:
+        self.run(_cancel_others())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -14,7 +14,8 @@ from rich.markup import escape
 from kernel_env.episode import EpisodeState
 from kernel_env.errors import ConfigError
 from kernel_env.problems import find, load_problems
-from kernel_env.schema import Generation, Turn, to_json
+from kernel_env.reward import measured_reward
+from kernel_env.schema import Generation, Problem, Reward, Verdict, to_json
 from rollout import compose
 from rollout.report import write_report
 from rollout.runner import episode_config, make_verifier, profile, run_directory
@@ -35,24 +36,24 @@ def verify(problem_name: str, file: Path, overrides: Sequence[str], *, as_json: 
     problem = find(problems, problem_name)
     seed = settings.run.seed if settings.run.seed is not None else secrets.randbits(62)
     state = EpisodeState(problem, episode_config(settings), seed)
-    reply = text if file.suffix != ".py" else _fenced(text)
-    turn = asyncio.run(_judged(state, reply, settings))
+    verdict, reward = asyncio.run(_judged(state, text, settings, bare=file.suffix == ".py"))
     if as_json:
-        print(
-            json.dumps(
-                {"problem": problem.key, "name": problem.name, "verdict": to_json(turn.verdict), "reward": to_json(turn.reward)},
-                indent=2,
-            )
-        )
+        found = {"problem": problem.key, "name": problem.name, "verdict": to_json(verdict), "reward": to_json(reward)}
+        print(json.dumps(found, indent=2))
     else:
-        show(state, turn)
-    return 0 if turn.verdict.correct else 1
+        show(problem, verdict, reward)
+    return 0 if verdict.correct else 1
 
 
-async def _judged(state: EpisodeState, reply: str, settings: Settings) -> Turn:
+async def _judged(state: EpisodeState, text: str, settings: Settings, *, bare: bool) -> tuple[Verdict, Reward]:
+    """Of source code when `bare`, else of a reply that holds it."""
     verifier = make_verifier(settings.verifier)
     try:
-        return await state.step(Generation(reply), verifier)
+        if bare:
+            verdict = await state.judge(text, state.seed, verifier)
+            return verdict, measured_reward(verdict, settings.reward)
+        turn = await state.step(Generation(text), verifier)
+        return turn.verdict, turn.reward
     finally:
         await verifier.aclose()
 
@@ -72,30 +73,17 @@ def _implied(file: Path, text: str, overrides: Sequence[str]) -> list[str]:
     return ["backend=triton"] if not said and "triton.jit" in text else []
 
 
-def _fenced(code: str) -> str:
-    """Source as a reply: in a fence longer than any run of backticks inside."""
-    longest = max((len(run) for run in "".join(c if c == "`" else " " for c in code).split()), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}python\n{code}\n{fence}"
-
-
-def show(state: EpisodeState, turn: Turn) -> None:
+def show(problem: Problem, verdict: Verdict, reward: Reward) -> None:
     """One verdict, for a person."""
     console = Console(highlight=False, soft_wrap=True)
-    verdict, problem = turn.verdict, state.problem
     colour = "green" if verdict.correct else "yellow" if not verdict.scored else "red"
     category = f" ({verdict.category})" if verdict.category else ""
-    console.print(f"{problem.key} {escape(problem.name)}  back end {verdict.backend}, profile {verdict.profile}")
+    console.print(f"{problem.key} {escape(problem.name)}, back end {verdict.backend}, profile {verdict.profile}")
     console.print(f"[{colour}]{verdict.status}[/{colour}]{escape(category)}, reached stage {verdict.stage}")
     if verdict.message:
         console.print(escape(verdict.message.rstrip()))
-    value = f"unscored: {turn.reward.reason}" if turn.reward.value is None else f"{turn.reward.value:.3f}"
-    console.print(
-        f"reward {escape(value)}   trials {verdict.trials_passed} of {verdict.trials}, tolerance {verdict.tolerance or '-'}"
-    )
     if verdict.timing is not None:
-        timing = verdict.timing
-        ours, theirs = timing.runtime, timing.baseline
+        timing, ours, theirs = verdict.timing, verdict.timing.runtime, verdict.timing.baseline
         console.print(
             f"speedup {timing.speedup:.2f}x, 95% interval {timing.speedup_low:.2f} to {timing.speedup_high:.2f}: "
             f"{ours.median_ms:.4g} ms against {theirs.median_ms:.4g} ms ({timing.baseline_kind}), {ours.count} calls each"
@@ -104,10 +92,12 @@ def show(state: EpisodeState, turn: Turn) -> None:
         console.print(f"not timed ({verdict.timing_note})")
     if verdict.log.strip():
         console.print(f"the candidate printed:\n{escape(verdict.log.rstrip())}")
-    console.print(
-        f"took {verdict.duration_ms / 1e3:.2f} s, {verdict.build_ms / 1e3:.2f} s of it compiling; "
-        f"verified in {verdict.mode}, seed {verdict.seed}"
-    )
+    console.print(f"reward {'unscored: ' + escape(reward.reason) if reward.value is None else f'{reward.value:.3f}'}")
+    if verdict.tolerance:
+        console.print(
+            f"trials {verdict.trials_passed} of {verdict.trials}, tolerance {verdict.tolerance}, verifier {verdict.mode}, "
+            f"seed {verdict.seed}, took {verdict.duration_ms / 1e3:.2f} s ({verdict.build_ms / 1e3:.2f} s compiling)"
+        )
 
 
 def report(name: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from types import TracebackType
 
@@ -17,6 +18,9 @@ from rollout.report import closing_table
 from rollout.runner import Event, Plan, RunResult
 from rollout.settings import DisplaySettings
 
+PLAIN_WIDTH = 132
+"""Columns of the closing table where there is no terminal to fit it to."""
+_MESSAGE_CHARS = 80
 _COLOURS = {"correct": "green", "needs_device": "yellow"}
 
 
@@ -25,7 +29,8 @@ class Display:
 
     def __init__(self, settings: DisplaySettings, console: Console | None = None) -> None:
         self._settings = settings
-        self._console = console or Console(highlight=False, soft_wrap=True)
+        width = None if sys.stdout.isatty() else PLAIN_WIDTH
+        self._console = console or Console(highlight=False, soft_wrap=True, width=width)
         bar = self._console.is_terminal if settings.progress is None else settings.progress
         columns = (
             TextColumn("{task.description}"),
@@ -49,9 +54,9 @@ class Display:
     def plan(self, plan: Plan, path: Path, changed: tuple[Change, ...]) -> None:
         episodes = len(plan.asked)
         backend, policy = plan.settings.backend.name, escape(plan.policy.name)
-        self._print(f"{episodes} episodes of {len(plan.problems)} problems, back end {backend}, policy {policy}")
+        self._print(f"episodes {episodes}, problems {len(plan.problems)}, back end {backend}, policy {policy}")
         if plan.left_out:
-            self._print(f"{plan.left_out} of the selected problems have no recording and are left out")
+            self._print(f"left out, because nothing is recorded for them: {plan.left_out} of the selected problems")
         self._print(f"run directory {escape(_shown(path))}")
         if changed:
             self._print(f"[yellow]begun under other conditions: {escape('; '.join(map(str, changed)))}[/yellow]")
@@ -102,11 +107,10 @@ def _turn_text(event: Event, turn: Turn) -> str:
     if verdict.timing is not None:
         timing = verdict.timing
         speed = f"  {timing.speedup:.2f}x ({timing.runtime.median_ms:.3f} ms, baseline {timing.baseline.median_ms:.3f} ms)"
-    what = (
-        verdict.message.strip().split("\n", 1)[0][:80]
-        if not verdict.correct
-        else verdict.timing_note and f"not timed ({verdict.timing_note})"
-    )
+    what = verdict.timing_note and f"not timed ({verdict.timing_note})"
+    if not verdict.correct:
+        what = verdict.message.strip().partition("\n")[0]
+        what = what if len(what) <= _MESSAGE_CHARS else f"{what[:_MESSAGE_CHARS]}..."
     note = f"  [dim]{escape(what)}[/dim]" if what else ""
     end = "  (from the run directory)" if event.resumed else ""
     return f"{event.episode:<18} turn {turn.index}  [{colour}]{verdict.status:<13}[/{colour}] {value}{speed}{note}{end}"

@@ -102,7 +102,9 @@ def doctor(overrides: Sequence[str], *, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"findings": [asdict(f) for f in findings], "environment": fingerprint()}, indent=2))
     failed = [f for f in findings if f.level is Level.FAIL]
-    console.print(f"{len(failed)} problems found" if failed else "everything that `kernel-env eval` needs here works")
+    console.print(
+        f"failed: {', '.join(f.name for f in failed)}" if failed else "everything that `kernel-env eval` needs here works"
+    )
     return 1 if failed else 0
 
 

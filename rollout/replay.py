@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from omegaconf import OmegaConf
@@ -18,6 +18,7 @@ from rich.markup import escape
 
 from kernel_env.errors import ConfigError, InfraError
 from kernel_env.parsing import extract_kernel
+from kernel_env.problems import find
 from kernel_env.reward import measured_reward
 from kernel_env.schema import Candidate, Problem, Timing, Turn, Verdict
 from kernel_env.verifier import Verifier
@@ -48,7 +49,7 @@ def replay(name: str, problem: str | None, turn: int | None, overrides: Sequence
     chosen = list(_chosen(reader, problem, turn))
     console = Console(highlight=False, soft_wrap=True)
     stored = _settings(reader, overrides)
-    console.print(f"verifying {len(chosen)} turns of {reader.info.name} again")
+    console.print(f"verifying again: {reader.info.name}, {len(chosen)} of its turns")
     results = asyncio.run(_replayed(reader, chosen, stored, console))
     differing = [c for c in results if c.differences]
     failed = [c for c in results if c.error]
@@ -62,14 +63,23 @@ def replay(name: str, problem: str | None, turn: int | None, overrides: Sequence
 
 
 def _chosen(reader: RunReader, problem: str | None, turn: int | None) -> Iterator[tuple[str, Turn]]:
-    turns = reader.load_turns()
-    keys = [k for k in turns if problem is None or k == problem or k.startswith(f"{problem}_sample")]
-    if not keys:
-        raise ConfigError(f"run {reader.info.name} has no turns of {problem!r}: it has {', '.join(turns) or 'none at all'}")
+    turns = {key: played for key, played in reader.load_turns().items() if played}
+    if not turns:
+        raise ConfigError(f"run {reader.info.name} has no turn yet")
+    keys = _episodes(reader, turns, problem) if problem else list(turns)
     found = [(key, t) for key in keys for t in turns[key] if turn is None or t.index == turn]
     if not found:
         raise ConfigError(f"{keys[0]} has {len(turns[keys[0]])} turns, none with index {turn} (the first is 0)")
     yield from found
+
+
+def _episodes(reader: RunReader, turns: Mapping[str, Sequence[Turn]], text: str) -> list[str]:
+    """Keys of one episode (`level1_problem1_sample2`), or of all samples of a problem, in any of the ways to write it."""
+    if "_sample" in text and text in turns:
+        return [text]
+    of_problem = {key: played[0].verdict.problem for key, played in turns.items()}
+    meant = find([reader.load_problem(key) for key in set(of_problem.values())], text).key
+    return [key for key, problem in of_problem.items() if problem == meant]
 
 
 def _settings(reader: RunReader, overrides: Sequence[str]) -> Settings:

@@ -79,6 +79,7 @@ class Plan:
     left_out: int
     """Selected problems for which the policy has nothing recorded."""
     policy: Policy
+    episode: EpisodeConfig
 
     @property
     def asked(self) -> tuple[tuple[Problem, int], ...]:
@@ -116,6 +117,7 @@ def episode_config(settings: Settings) -> EpisodeConfig:
 
 def plan(settings: Settings) -> Plan:
     """Resolve problems and policy. Raises ConfigError, DatasetError."""
+    episode = episode_config(settings)
     problems = chosen_problems(settings)
     clock = LiveClock() if settings.verifier.clock == "live" else RecordedClock()
     policy = make_policy(settings.policy.spec, endpoint=settings.policy, now=clock.now)
@@ -124,7 +126,7 @@ def plan(settings: Settings) -> Plan:
         raise ConfigError(
             f"policy {policy.name} has no recording for any of the {len(problems)} selected problems; check policy.path"
         )
-    return Plan(settings, run_name(settings), covered, len(problems) - len(covered), policy)
+    return Plan(settings, run_name(settings), covered, len(problems) - len(covered), policy, episode)
 
 
 def run_name(settings: Settings) -> str:
@@ -205,7 +207,6 @@ class _Player:
 
     def __init__(self, planned: Plan, store: RunStore, verifier: Verifier, on_event: Callable[[Event], None]) -> None:
         self._plan, self._store, self._verifier, self._emit = planned, store, verifier, on_event
-        self._config = episode_config(planned.settings)
         self._limit = asyncio.Semaphore(planned.settings.rollout.concurrency)
         self._turns = store.load_turns()
         self._ended = {e.key: e for e in store.load_episodes()}
@@ -225,7 +226,7 @@ class _Player:
     async def _play_one(self, problem: Problem, sample: int) -> None:
         key = episode_key(problem.key, sample)
         self._store.save_problem(problem)
-        state = EpisodeState(problem, self._config, derive_seed(self._store.info.master_seed, "episode", key))
+        state = EpisodeState(problem, self._plan.episode, derive_seed(self._store.info.master_seed, "episode", key))
         state.restore(self._turns.get(key, []))
         for turn in state.turns:
             self._emit(Event(key, problem, turn, resumed=True))

@@ -13,34 +13,48 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import os
 import re
-import resource
 import shutil
-import signal
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from kernel_env.builder.toolchain import BASE_FLAGS, DEFAULT_FLAGS, INCLUDE, Toolchain, refused_flag, toolchain
+from kernel_env.builder import bindings
+from kernel_env.builder.compiler import LOG_BYTES, End, Limits, Outcome, run
+from kernel_env.builder.diagnostics import without_paths
+from kernel_env.builder.toolchain import (
+    BASE_FLAGS,
+    DEFAULT_FLAGS,
+    INCLUDE,
+    Toolchain,
+    effective_flags,
+    refused_flag,
+    toolchain,
+)
 from kernel_env.errors import BuilderError
 from kernel_env.hostlock import CoresLock
 
-CPU_LIMIT_S = 120
-"""CPU seconds for one compiler process: a template bomb ends as a build error on a busy machine as on an idle one."""
-MEMORY_LIMIT_BYTES = 6 << 30
-LOG_LIMIT = 64_000
+FORMAT = 2
+"""Part of every key: raise it when the same request should give another result."""
+PRELUDE = "kernel_env_prelude.h"
+LEFTOVER_S = 3600
+"""Age after which a working directory belongs to a killed build."""
 
 _NEEDS_STOCK = re.compile(
-    r"\b(pybind11|PYBIND11_\w+|py\s*::|TORCH_LIBRARY\w*|torch\s*::\s*(nn|optim|autograd|jit|data|serialize|python)\b)|#\s*include\s*<(torch/(csrc|library|script)|pybind11)"
+    r"""
+    \b ( PYBIND11_\w+ | TORCH_LIBRARY\w* ) \b
+  | \b ( pybind11 | py | nn | optim | autograd | jit | serialize ) \s* ::
+  | \b torch \s* :: \s* ( data | python | save | load ) \b
+  | \# \s* include \s* [<"] ( pybind11 | torch/(csrc|library|script|python|nn|optim|autograd|jit|data|serialize) )
+    """,
+    re.VERBOSE,
 )
-_MISSING_NAME = re.compile(
-    r"kernel_env_bind: unsupported type|is not a member of .(torch|at|c10|pybind11)|(py|pybind11). has not been declared|no matching function for call to .(torch|at|c10)::"
-)
+"""What the prelude leaves out. A mention in a comment costs time, nothing else."""
+
+Category = Literal["", "compile", "link", "limits", "flag", "functions"]
 
 
 @dataclass(frozen=True)
@@ -54,10 +68,6 @@ class BuildRequest:
     compile_flags: tuple[str, ...] = ()
     link_flags: tuple[str, ...] = ()
 
-    def key(self, identity: str) -> str:
-        text = json.dumps([identity, asdict(self), DEFAULT_FLAGS, BASE_FLAGS], sort_keys=True)
-        return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
-
 
 @dataclass(frozen=True)
 class BuildResult:
@@ -67,26 +77,18 @@ class BuildResult:
     module: str
     path: str = ""
     log: str = ""
-    category: Literal["", "compile", "link", "limits", "flag"] = ""
+    category: Category = ""
     cached: bool = False
     build_ms: float = 0.0
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """One compiler run."""
-
-    ok: bool
-    log: str
-    limits: bool = False
 
 
 class Builder:
     """Compiles C++ extensions into `cache_dir`. Safe to use from any number of processes at once."""
 
-    def __init__(self, cache_dir: Path, cores: CoresLock | None = None) -> None:
-        self.cache_dir = cache_dir
+    def __init__(self, cache_dir: Path, cores: CoresLock | None = None, limits: Limits | None = None) -> None:
+        self.cache_dir = cache_dir.absolute()  # compilers run elsewhere
         self._cores = cores or CoresLock()
+        self._limits = limits or Limits()
         self._toolchain: Toolchain | None = None
 
     @property
@@ -97,74 +99,60 @@ class Builder:
     def build(self, request: BuildRequest) -> BuildResult:
         """Return the finished entry for `request`, compiling it if no one has.
 
-        A source that does not compile is a result, not an exception. Raises BuilderError when the compiler is missing or was killed.
+        A source that does not compile is a result, not an exception. Raises BuilderError when the compiler is missing or was
+        killed, or the disk is full.
         """
-        key = request.key(self.toolchain.identity)
+        key = self._key("extension", [asdict(request), asdict(self._limits)])
         module = f"ke_{key[:20]}"
-        flag = refused_flag(request.compile_flags, request.link_flags)
-        if flag is not None:
-            return BuildResult(False, module, log=f"compiler flag not allowed: {flag}", category="flag")
+        fault = _refusal(request)
+        if fault is not None:
+            return BuildResult(False, module, log=fault[1], category=fault[0])
         entry = self.cache_dir / "ext" / key[:2] / key
-        found = self._read(entry, module)
+        found = _read(entry, module)
         if found is not None:
             return found
         with self._lock(f"ext-{key}"):
-            found = self._read(entry, module)
-            if found is not None:
-                return found
-            return self._compile(request, entry, module)
+            return _read(entry, module) or self._make(request, entry, module)
 
     def prelude(self) -> Path | None:
         """Directory of the precompiled prelude, made now if it is not there.
 
-        None when it could not be made here (the failure is remembered in the cache); builds are then slower, never different.
+        None when our headers do not compile with this torch (remembered in the cache): builds are then slower, never different.
+        Raises BuilderError.
         """
-        identity = hashlib.sha256(f"{self.toolchain.identity} {DEFAULT_FLAGS} {BASE_FLAGS}".encode()).hexdigest()
-        home = self.cache_dir / "prelude" / identity[:32]
-        if (home / "state").exists():
-            return home if (home / "state").read_text() == "ready" else None
-        with self._lock(f"prelude-{identity[:32]}"):
-            if (home / "state").exists():
-                return home if (home / "state").read_text() == "ready" else None
-            work = self._workdir()
-            shutil.copy(INCLUDE / "kernel_env_prelude.h", work)
-            header = str(work / "kernel_env_prelude.h")
-            outcome = self._run(work, [*self._compile_command((), shim=True), "-x", "c++-header", header, "-o", f"{header}.gch"])
-            (work / "state").write_text("ready" if outcome.ok else f"failed\n{outcome.log}")
-            self._publish(work, home)
-        return home if outcome.ok else None
+        key = self._key("prelude", [])[:32]
+        home = self.cache_dir / "prelude" / key
+        state = _state(home)
+        if state is None:
+            with self._lock(f"prelude-{key}"):
+                state = _state(home) or self._make_prelude(home)
+        return home if state == "ready" else None
+
+    def _key(self, kind: str, content: list[object]) -> str:
+        """SHA-256, in hexadecimal, over everything that decides what a build yields."""
+        parts = [FORMAT, kind, self.toolchain.identity, DEFAULT_FLAGS, BASE_FLAGS, content]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def _run(self, command: list[str], work: Path, limits: Limits) -> Outcome:
+        with self._cores.shared():
+            return run(command, work, limits)
 
     # -------------------------------------------------------------- cache
 
-    def _read(self, entry: Path, module: str) -> BuildResult | None:
-        try:
-            meta = json.loads((entry / "meta.json").read_text())
-            if not meta["ok"]:
-                return BuildResult(False, module, log=meta["log"], category=meta["category"], cached=True)
-            library = entry / f"{module}.so"
-            if hashlib.sha256(library.read_bytes()).hexdigest() == meta["sha256"]:
-                return BuildResult(True, module, path=str(library), log=meta["log"], cached=True)
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, OSError):
-            pass
-        shutil.rmtree(entry, ignore_errors=True)  # damaged: make it again
-        return None
-
-    def _publish(self, work: Path, target: Path) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(target, ignore_errors=True)
-        os.chmod(work, 0o755)
-        os.rename(work, target)
-
-    def _workdir(self) -> Path:
-        tmp = self.cache_dir / "tmp"
-        tmp.mkdir(parents=True, exist_ok=True)
-        for old in tmp.iterdir():  # what killed builds left behind
-            with contextlib.suppress(OSError):
-                if time.time() - old.stat().st_mtime > 3600:
+    @contextlib.contextmanager
+    def _workdir(self) -> Iterator[Path]:
+        """A directory to make an entry in, removed at the end."""
+        home = self.cache_dir / "tmp"
+        home.mkdir(parents=True, exist_ok=True)
+        for old in home.iterdir():
+            with contextlib.suppress(OSError):  # another process may be removing it too
+                if time.time() - old.stat().st_mtime > LEFTOVER_S:
                     shutil.rmtree(old, ignore_errors=True)
-        return Path(tempfile.mkdtemp(dir=tmp))
+        work = Path(tempfile.mkdtemp(dir=home))
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
     @contextlib.contextmanager
     def _lock(self, name: str) -> Iterator[None]:
@@ -175,129 +163,142 @@ class Builder:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
 
-    # -------------------------------------------------------------- compiling
+    # -------------------------------------------------------------- making
 
-    def _compile(self, request: BuildRequest, entry: Path, module: str) -> BuildResult:
-        start = time.perf_counter()
-        text = "\n".join(source for _, source in request.sources)
-        quick = not _NEEDS_STOCK.search(text)
-        result = self._attempt(request, entry, module, quick)
-        if not result.ok and quick and result.category == "compile" and _MISSING_NAME.search(result.log):
-            result = self._attempt(request, entry, module, quick=False)
-        return BuildResult(
-            result.ok, module, result.path, result.log, result.category, build_ms=(time.perf_counter() - start) * 1e3
-        )
+    def _make(self, request: BuildRequest, entry: Path, module: str) -> BuildResult:
+        started = time.perf_counter()
+        prelude = None if _NEEDS_STOCK.search(_text(request)) else self.prelude()
+        with self._workdir() as work:
+            category, log = self._compile_and_link(request, work, module, prelude)
+            if prelude is not None and category == "compile" and bindings.needs_pybind(log, request.functions):
+                category, log = self._compile_and_link(request, work, module, None)
+            if category == "compile":
+                log = bindings.explained(log, request.functions)
+            elif category == "limits":
+                log = f"the compiler gave up: the source needs more than {self._limits}\n{log}"
+            finished = work / "+entry"
+            finished.mkdir()
+            if not category:
+                (work / f"{module}.so").rename(finished / f"{module}.so")
+            _describe(finished, module, category, log)
+            _publish(finished, entry)
+        made = _read(entry, module)
+        assert made is not None
+        return replace(made, cached=False, build_ms=(time.perf_counter() - started) * 1e3)
 
-    def _attempt(self, request: BuildRequest, entry: Path, module: str, quick: bool) -> BuildResult:
-        work = self._workdir()
-        try:
-            outcome, category = self._compile_and_link(request, work, module, quick)
-            if outcome.ok:
-                digest = hashlib.sha256((work / f"{module}.so").read_bytes()).hexdigest()
-                meta = {"ok": True, "sha256": digest, "log": outcome.log}
-            else:
-                meta = {"ok": False, "log": outcome.log, "category": "limits" if outcome.limits else category}
-            for path in work.iterdir():
-                if path.suffix != ".so":
-                    path.unlink()
-            (work / "meta.json").write_text(json.dumps(meta))
-            self._publish(work, entry)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-        if not outcome.ok:
-            return BuildResult(False, module, log=outcome.log, category="limits" if outcome.limits else category)
-        return BuildResult(True, module, path=str(entry / f"{module}.so"), log=outcome.log)
-
-    def _compile_and_link(
-        self, request: BuildRequest, work: Path, module: str, quick: bool
-    ) -> tuple[_Outcome, Literal["compile", "link"]]:
-        objects, log = [], ""
-        prelude = self.prelude() if quick else None
-        for index, (name, text) in enumerate(request.sources):
-            bindings = _bindings(request.functions, module, quick) if index == len(request.sources) - 1 else ""
-            path = work / f"unit{index}.cpp"
-            head = "" if quick else "#include <torch/extension.h>\n"
-            path.write_text(f'{head}#line 1 "{_plain_name(name)}"\n{text}\n{bindings}', errors="replace")
-            unit = [*self._compile_command(request.compile_flags, quick, prelude), f"-DTORCH_EXTENSION_NAME={module}"]
-            outcome = self._run(work, [*unit, "-c", path.name, "-o", f"unit{index}.o"])
-            log += outcome.log
-            if not outcome.ok:
-                return _Outcome(False, log[:LOG_LIMIT], outcome.limits), "compile"
-            objects.append(f"unit{index}.o")
-        tools = self.toolchain
-        command = [
-            tools.compiler,
-            "-shared",
-            *objects,
-            "-o",
-            f"{module}.so",
-            "-Wl,--no-undefined",
-            *tools.link_flags,
-            *_python_link(),
+    def _compile_and_link(self, request: BuildRequest, work: Path, module: str, prelude: Path | None) -> tuple[Category, str]:
+        """Leaves `module`.so in `work`. Answers what failed ("" when nothing did) and the log, without paths of this machine."""
+        tools, log = self.toolchain, ""
+        compile_unit = self._unit_command(effective_flags(request.compile_flags), quick=prelude is not None)
+        compile_unit += ["-include", str(prelude / PRELUDE)] if prelude else []
+        units = _write_units(request, work, module, quick=prelude is not None)
+        objects = [f"{unit}.o" for unit in units]
+        steps: list[tuple[Category, list[str]]] = [
+            *(("compile", [*compile_unit, f"-DTORCH_EXTENSION_NAME={module}", "-c", unit, "-o", f"{unit}.o"]) for unit in units),
+            ("link", [tools.compiler, "-shared", *objects, "-o", f"{module}.so", *tools.link_flags, *request.link_flags]),
         ]
-        outcome = self._run(work, [*command, *request.link_flags])
-        return _Outcome(outcome.ok, (log + outcome.log)[:LOG_LIMIT], outcome.limits), "link"
+        hidden = (work, INCLUDE / "shim", INCLUDE, *((prelude,) if prelude else ()), *tools.include_dirs)
+        for step, command in steps:
+            outcome = self._run(command, work, self._limits)
+            log = (log + without_paths(outcome.log, hidden))[:LOG_BYTES]
+            if outcome.end is not End.OK:
+                return ("limits" if outcome.end is End.LIMITS else step), log
+        return "", log
 
-    def _compile_command(self, flags: tuple[str, ...], shim: bool, prelude: Path | None = None) -> list[str]:
+    def _unit_command(self, flags: tuple[str, ...], *, quick: bool) -> list[str]:
         tools = self.toolchain
-        command = [tools.compiler, *DEFAULT_FLAGS, *BASE_FLAGS, *tools.defines]
-        if shim:
-            command += [f"-I{INCLUDE / 'shim'}", f"-I{INCLUDE}"]
-        command += [*tools.include_flags, *flags]
-        if prelude is not None:
-            command += ["-include", str(prelude / "kernel_env_prelude.h")]
-        elif shim:
-            command += ["-include", str(INCLUDE / "kernel_env_prelude.h")]
-        return command
+        ours = (f"-I{INCLUDE / 'shim'}", f"-I{INCLUDE}") if quick else ()
+        system = (f"-isystem{path}" for path in tools.include_dirs)
+        return [tools.compiler, *DEFAULT_FLAGS, *BASE_FLAGS, *tools.defines, *ours, *system, *flags]
 
-    def _run(self, work: Path, command: list[str]) -> _Outcome:
-        environment = {"PATH": os.defpath + ":/usr/local/bin:/usr/bin:/bin", "TMPDIR": str(work), "LC_ALL": "C.UTF-8"}
-        try:
-            with self._cores.shared():
-                done = subprocess.run(
-                    command, cwd=work, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                    preexec_fn=_limit, check=False, start_new_session=True,
-                )  # fmt: skip
-        except OSError as error:
-            raise BuilderError(f"cannot run the compiler {command[0]}: {error}") from error
-        log = done.stdout.decode(errors="replace").replace(f"{work}/", "")[:LOG_LIMIT]
-        limits = "Killed signal" in log or "out of memory allocating" in log or "CPU time limit exceeded" in log
-        if done.returncode < 0 and done.returncode != -signal.SIGXCPU:
-            raise BuilderError(
-                f"the compiler was killed by {signal.Signals(-done.returncode).name}; nothing is said about the source"
-            )
-        return _Outcome(done.returncode == 0, log, limits or done.returncode == -signal.SIGXCPU)
+    def _make_prelude(self, home: Path) -> str:
+        """The state of what was made: `ready`, or `failed` and the compiler's words."""
+        with self._workdir() as work:
+            shutil.copy(INCLUDE / PRELUDE, work)
+            command = self._unit_command(("-x", "c++-header", PRELUDE, "-o", f"{PRELUDE}.gch"), quick=True)
+            outcome = self._run(command, work, Limits())
+            if outcome.end is End.LIMITS:
+                raise BuilderError(f"precompiling the headers needs more than {Limits()}: {outcome.log.strip()[:200]}")
+            state = "ready" if outcome.end is End.OK else f"failed\n{outcome.log}"
+            finished = work / "+entry"
+            finished.mkdir()
+            for made in work.glob(f"{PRELUDE}*"):
+                made.rename(finished / made.name)
+            _write(finished / "state", state)
+            _publish(finished, home)
+        return state
 
 
-def _limit() -> None:
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_LIMIT_S, CPU_LIMIT_S + 5))
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+def _refusal(request: BuildRequest) -> tuple[Category, str] | None:
+    """Category and reason of a request that reaches no compiler."""
+    if not request.sources:
+        return "compile", "there is no source to compile"
+    flag = refused_flag(request.compile_flags, request.link_flags)
+    if flag is not None:
+        return "flag", f"compiler flag not allowed: {flag}"
+    name = bindings.refused_name(request.functions)
+    if name is not None:
+        return "functions", f"functions names {name!r}, which is not the name of a C++ function"
+    return None
+
+
+def _text(request: BuildRequest) -> str:
+    return "\n".join(text for _, text in request.sources)
+
+
+def _write_units(request: BuildRequest, work: Path, module: str, *, quick: bool) -> list[str]:
+    """One file a translation unit, the bindings at the end of the last; returns their names."""
+    head = "" if quick else "#include <torch/extension.h>\n"
+    units = []
+    for index, (name, text) in enumerate(request.sources):
+        last = index == len(request.sources) - 1
+        tail = bindings.source(request.functions, module, quick=quick) if last else ""
+        shown = _plain_name(name)
+        _write(work / shown, text)  # so that diagnostics can quote its lines
+        _write(work / f"+{index}.cpp", f'{head}#line 1 "{shown}"\n{text}\n{tail}')
+        units.append(f"+{index}.cpp")
+    return units
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", errors="replace", newline="")
 
 
 def _plain_name(name: str) -> str:
-    """A file name that cannot break out of a #line directive."""
-    return re.sub(r"[^\w.-]", "_", name)[:80] or "candidate.cpp"
+    """A file name that cannot break out of a #line directive or of a directory, and is none of ours (they start with +)."""
+    return re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)[-80:].lstrip(".-") or "candidate.cpp"
 
 
-def _bindings(functions: tuple[tuple[str, str], ...], module: str, quick: bool) -> str:
-    if not functions:
-        return ""
-    head = '#line 1 "bindings.cpp"\n'
-    if quick:
-        rows = "".join(f"  KERNEL_ENV_FUNCTION({_c_string(name)}, {name}, {_c_string(doc)}),\n" for name, doc in functions)
-        table = f"static PyMethodDef {module}_methods[] = {{\n{rows}  {{nullptr, nullptr, 0, nullptr}}}};\n"
-        return f"{head}{table}KERNEL_ENV_MODULE({module}, {module}_methods)\n"
-    rows = "".join(
-        f"  m.def({_c_string(name)}, torch::wrap_pybind_function({name}), {_c_string(doc)});\n" for name, doc in functions
-    )
-    return f"{head}PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {{\n{rows}}}\n"
+def _read(entry: Path, module: str) -> BuildResult | None:
+    """The finished entry; None when there is none or it is damaged (the next build then replaces it)."""
+    library = entry / f"{module}.so"
+    try:
+        meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
+        if not meta["category"] and hashlib.sha256(library.read_bytes()).hexdigest() != meta["sha256"]:
+            return None
+        path = "" if meta["category"] else str(library)
+        return BuildResult(not meta["category"], module, path, meta["log"], meta["category"], cached=True)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
-def _c_string(text: str) -> str:
-    return json.dumps(text)
+def _describe(finished: Path, module: str, category: Category, log: str) -> None:
+    """Write meta.json beside the library, if there is one."""
+    sha256 = "" if category else hashlib.sha256((finished / f"{module}.so").read_bytes()).hexdigest()
+    (finished / "meta.json").write_text(json.dumps({"category": category, "sha256": sha256, "log": log}), encoding="utf-8")
 
 
-def _python_link() -> list[str]:
-    """An extension's Python symbols come from the interpreter at load time."""
-    return ["-Wl,--unresolved-symbols=ignore-all"]
+def _publish(finished: Path, target: Path) -> None:
+    """Put a complete directory into its place, over a damaged one. The caller holds the lock of `target`."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(target, ignore_errors=True)
+    finished.rename(target)
+
+
+def _state(home: Path) -> str | None:
+    """`ready` or `failed ...` of a prelude; None when there is none."""
+    try:
+        state = (home / "state").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    return state if state.startswith(("ready", "failed")) else None

@@ -18,27 +18,43 @@ from kernel_env.errors import BuilderError
 INCLUDE = Path(__file__).parent / "include"
 DEFAULT_FLAGS = ("-O3", "-march=native", "-fopenmp")
 """Stock `load_inline` adds no optimisation at all; these come first, so a candidate's own flags override them."""
-BASE_FLAGS = ("-std=c++20", "-fPIC", "-fvisibility=hidden", "-fdiagnostics-color=never")
+BASE_FLAGS = ("-std=c++20", "-fPIC", "-fvisibility=hidden", "-fdiagnostics-color=never", "-pipe")
 
 _ALLOWED = re.compile(
-    r"-(O[0-3sgz]?|Ofast|g[0-3]?|w|pthread|fopenmp(-simd)?|std=(c|gnu)\+\+\w+|W[\w=+-]*|m[\w.=,+-]+|D\w+(=[\w.+-]*)?|U\w+"
-    r"|f(?!plugin|pch|dump|profile|lto|use-ld|save|record|diagnostics|stack-usage|callgraph|embed|opt-info)[\w=.,+-]+)"
+    r"""
+    -( O[0-3sgz]? | Ofast | g[0-3]? | w | pthread | std=(c|gnu)\+\+\w+ | W[\w=+-]* | m[\w.=,+-]+ | D\w+(=[\w.+-]*)? | U\w+
+     | f(constexpr-(depth|loop-limit|ops-limit|cache-size) | template-depth | inline-limit | fp-contract | excess-precision
+        | align-\w+ | (vect|simd)-cost-model | tree-parallelize-loops | visibility | max-errors)=[\w-]+
+     | f(?!auto-profile|callgraph|compare-debug|diagnostics|directives|dump|lto|module|opt-info|pch|plugin|preprocessed|profile
+          |record|save|self-test|stack-usage|syntax-only|test-coverage)[\w-]+
+    )""",
+    re.VERBOSE,
 )
+"""Any optimisation switch; not those `-f` switches that read or write files or yield no object."""
 _ALLOWED_LINK = re.compile(
-    r"-(l(m|gomp|pthread|stdc\+\+|c10|torch|torch_cpu|torch_python|rt|dl)|fopenmp|pthread|O[0-3s]?|march=[\w-]+|s)"
+    r"-( l(m|gomp|pthread|stdc\+\+|c10|torch|torch_cpu|torch_python|rt|dl) | fopenmp | pthread | O[0-3s]? | march=[\w-]+ | s )",
+    re.VERBOSE,
 )
+_WITHOUT_EFFECT = re.compile(r"-(std=(c|gnu)\+\+(98|03|0x|11|1y|14|1z|17|2a|20)|g[0-3]?)")
+"""An older C++ than torch's headers need, and debug information: the precompiled prelude is of no use with either."""
 
 
 def refused_flag(compile_flags: tuple[str, ...], link_flags: tuple[str, ...]) -> str | None:
     """The first flag that is not on the allow-list, or None.
 
-    Flags that read or write files, load plugins or choose other programs stay out: `-I -L -B -include -fplugin= -wrapper @file ...`.
+    Flags that read or write files, load plugins or choose other programs stay out, such as
+    `-I -L -B -o -x -include -fplugin= -specs= -wrapper -Wl, @file`.
     """
     for flags, allowed in ((compile_flags, _ALLOWED), (link_flags, _ALLOWED_LINK)):
         for flag in flags:
             if not allowed.fullmatch(flag):
                 return flag
     return None
+
+
+def effective_flags(compile_flags: tuple[str, ...]) -> tuple[str, ...]:
+    """Allowed flags without those that only slow a build down."""
+    return tuple(flag for flag in compile_flags if not _WITHOUT_EFFECT.fullmatch(flag))
 
 
 @dataclass(frozen=True)
@@ -52,10 +68,9 @@ class Toolchain:
     wrap_by_reference: bool
 
     @property
-    def include_flags(self) -> tuple[str, ...]:
+    def include_dirs(self) -> tuple[Path, ...]:
         include = self.torch_dir / "include"
-        python = sysconfig.get_paths()["include"]
-        return (f"-isystem{include}", f"-isystem{include / 'torch/csrc/api/include'}", f"-isystem{python}")
+        return (include, include / "torch/csrc/api/include", Path(sysconfig.get_paths()["include"]))
 
     @property
     def defines(self) -> tuple[str, ...]:
@@ -64,6 +79,7 @@ class Toolchain:
 
     @property
     def link_flags(self) -> tuple[str, ...]:
+        """Python's own symbols stay open: the interpreter brings them when it loads the extension."""
         return (f"-L{self.torch_dir / 'lib'}", "-lc10", "-ltorch_cpu", "-ltorch", "-ltorch_python", "-fopenmp")
 
 
@@ -80,13 +96,9 @@ def toolchain() -> Toolchain:
     if not (Path(sysconfig.get_paths()["include"]) / "Python.h").exists():
         raise BuilderError("Python.h is missing: install the Python headers (for example `apt-get install python3-dev`)")
     header = (torch_dir / "include/torch/csrc/autograd/python_variable.h").read_text()
+    version = (torch_dir / "version.py").read_text()
     digest = hashlib.sha256()
-    for part in (
-        _compiler_identity(compiler),
-        (torch_dir / "version.py").read_text(),
-        sys.implementation.cache_tag,
-        sys.executable,
-    ):
+    for part in (_compiler_identity(compiler), version, str(torch_dir), sys.version, sysconfig.get_paths()["include"]):
         digest.update(part.encode() + b"\0")
     for path in sorted(INCLUDE.rglob("*.h")):
         digest.update(path.read_bytes() + b"\0")
@@ -98,5 +110,5 @@ def _compiler_identity(compiler: str) -> str:
     command = [compiler, "-march=native", "-Q", "--help=target", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise BuilderError(f"the C++ compiler does not work: {' '.join(command)}: {done.stderr.strip()[:200]}")
+        raise BuilderError(f"{compiler} is not a working GCC: {' '.join(command)}: {done.stderr.strip()[:200]}")
     return done.stdout

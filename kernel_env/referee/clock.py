@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 import statistics
 import time
@@ -48,7 +49,10 @@ class Clock(Protocol):
         """Seconds, monotonic."""
 
     def measure(self, candidate: Call, baseline: Call, empty: Call, plan: TimingPlan, key: tuple[str, str], seed: int) -> Timing:
-        """Time `candidate` against `baseline`; `empty` is the same exchange without work. `key` is (problem digest, candidate digest)."""
+        """Time `candidate` against `baseline`; `empty` is the same exchange without work.
+
+        `key` is (problem digest, candidate digest).
+        """
 
 
 class LiveClock:
@@ -64,14 +68,14 @@ class LiveClock:
         for _ in range(plan.warmup_rounds):
             baseline(), candidate()
         exchange = statistics.median(empty() for _ in range(30))
-        times: dict[Call, list[float]] = {baseline: [], candidate: []}
+        sides = ((baseline, theirs := list[float]()), (candidate, ours := list[float]()))
         started = self.now()
         for count in range(plan.max_rounds):
             if count >= plan.min_rounds and self.now() - started > plan.budget_s:
                 break
-            for call in order.sample([baseline, candidate], 2):
-                times[call].append(max((call() - exchange) * 1e3, FLOOR_MS))
-        return timing(times[candidate], times[baseline], seed)
+            for call, times_ms in order.sample(sides, 2):
+                times_ms.append(max((call() - exchange) * 1e3, FLOOR_MS))
+        return timing(ours, theirs, seed)
 
 
 def timing(runtime_ms: list[float], baseline_ms: list[float], seed: int) -> Timing:
@@ -114,10 +118,13 @@ class RecordedClock:
         """Read `{"<candidate digest>": [runtime_ms, baseline_ms]}`. Raises ConfigError."""
         try:
             rows = json.loads(path.read_text())
-            return cls({str(k): (float(v[0]), float(v[1])) for k, v in rows.items()})
+            recorded = {digest: (float(runtime_ms), float(baseline_ms)) for digest, (runtime_ms, baseline_ms) in rows.items()}
+            if not all(0 < time_ms < math.inf for pair in recorded.values() for time_ms in pair):
+                raise ValueError("times are positive and finite")
+            return cls(recorded)
         except OSError as error:
             raise ConfigError(f"cannot read the recorded clock {path}: {error.strerror}; check verifier.clock_path") from error
-        except (ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise ConfigError(
                 f"{path} is not a recorded clock: expected {{digest: [runtime_ms, baseline_ms]}}; check verifier.clock_path"
             ) from error

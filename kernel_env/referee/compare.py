@@ -7,7 +7,7 @@ infinities with equal ones only. Everything else agrees exactly.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from kernel_env.referee.layout import Arena, TensorSpec
 Array = npt.NDArray[Any]
 _CHUNK = 1 << 22
 """Elements compared at a time: bounds the memory that comparison itself needs."""
+_MESSAGE_CHARS = 2000
+"""An untrusted tree can be described at any length."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ TOLERANCES = {
 
 def tolerance(name: str) -> Tolerance:
     if name not in TOLERANCES:
-        raise ConfigError(f"unknown tolerance {name!r}: choose one of {', '.join(TOLERANCES)}")
+        raise ConfigError(f"verify.tolerance={name}: choose one of {', '.join(TOLERANCES)}")
     return TOLERANCES[name]
 
 
@@ -65,7 +67,8 @@ def compare(
     `got` may be untrusted JSON: anything malformed is a structural difference.
     """
     try:
-        return _compare(expected, expected_arena, got, got_arena, tol, path)
+        found = _compare(expected, expected_arena, got, got_arena, tol, path)
+        return found and replace(found, message=found.message[:_MESSAGE_CHARS])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # untrusted tree: malformed is a difference
         return Difference("structure", f"{path} cannot be read as a value")
 
@@ -103,8 +106,9 @@ def _described(tree: Any) -> str:
 
 def _compare_plain(expected: Any, got: Any, tol: Tolerance, path: str) -> Difference | None:
     if isinstance(expected, float) and isinstance(got, float):
-        near = math.isclose(expected, got, rel_tol=tol.single, abs_tol=tol.single) or (math.isnan(expected) and math.isnan(got))
-        return None if near else Difference("values", f"{path}: expected {expected:.6g}, got {got:.6g}")
+        near = math.isfinite(expected) and abs(got - expected) <= tol.single + tol.single * abs(expected)
+        same = expected == got or (math.isnan(expected) and math.isnan(got))
+        return None if near or same else Difference("values", f"{path}: expected {expected:.6g}, got {got:.6g}")
     same = type(expected) is type(got) and expected == got
     return None if same else Difference("values", f"{path}: expected {expected!r:.60}, got {got!r:.60}")
 
@@ -148,7 +152,7 @@ class _Report:
     def add(self, start: int, expected: Array, got: Array) -> None:
         if expected.dtype.kind not in "fc":
             bad = expected != got
-            size = bad.astype(np.float64)
+            size = np.abs(got.astype(np.float64) - expected.astype(np.float64))
         else:
             with np.errstate(invalid="ignore", over="ignore"):
                 size = np.abs(got - expected)

@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 
 from kernel_env.errors import ConfigError
+from kernel_env.referee.compare import tolerance
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class VerifyConfig:
     timing_budget_s: float = 1.0
     """Seconds of timing after which no further round starts (at least 5 rounds are made)."""
     timeout_s: float = 60.0
-    """Limit for the candidate's import, construction and trials, builds not counted. Calls of a slow reference get 5 times its time."""
+    """Limit for the candidate's import, construction and trials, builds not counted, or 5 times what the reference needs for the
+    same calls if that is more."""
     reference_timeout_s: float = 600.0
     """Limit for each call of the problem's own code; beyond it the problem is broken, not the candidate."""
     tolerance: str = "kernelbench"
@@ -36,6 +38,9 @@ class VerifyConfig:
         for name in ("timeout_s", "reference_timeout_s", "timing_budget_s"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"verify.{name} must be above 0, got {getattr(self, name)}")
+        if self.memory_limit_mb < 0:
+            raise ConfigError(f"verify.memory_limit_mb must be 0 or more, got {self.memory_limit_mb}")
+        tolerance(self.tolerance)
 
 
 def derive_seed(seed: int, *path: object) -> int:

@@ -19,6 +19,10 @@ LOG_BYTES = 16_384
 BuildHandler = Callable[[Frame], Frame]
 
 
+class ZygoteGone(VerifierError):
+    """The zygote ended or does not answer: its worker is of no further use."""
+
+
 class RunnerTimeout(Exception):
     """The runner gave no answer within its limit."""
 
@@ -58,7 +62,7 @@ class ZygoteClient:
         self.scratch_root = scratch_root
 
     def fork(self, role: str, slot: Slot, build: BuildHandler) -> RunnerProcess:
-        """Raises VerifierError when the zygote is gone."""
+        """Raises ZygoteGone."""
         ours, theirs = socket.socketpair()
         log_read, log_write = os.pipe()
         frame = {
@@ -71,18 +75,19 @@ class ZygoteClient:
         except (ChannelClosed, TimeoutError) as error:
             ours.close()
             os.close(log_read)
-            raise VerifierError("the zygote process is gone; start a new verifier") from error
+            raise ZygoteGone("the zygote process is gone") from error
         finally:
             theirs.close()
             os.close(log_write)
         return RunnerProcess(self, answer["pid"], fds[0], Channel(ours), log_read, build)
 
     def reap(self, pid: int) -> int:
+        """Kill a runner and all that it started; returns its wait status. Raises ZygoteGone."""
         try:
             self.channel.send({"op": "reap", "pid": pid})
             return int(self.channel.recv(timeout_s=60)[0]["exit"])
         except (ChannelClosed, TimeoutError) as error:
-            raise VerifierError("the zygote process is gone; start a new verifier") from error
+            raise ZygoteGone("the zygote process is gone") from error
 
 
 class RunnerProcess:

@@ -7,8 +7,10 @@ be a candidate's process, and then every byte it sends is untrusted.
 from __future__ import annotations
 
 import json
+import os
 import socket
 import struct
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,9 +18,11 @@ from kernel_env.errors import VerifierError
 
 Frame = dict[str, Any]
 
-_HEADER = struct.Struct("!II")
+HEADER = struct.Struct("!II")
 MAX_FRAME_BYTES = 64 << 20
 MAX_FDS = 8
+SEND_TIMEOUT_S = 60.0
+"""A peer that reads nothing for so long is taken for dead."""
 
 
 class ChannelClosed(VerifierError):
@@ -36,8 +40,9 @@ class Channel:
 
     def send(self, frame: Frame, fds: Sequence[int] = ()) -> None:
         """Raises ChannelClosed when nobody reads any more."""
-        body = json.dumps(frame, allow_nan=True).encode(errors="surrogatepass")
-        head = _HEADER.pack(len(body), len(fds))
+        self.sock.settimeout(SEND_TIMEOUT_S)
+        body = json.dumps(frame, allow_nan=True).encode()
+        head = HEADER.pack(len(body), len(fds))
         try:
             if fds:
                 socket.send_fds(self.sock, [head], list(fds))
@@ -52,38 +57,49 @@ class Channel:
 
         Raises TimeoutError when no whole frame arrives in `timeout_s`, ChannelClosed on end of file or garbage.
         """
-        self.sock.settimeout(timeout_s)
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        fds: list[int] = []
         try:
-            head, fds = self._head(accept_fds)
-            length, _ = _HEADER.unpack(head)
+            head = self._head(deadline, fds) if accept_fds else self._exactly(HEADER.size, deadline)
+            length, _ = HEADER.unpack(head)
             if length > MAX_FRAME_BYTES:
                 raise ChannelClosed(f"frame of {length} bytes refused")
-            frame = json.loads(self._exactly(length))
-        except (ValueError, RecursionError) as error:
-            raise ChannelClosed("the peer sent something that is not JSON") from error
-        except TimeoutError:
+            frame = json.loads(self._exactly(length, deadline))
+            if not isinstance(frame, dict):
+                raise ChannelClosed("the peer sent something that is not an object")
+        except BaseException as error:  # nobody will use the descriptors that came with a bad frame
+            for fd in fds:
+                os.close(fd)
+            if isinstance(error, (ValueError, RecursionError)):
+                raise ChannelClosed("the peer sent something that is not JSON") from error
+            if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+                raise ChannelClosed(f"channel broke: {error}") from error
             raise
-        except OSError as error:
-            raise ChannelClosed(f"channel broke: {error}") from error
-        if not isinstance(frame, dict):
-            raise ChannelClosed("the peer sent something that is not an object")
         return frame, fds
 
-    def _head(self, accept_fds: bool) -> tuple[bytes, list[int]]:
-        if not accept_fds:
-            return self._exactly(_HEADER.size), []
-        head, fds, _, _ = socket.recv_fds(self.sock, _HEADER.size, MAX_FDS)
-        return head + self._exactly(_HEADER.size - len(head)), fds
+    def _head(self, deadline: float | None, fds: list[int]) -> bytes:
+        self._wait_until(deadline)
+        head, received, _, _ = socket.recv_fds(self.sock, HEADER.size, MAX_FDS)
+        fds += received
+        return head + self._exactly(HEADER.size - len(head), deadline)
 
-    def _exactly(self, count: int) -> bytes:
+    def _exactly(self, count: int, deadline: float | None) -> bytes:
         parts = []
         while count:
+            self._wait_until(deadline)
             part = self.sock.recv(min(count, 1 << 20))
             if not part:
                 raise ChannelClosed("channel closed")
             parts.append(part)
             count -= len(part)
         return b"".join(parts)
+
+    def _wait_until(self, deadline: float | None) -> None:
+        """The next read may last until `deadline`: a peer that sends byte by byte gains no time."""
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            raise TimeoutError("no whole frame in time")
+        self.sock.settimeout(left)
 
     def close(self) -> None:
         self.sock.close()

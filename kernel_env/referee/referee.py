@@ -98,7 +98,8 @@ class _Work:
         self.backend = get_backend(job.candidate.backend)
         self.tolerance: Tolerance = tolerance(job.config.tolerance)
         self.build_ms = 0.0
-        self.build_failure: str | None = None
+        self.build_failure: tuple[str, str] | None = None
+        """Category and log of the candidate's build that failed."""
         self.weights = ""
         self.trials_passed = 0
         self.log = ""
@@ -199,12 +200,12 @@ class _Work:
                 tuple(map(str, frame["link_flags"])),
             )
         except (KeyError, TypeError, ValueError):
-            self.build_failure = "malformed build request"
-            return {"ok": False, "log": self.build_failure}
+            self.build_failure = ("request", "malformed build request")
+            return {"ok": False, "log": self.build_failure[1]}
         result = self.referee._builder.build(request)
         self.build_ms += result.build_ms
         if not result.ok:
-            self.build_failure = result.log
+            self.build_failure = (result.category, result.log)
         return {"ok": result.ok, "module": result.module, "path": result.path, "log": result.log}
 
     def _load(self, candidate: Endpoint) -> None:
@@ -236,7 +237,8 @@ class _Work:
 
     def _failure(self, error: Frame, frame: Frame) -> _Failed:
         if self.build_failure is not None:
-            return _Failed(Status.BUILD_ERROR, Stage.BUILD, _from_first_error(self.build_failure), "compile")
+            fault, log = self.build_failure
+            return _Failed(Status.BUILD_ERROR, Stage.BUILD, _from_first_error(log), fault)
         kind, text, category = str(error.get("kind", "")), str(error.get("text", "")), str(error.get("type", ""))[:200]
         if kind == "device" and self.backend.flavour == "interpret":
             return _Failed(Status.NEEDS_DEVICE, self.stage, f"this machine cannot run it: {text}", category)

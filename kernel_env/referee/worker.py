@@ -6,23 +6,22 @@ threads, and so that a comparison of gigabytes never blocks an event loop.
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 import signal
 import socket
 import sys
-import tempfile
 import threading
 from pathlib import Path
 
 from kernel_env.builder import Builder
 from kernel_env.errors import KernelEnvError, VerifierError
 from kernel_env.hostlock import CoresLock
+from kernel_env.processes import die_with_parent
 from kernel_env.referee.clock import Clock, LiveClock, RecordedClock
 from kernel_env.referee.config import VerifyConfig
-from kernel_env.referee.process import BuildHandler, Endpoint, LocalEndpoint, Slot, ZygoteClient
+from kernel_env.referee.process import BuildHandler, Endpoint, LocalEndpoint, Slot, ZygoteClient, ZygoteGone
 from kernel_env.referee.protocol import Channel, ChannelClosed, Frame
 from kernel_env.referee.referee import Job, Referee
-from kernel_env.referee.zygote import die_with_parent
 from kernel_env.schema import Candidate, Problem, from_json, to_json
 
 ISOLATION = ("process", "process-group", "rlimits", "closed-descriptors", "clean-environment")
@@ -44,9 +43,8 @@ def process_referee(zygote: ZygoteClient, cores: tuple[int, ...], builder: Build
     return Referee(launch, builder, clock, lock.exclusive, mode="process", isolation=ISOLATION)
 
 
-def inprocess_referee(builder: Builder, clock: Clock, lock: CoresLock, flavour: str) -> Referee:
+def inprocess_referee(builder: Builder, clock: Clock, lock: CoresLock, flavour: str, scratch: Path) -> Referee:
     """Everything runs in the calling process. For debugging only: every verdict says so."""
-    scratch = Path(tempfile.mkdtemp(prefix="kernel-env-inprocess-"))
 
     def launch(role: str, build: BuildHandler, config: VerifyConfig) -> Endpoint:
         return LocalEndpoint(role, scratch, build, interpreter=flavour == "interpret")
@@ -65,7 +63,7 @@ def serve(channel: Channel, referee: Referee) -> None:
 
 
 def answer(referee: Referee, frame: Frame) -> Frame:
-    """One job's answer: a verdict, or the class and message of an error that is nobody's score."""
+    """One job's answer: a verdict, or the class and message of an error that is nobody's score. Raises ZygoteGone."""
     try:
         job = Job(
             from_json(Problem, frame["problem"]),
@@ -75,6 +73,8 @@ def answer(referee: Referee, frame: Frame) -> Frame:
         )
         verdict = referee.prepare(job) if frame["op"] == "prepare" else referee.verify(job)
         return {"verdict": to_json(verdict)}
+    except ZygoteGone:
+        raise
     except KernelEnvError as error:
         return {"raised": type(error).__name__, "message": str(error)}
 
@@ -86,15 +86,12 @@ def main() -> None:
     setup, fds = channel.recv(accept_fds=True)
     if threading.active_count() != 1:
         raise VerifierError("a referee worker must have one thread")
-    scratch = Path(tempfile.mkdtemp(prefix="kernel-env-", dir=setup["scratch_root"]))
     lock = CoresLock()
-    zygote = ZygoteClient(Channel(socket.socket(fileno=fds[0])), scratch)
+    zygote = ZygoteClient(Channel(socket.socket(fileno=fds[0])), Path(setup["scratch"]))
     builder = Builder(Path(setup["cache_dir"]), lock)
     clock = make_clock(setup["clock_path"], setup["clock"])
-    try:
+    with contextlib.suppress(ZygoteGone):  # to end is the answer: the verifier sees it, and asks a worker of a living zygote
         serve(channel, process_referee(zygote, tuple(setup["cores"]), builder, clock, lock))
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ connection, `{"op": "attach"}` brings a new client; its end of file ends the zyg
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import os
 import resource
@@ -26,20 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
+from kernel_env.processes import become_subreaper, die_with_parent
 from kernel_env.referee.protocol import Channel, ChannelClosed, Frame
-
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def die_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent ends."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-
-def become_subreaper() -> None:
-    """Orphans of our descendants become our children, so that they can be found and killed."""
-    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 @dataclass
@@ -88,7 +75,7 @@ class Zygote:
                 self._fork(client, frame, fds)
             else:
                 client.channel.send({"exit": self._reap(client, frame["pid"])})
-        except ChannelClosed:
+        except (ChannelClosed, OSError):  # its worker died, or this machine has no process or directory for it: it learns so
             self._drop(client)
 
     def _drop(self, client: _Client) -> None:
@@ -102,16 +89,20 @@ class Zygote:
         threads = len(os.listdir("/proc/self/task"))
         if threads != 1:
             raise RuntimeError(f"the zygote has {threads} threads: a fork would inherit their locks")
-        scratch = Path(tempfile.mkdtemp(prefix="runner-", dir=frame["scratch_root"]))
-        pid = os.fork()
-        if pid == 0:
-            _become_runner(frame, fds, scratch, self._flavour)
-        for fd in fds:
-            os.close(fd)
+        try:
+            scratch = Path(tempfile.mkdtemp(prefix="runner-", dir=frame["scratch_root"]))
+            pid = os.fork()
+            if pid == 0:
+                _become_runner(frame, fds, scratch, self._flavour)
+        finally:
+            for fd in fds:
+                os.close(fd)
         client.runners[pid] = scratch
         handle = os.pidfd_open(pid)
-        client.channel.send({"pid": pid}, [handle])
-        os.close(handle)
+        try:
+            client.channel.send({"pid": pid}, [handle])
+        finally:
+            os.close(handle)
 
     def _reap(self, client: _Client, pid: int) -> int:
         """Kill the runner's group and whatever escaped from it; returns the wait status of the runner itself."""
@@ -227,6 +218,7 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     control = Channel(socket.socket(fileno=fd))
+    die_with_parent(0)  # from here on the end of `control` ends us, after every runner and what it left behind
     with contextlib.suppress(ChannelClosed):
         Zygote(control, flavour).serve()
     os._exit(0)  # nothing to save, and Triton's extension complains about itself at a regular exit

@@ -23,9 +23,13 @@ class Sampling:
     """How to draw a reply, in the chat protocol's names. None leaves an option out: some models refuse some of them."""
 
     temperature: float | None = 0.8
+    """0 always takes the likeliest token."""
     max_tokens: int | None = 8192
+    """Length limit of one reply, thinking included."""
     top_p: float | None = 1.0
+    """Share of probability that tokens are drawn from, the likeliest first."""
     seed: int | None = None
+    """Of the endpoint's random numbers, where it supports that."""
 
     def __post_init__(self) -> None:
         _require(
@@ -63,6 +67,7 @@ class Endpoint:
     attempts: int = 5
     """Requests for one reply, the first included."""
     connect_s: float = 10.0
+    """Until the endpoint takes the connection."""
     request_s: float = 900.0
     """One request, from connecting to the last byte."""
     retry_for_s: float = 1800.0

@@ -42,6 +42,25 @@ inline void raise_if(bool failed) {
   if (failed) throw python_error();
 }
 
+// Put "argument 2: " in front of the message of the Python error that is set; counted from 1.
+inline void name_argument(size_t index) {
+  PyObject *type, *value, *trace;
+  PyErr_Fetch(&type, &value, &trace);
+  PyErr_Format(type, "argument %zu: %S", index + 1, value == nullptr ? Py_None : value);
+  Py_XDECREF(type);
+  Py_XDECREF(value);
+  Py_XDECREF(trace);
+}
+
+// A new reference that is dropped unless released; a null one is a Python error.
+struct owned {
+  PyObject* object;
+  explicit owned(PyObject* o) : object(o) { raise_if(o == nullptr); }
+  owned(const owned&) = delete;
+  ~owned() { Py_XDECREF(object); }
+  PyObject* release() { return std::exchange(object, nullptr); }
+};
+
 // ---------------------------------------------------------------- arguments
 
 template <class T, class = void>
@@ -84,12 +103,17 @@ struct arg<T, std::enable_if_t<std::is_integral_v<T> && !std::is_same_v<T, bool>
     if (PyFloat_Check(o)) type_error("an int", o);
     PyObject* index = PyNumber_Index(o);
     raise_if(index == nullptr);
-    long long wide = PyLong_AsLongLong(index);
+    using wide_t = std::conditional_t<std::is_signed_v<T>, long long, unsigned long long>;
+    wide_t wide;
+    if constexpr (std::is_signed_v<T>)
+      wide = PyLong_AsLongLong(index);
+    else
+      wide = PyLong_AsUnsignedLongLong(index);
     Py_DECREF(index);
-    raise_if(wide == -1 && PyErr_Occurred());
+    bool failed = wide == static_cast<wide_t>(-1) && PyErr_Occurred();
     value = static_cast<T>(wide);
-    if (static_cast<long long>(value) != wide || (std::is_unsigned_v<T> && wide < 0)) {
-      PyErr_SetString(PyExc_TypeError, "int out of range for the C++ parameter");
+    if (failed || static_cast<wide_t>(value) != wide) {
+      PyErr_Format(PyExc_OverflowError, "%R does not fit the C++ parameter's integer type", o);
       throw python_error();
     }
   }
@@ -197,19 +221,20 @@ struct result<std::optional<T>> {
 template <class T>
 struct result<std::vector<T>> {
   static PyObject* wrap(const std::vector<T>& v) {
-    PyObject* list = PyList_New(static_cast<Py_ssize_t>(v.size()));
-    raise_if(list == nullptr);
-    for (size_t i = 0; i < v.size(); ++i) PyList_SET_ITEM(list, static_cast<Py_ssize_t>(i), result<T>::wrap(v[i]));
-    return list;
+    owned list(PyList_New(static_cast<Py_ssize_t>(v.size())));
+    for (size_t i = 0; i < v.size(); ++i)
+      PyList_SET_ITEM(list.object, static_cast<Py_ssize_t>(i), owned(result<T>::wrap(v[i])).release());
+    return list.release();
   }
 };
 
 template <class Tuple, size_t... I>
 PyObject* wrap_tuple(const Tuple& v, std::index_sequence<I...>) {
-  PyObject* tuple = PyTuple_New(sizeof...(I));
-  raise_if(tuple == nullptr);
-  (PyTuple_SetItem(tuple, static_cast<Py_ssize_t>(I), result<std::decay_t<std::tuple_element_t<I, Tuple>>>::wrap(std::get<I>(v))), ...);
-  return tuple;
+  owned tuple(PyTuple_New(sizeof...(I)));
+  (PyTuple_SET_ITEM(tuple.object, static_cast<Py_ssize_t>(I),
+                    owned(result<std::decay_t<std::tuple_element_t<I, Tuple>>>::wrap(std::get<I>(v))).release()),
+   ...);
+  return tuple.release();
 }
 
 template <class... T>
@@ -234,6 +259,14 @@ PyObject* guarded(F&& body) {
   try {
     return body();
   } catch (const python_error&) {
+  } catch (const c10::IndexError& e) {
+    PyErr_SetString(PyExc_IndexError, e.what_without_backtrace());
+  } catch (const c10::ValueError& e) {
+    PyErr_SetString(PyExc_ValueError, e.what_without_backtrace());
+  } catch (const c10::TypeError& e) {
+    PyErr_SetString(PyExc_TypeError, e.what_without_backtrace());
+  } catch (const c10::NotImplementedError& e) {
+    PyErr_SetString(PyExc_NotImplementedError, e.what_without_backtrace());
   } catch (const c10::Error& e) {
     PyErr_SetString(PyExc_RuntimeError, e.what_without_backtrace());
   } catch (const std::bad_alloc&) {
@@ -252,11 +285,21 @@ using bare = std::remove_cv_t<std::remove_reference_t<T>>;
 template <auto F>
 struct entry;
 
-template <class R, class... A, R (*F)(A...)>
+template <class T>
+arg<T> converted(PyObject* o, size_t index) {
+  try {
+    return arg<T>(o);
+  } catch (const python_error&) {
+    name_argument(index);
+    throw;
+  }
+}
+
+template <class R, class... A, bool N, R (*F)(A...) noexcept(N)>
 struct entry<F> {
   template <size_t... I>
   static PyObject* invoke(PyObject* const* args, std::index_sequence<I...>) {
-    std::tuple<arg<bare<A>>...> held{arg<bare<A>>(args[I])...};
+    std::tuple<arg<bare<A>>...> held{converted<bare<A>>(args[I], I)...};
     (void)held;
     if constexpr (std::is_void_v<R>) {
       F(static_cast<A>(std::get<I>(held).value)...);
@@ -277,15 +320,15 @@ struct entry<F> {
   }
 };
 
+// One row of a module's method table.
+template <auto F>
+PyMethodDef method(const char* name, const char* doc) {
+  return {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&entry<F>::call)), METH_FASTCALL, doc};
+}
+
+inline PyObject* module(const char* name, PyMethodDef* methods) {
+  static PyModuleDef definition = {PyModuleDef_HEAD_INIT, name, nullptr, -1, methods, nullptr, nullptr, nullptr, nullptr};
+  return PyModule_Create(&definition);
+}
+
 }  // namespace kernel_env
-
-#define KERNEL_ENV_FUNCTION(name, function, doc) \
-  {name, reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&kernel_env::entry<&function>::call)), METH_FASTCALL, doc}
-
-#define KERNEL_ENV_MODULE_2(name, methods)                                                           \
-  extern "C" __attribute__((visibility("default"))) PyObject* PyInit_##name() {                      \
-    static PyModuleDef definition = {PyModuleDef_HEAD_INIT, #name, nullptr, -1, methods, nullptr,    \
-                                     nullptr, nullptr, nullptr};                                     \
-    return PyModule_Create(&definition);                                                             \
-  }
-#define KERNEL_ENV_MODULE(name, methods) KERNEL_ENV_MODULE_2(name, methods)

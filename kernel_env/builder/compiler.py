@@ -1,0 +1,128 @@
+"""Runs one compiler process under limits and says how it ended, from exit statuses and not from what it printed."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from kernel_env.errors import BuilderError
+
+LOG_BYTES = 64_000
+_FREE_BYTES = 64 << 20
+"""With less than this left on the disk, a compiler that gives up says nothing about the source."""
+
+_GUARD = """
+read -r go
+exec 3<&0
+"$@" </dev/null 3<&- &
+compiler=$!
+(read -r never <&3; kill -KILL 0) &
+watch=$!
+wait $compiler
+code=$?
+exec 2>/dev/null
+kill -KILL $watch
+wait $watch
+exit $code
+"""
+"""Shell: wait for a line (the limits are set), then run the compiler. Standard input is a lifeline: it closes when the builder
+dies, however it dies, and then the whole process group goes, down to the last stage."""
+_RECORDED = 'sh,-c,"$@"; code=$?; echo $code >>+statuses; exit $code,stage'
+"""For GCC's -wrapper: write down how each stage ends. The driver itself reports a killed stage as an ordinary failure."""
+_DIAGNOSTIC = re.compile(r"^[^\s:][^:\n]*:(\d+:)*( fatal)? [Ee]rror: |^[^\s:][^:\n]*: error: ", re.MULTILINE)
+"""A complaint about the source or a flag (`fatal error` counts only with a line: without one it is about the machine)."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one compiler process may use. A template bomb ends alike on a busy machine and an idle one: this is processor time."""
+
+    cpu_s: int = 120
+    memory_bytes: int = 6 << 30
+    file_bytes: int = 1 << 30
+
+    def __str__(self) -> str:
+        memory, file = self.memory_bytes / 2**30, self.file_bytes / 2**30
+        return f"{self.cpu_s} s of processor time, {memory:.3g} GiB of memory or files of {file:.3g} GiB"
+
+
+class End(StrEnum):
+    OK = "ok"
+    REFUSED = "refused"
+    """The compiler complained about the source or its flags."""
+    LIMITS = "limits"
+    """It used up its limits."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One compiler run: how it ended, and the first part of what it printed."""
+
+    end: End
+    log: str
+
+
+def run(command: list[str], work: Path, limits: Limits) -> Outcome:
+    """Run `command` (GCC's driver and its arguments) in `work`, which holds all its temporary files.
+
+    Raises BuilderError when it cannot be started, was killed by someone else, or the disk is full.
+    """
+    (work / "+statuses").write_text("")
+    environment = {"PATH": f"{Path(command[0]).parent}:/usr/local/bin:/usr/bin:/bin", "TMPDIR": str(work), "LC_ALL": "C.UTF-8"}
+    guarded = ["/bin/sh", "-c", _GUARD, "guard", command[0], "-wrapper", _RECORDED, *command[1:]]
+    with open(work / "+log", "wb") as log:
+        process = subprocess.Popen(
+            guarded, cwd=work, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+        )
+    assert process.stdin is not None
+    with process.stdin as lifeline:
+        try:
+            _limit(process.pid, limits)
+            lifeline.write(b"go\n")
+            lifeline.flush()
+            process.wait()
+        except BaseException:  # an interrupt: take the whole compiler along
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+    with open(work / "+log", "rb") as printed:
+        text = printed.read(LOG_BYTES).decode(errors="replace")
+    statuses = [process.returncode, *map(int, (work / "+statuses").read_text().split())]
+    return Outcome(_ended(command[0], statuses, text, shutil.disk_usage(work).free), text)
+
+
+def _limit(pid: int, limits: Limits) -> None:
+    for kind, value, grace in (
+        (resource.RLIMIT_CPU, limits.cpu_s, 5),  # SIGXCPU, and SIGKILL only for what survives it
+        (resource.RLIMIT_AS, limits.memory_bytes, 0),
+        (resource.RLIMIT_FSIZE, limits.file_bytes, 0),
+        (resource.RLIMIT_CORE, 0, 0),
+    ):
+        most = resource.prlimit(pid, kind)[1]
+        allowed = [v if most == resource.RLIM_INFINITY else min(v, most) for v in (value, value + grace)]
+        resource.prlimit(pid, kind, (allowed[0], allowed[1]))
+
+
+def _ended(compiler: str, statuses: list[int], log: str, free_bytes: int) -> End:
+    """`statuses`: the driver's, then one for each stage, all as shells count: 128 + N after signal N."""
+    if statuses[0] == 0:
+        return End.OK
+    if statuses[0] in (126, 127):
+        raise BuilderError(f"cannot run the compiler {compiler}: {log.strip()[:200]}")
+    signals = {status - 128 for status in statuses if status > 128} | {-status for status in statuses if status < 0}
+    if signals & {signal.SIGXCPU, signal.SIGXFSZ}:
+        return End.LIMITS
+    for number in signals & {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}:
+        raise BuilderError(f"the compiler was killed by {signal.Signals(number).name}; nothing is said about the source")
+    if _DIAGNOSTIC.search(log):
+        return End.REFUSED
+    if free_bytes < _FREE_BYTES:
+        raise BuilderError(f"the disk of the build cache is full ({free_bytes >> 20} MiB left): {log.strip()[-200:]}")
+    return End.LIMITS  # no word about the source and no signal: it ran out of memory

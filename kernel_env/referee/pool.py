@@ -1,0 +1,215 @@
+"""Referee workers on this machine: started when needed, replaced when they die, killed together with their runners."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kernel_env.errors import VerifierError
+from kernel_env.referee.protocol import Channel, ChannelClosed, Frame
+from kernel_env.referee.streams import receive, send
+
+ATTEMPTS = 3
+"""How often one job is given to a worker before its deaths are taken for the job's own doing."""
+_START_LIMIT_S = 120.0
+_KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
+
+Cores = tuple[int, ...]
+
+
+class HelperDied(VerifierError):
+    """A worker or its zygote ended early. It says nothing about the candidate, so the job may be tried again."""
+
+
+@dataclass(eq=False)
+class _Zygote:
+    """The process that forks runners, and the connection that brings it new clients; it ends when that closes."""
+
+    process: subprocess.Popen[bytes]
+    control: Channel
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def end(self, grace_s: float = 5.0) -> None:
+        """Let it kill its runners and end; then make sure."""
+        self.control.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(grace_s)
+        self.process.kill()
+        self.process.wait()
+
+
+@dataclass(eq=False)
+class _Worker:
+    """A referee worker and our connection to it."""
+
+    process: subprocess.Popen[bytes]
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    zygote: _Zygote
+    scratch: Path
+
+    async def ask(self, frame: Frame) -> Frame:
+        try:
+            await send(self.writer, frame)
+            return await receive(self.reader)
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            raise HelperDied(f"a referee worker died (exit status {self.process.poll()})") from error
+
+    def kill(self) -> None:
+        """Idempotent. The zygote kills the worker's runners when it sees the worker's connection close."""
+        self.writer.close()
+        self.process.kill()
+        self.process.wait()
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+class Pool:
+    """One zygote and the workers that fork from it. Use within one event loop."""
+
+    def __init__(self, flavour: str, setup: Mapping[str, Any], scratch: Path) -> None:
+        """`setup` is what a worker is told at its start: `cache_dir`, `clock`, `clock_path`."""
+        self._flavour, self._setup, self._scratch = flavour, setup, scratch
+        self._zygote: _Zygote | None = None
+        self._idle: defaultdict[Cores, list[_Worker]] = defaultdict(list)
+        self._busy: set[_Worker] = set()
+        self._starting = asyncio.Lock()
+        self._closed = False
+
+    async def ask(self, cores: Cores, frame: Frame) -> Frame:
+        """One job's answer, from a worker on these cores. When cancelled, the worker and its runners are killed.
+
+        Whatever is random in a job comes from its seed, so a job whose worker or zygote died is safely given to fresh ones.
+        Raises VerifierError when they die each time: then the candidate may be what kills them.
+        """
+        for _ in range(ATTEMPTS):
+            try:
+                return await self._ask_once(cores, frame)
+            except HelperDied as error:
+                last = error
+        raise VerifierError(f"{last}, {ATTEMPTS} times in a row; the turn stays unscored") from last
+
+    async def _ask_once(self, cores: Cores, frame: Frame) -> Frame:
+        worker = await self._worker(cores)
+        if worker.zygote is not self._zygote:
+            worker.kill()
+            raise HelperDied("the zygote died while a referee worker started")
+        self._busy.add(worker)
+        try:
+            answer = await worker.ask(frame)
+        except BaseException:
+            worker.kill()
+            raise
+        finally:
+            self._busy.discard(worker)
+        if worker.zygote is self._zygote:
+            self._idle[cores].append(worker)
+        else:  # its zygote died meanwhile, and this job did not need it any more
+            worker.kill()
+        return answer
+
+    async def start(self) -> _Zygote:
+        """The living zygote, started if there is none. Raises VerifierError, HelperDied."""
+        async with self._starting:
+            if self._closed:
+                raise VerifierError("this verifier is closed")
+            if self._zygote is None or not self._zygote.alive:
+                self._retire()
+                self._zygote = await _start_zygote(self._flavour)
+            return self._zygote
+
+    async def _worker(self, cores: Cores) -> _Worker:
+        zygote = await self.start()
+        while self._idle[cores]:
+            worker = self._idle[cores].pop()
+            if worker.process.poll() is None:
+                return worker
+            worker.kill()
+        scratch = Path(tempfile.mkdtemp(prefix="worker-", dir=self._scratch))
+        try:
+            return await _start_worker(zygote, {**self._setup, "cores": list(cores), "scratch": str(scratch)}, scratch)
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+
+    def _retire(self) -> None:
+        """End the zygote, and with it the workers that can fork from no other."""
+        for worker in [*self._busy, *(w for waiting in self._idle.values() for w in waiting)]:
+            worker.kill()
+        self._idle.clear()
+        if self._zygote is not None:
+            self._zygote.end()
+        self._zygote = None
+
+    async def aclose(self) -> None:
+        """Idempotent. Jobs in progress end with VerifierError."""
+        self._closed = True
+        async with self._starting:
+            self._retire()
+
+
+async def _start_zygote(flavour: str) -> _Zygote:
+    ours, theirs = socket.socketpair()
+    zygote = _Zygote(_spawn("zygote", theirs, flavour), Channel(ours))
+    ours.setblocking(False)
+    try:
+        async with asyncio.timeout(_START_LIMIT_S):
+            ready = await asyncio.get_running_loop().sock_recv(ours, 4096)
+    except TimeoutError as error:
+        zygote.end(0)
+        raise VerifierError(f"the zygote was not ready within {_START_LIMIT_S:g} s: is this machine overloaded?") from error
+    except BaseException:
+        zygote.end(0)
+        raise
+    if not ready:
+        zygote.end()
+        raise HelperDied(
+            f"the zygote did not start (exit status {zygote.process.returncode}): does `python -c 'import torch'` work?"
+        )
+    ours.setblocking(True)
+    return zygote
+
+
+async def _start_worker(zygote: _Zygote, setup: Frame, scratch: Path) -> _Worker:
+    ours, theirs = socket.socketpair()
+    process = _spawn("worker", theirs)
+    try:
+        for_worker, for_zygote = socket.socketpair()
+        with for_worker, for_zygote:
+            zygote.control.send({"op": "attach"}, [for_zygote.fileno()])
+            Channel(ours).send(setup, [for_worker.fileno()])
+        reader, writer = await asyncio.open_connection(sock=ours)
+    except BaseException as error:
+        ours.close()
+        process.kill()
+        process.wait()
+        if isinstance(error, ChannelClosed):
+            raise HelperDied("a referee worker or its zygote died before the worker had started") from error
+        raise
+    return _Worker(process, reader, writer, zygote, scratch)
+
+
+def _spawn(name: str, theirs: socket.socket, *arguments: str) -> subprocess.Popen[bytes]:
+    """Start one of our own processes with a clean environment: no credentials, one thread for BLAS."""
+    kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+    with theirs:
+        return subprocess.Popen(
+            [sys.executable, "-I", "-m", f"kernel_env.referee.{name}", str(theirs.fileno()), *arguments],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env={**kept, "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+        )

@@ -1,0 +1,278 @@
+"""Verifiers keep going when their helpers die, leave nothing behind, and can be shared. Each test checks for leftovers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kernel_env.errors import ConfigError, VerifierError
+from kernel_env.referee.config import VerifyConfig
+from kernel_env.referee.scratch import Scratch
+from kernel_env.schema import Candidate, Problem, Status, Verdict
+from kernel_env.verifier import BlockingVerifier, LocalVerifier, SocketVerifier, Verifier, VerifierConfig, VerifierServer
+from tests.conftest import GOOD, python_candidate
+from tests.kill_harness import Attempt, Harness, Target, descendants
+
+QUICK = VerifyConfig(num_correct_trials=2, measure_performance=False)
+RECORDED = VerifierConfig(clock="recorded")
+CORRECT = Candidate(GOOD, "cpp")
+WRONG = Candidate(python_candidate("return extension.scaled_relu(x, 3.0)"), "cpp")
+CALLED = "open('called', 'w').close()"
+SLOW = Candidate(python_candidate(f"{CALLED}; time.sleep(0.5); return mine(x, self.scale)", top="import time"), "cpp")
+HANGING = Candidate(python_candidate(f"{CALLED}; time.sleep(1000); return mine(x, self.scale)", top="import time"), "cpp")
+
+
+def alive() -> set[str]:
+    return {f"{p.pid} {p.command}" for p in descendants(os.getpid())}
+
+
+def open_files() -> list[str]:
+    return sorted(os.listdir("/proc/self/fd"))
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory for temporary files of the test's own. Nothing may be left in it, no process alive, no file open, no thread."""
+    before = alive(), open_files(), threading.active_count()
+    with tempfile.TemporaryDirectory(prefix="ke-") as directory:  # short: a socket's path must fit into 108 bytes
+        monkeypatch.setenv("TMPDIR", directory)
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        yield Path(directory)
+        left = [p.name for p in Path(directory).iterdir() if p.name != f"kernel-env-{os.getuid()}"]
+    assert left == []
+    assert (alive(), open_files(), threading.active_count()) == before
+
+
+async def until(condition: Callable[[], object], limit_s: float = 60) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        await asyncio.sleep(0.01)
+
+
+def called(temporary: Path) -> list[Path]:
+    """The traces of candidates whose `forward` was called: a file in a runner's scratch directory."""
+    return list(temporary.rglob("called"))
+
+
+def helpers(module: str) -> list[int]:
+    """Pids of our own helpers, not of what the zygote forked."""
+    return [p.pid for p in descendants(os.getpid()) if module in p.command and p.parent == os.getpid()]
+
+
+def kill(module: str) -> None:
+    for pid in helpers(module):
+        os.kill(pid, 9)
+
+
+def runners() -> list[int]:
+    """Pids of the programs that a zygote forked."""
+    zygotes = helpers("referee.zygote")
+    return [p.pid for p in descendants(os.getpid()) if p.parent in zygotes]
+
+
+@asynccontextmanager
+async def closing(verifier: Verifier) -> Any:
+    try:
+        yield verifier
+    finally:
+        await verifier.aclose()
+
+
+def play(scenario: Coroutine[Any, Any, None]) -> None:
+    """A loop of its own, closed before leftovers are counted."""
+    asyncio.run(scenario)
+
+
+def test_cancelling_kills_the_candidate_and_frees_the_slot(temporary: Path, problem: Problem) -> None:
+    async def scenario() -> None:
+        async with closing(LocalVerifier()) as verifier:
+            task = asyncio.create_task(verifier.verify(problem, HANGING, QUICK, 1))
+            await until(lambda: called(temporary))
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await until(lambda: not runners())
+            assert not called(temporary), "its scratch directory is gone too"
+            assert (await verifier.verify(problem, CORRECT, QUICK, 1)).correct
+
+    play(scenario())
+
+
+@pytest.mark.parametrize("module", ["referee.worker", "referee.zygote"])
+def test_the_death_of_a_helper_changes_no_verdict(temporary: Path, problem: Problem, module: str) -> None:
+    async def scenario() -> None:
+        async with closing(LocalVerifier(RECORDED)) as verifier:
+            undisturbed = await verifier.verify(problem, SLOW, QUICK, 1)
+            task = asyncio.create_task(verifier.verify(problem, SLOW, QUICK, 1))
+            await until(lambda: called(temporary))
+            kill(module)
+            assert await task == undisturbed
+            assert undisturbed.correct
+            kill(module)  # an idle one: the next job finds it dead
+            assert (await verifier.verify(problem, CORRECT, QUICK, 1)).correct
+            assert len(helpers("referee.zygote")) == 1
+
+    play(scenario())
+
+
+def test_a_job_whose_workers_always_die_is_given_up(temporary: Path, problem: Problem) -> None:
+    deaths = 0
+
+    async def murder() -> None:
+        nonlocal deaths
+        while True:
+            await until(lambda: called(temporary))
+            kill("referee.worker")
+            deaths += 1
+            await until(lambda: not called(temporary))
+
+    async def scenario() -> None:
+        async with closing(LocalVerifier()) as verifier:
+            murderer = asyncio.create_task(murder())
+            with pytest.raises(VerifierError, match="3 times in a row"):
+                await verifier.verify(problem, HANGING, QUICK, 1)
+            murderer.cancel()
+            with suppress(asyncio.CancelledError):
+                await murderer
+            assert deaths == 3
+            assert (await verifier.verify(problem, CORRECT, QUICK, 1)).correct
+
+    play(scenario())
+
+
+def test_several_verifications_at_a_time_keep_their_verdicts_apart(problem: Problem) -> None:
+    async def scenario() -> None:
+        slots = min(2, len(os.sched_getaffinity(0)))
+        async with closing(LocalVerifier(VerifierConfig(slots=slots, clock="recorded"))) as verifier:
+            asked = [CORRECT, WRONG, SLOW, WRONG, CORRECT]
+            verdicts: list[Verdict] = await asyncio.gather(
+                *(verifier.verify(problem, candidate, QUICK, seed) for seed, candidate in enumerate(asked))
+            )
+            assert [v.candidate_digest for v in verdicts] == [c.digest for c in asked]
+            assert [v.seed for v in verdicts] == [0, 1, 2, 3, 4]
+            expected = [Status.CORRECT, Status.WRONG_OUTPUT, Status.CORRECT, Status.WRONG_OUTPUT, Status.CORRECT]
+            assert [v.status for v in verdicts] == expected
+
+    play(scenario())
+
+
+def test_closing_ends_what_is_in_progress(temporary: Path, problem: Problem) -> None:
+    async def scenario() -> None:
+        verifier = LocalVerifier()
+        task = asyncio.create_task(verifier.verify(problem, HANGING, QUICK, 1))
+        await until(lambda: called(temporary))
+        await verifier.aclose()
+        await verifier.aclose()
+        for ended in (task, verifier.verify(problem, CORRECT, QUICK, 1)):
+            with pytest.raises(VerifierError, match="closed"):
+                await ended
+
+    play(scenario())
+
+
+def test_a_shared_verifier_serves_several_clients_and_its_errors_keep_their_class(problem: Problem) -> None:
+    with BlockingVerifier(lambda: LocalVerifier(RECORDED), share=True) as server:
+        assert server.address is not None
+        with BlockingVerifier(server.address) as one, BlockingVerifier(server.address) as two, ThreadPoolExecutor() as threads:
+            answers = [threads.submit(v.verify, problem, c, QUICK, 1) for v, c in ((one, CORRECT), (two, WRONG))]
+            assert [a.result().status for a in answers] == [Status.CORRECT, Status.WRONG_OUTPUT]
+            with pytest.raises(ConfigError, match="nonesuch"):
+                one.verify(problem, Candidate("x = 1", "nonesuch"), QUICK, 1)
+            server.close()
+            with pytest.raises(VerifierError, match="does not answer"):
+                one.verify(problem, CORRECT, QUICK, 1)
+            with pytest.raises(VerifierError, match="does not answer"):
+                one.verify(problem, CORRECT, QUICK, 1)
+
+
+def test_a_cancelled_client_stops_the_candidate_and_never_reads_its_late_verdict(temporary: Path, problem: Problem) -> None:
+    async def scenario() -> None:
+        async with closing(LocalVerifier()) as verifier:
+            server = VerifierServer(verifier)
+            async with closing(SocketVerifier(await server.start())) as client:
+                task = asyncio.create_task(client.verify(problem, HANGING, QUICK, 1))
+                await until(lambda: called(temporary))
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                await until(lambda: not runners())
+                assert (await client.verify(problem, WRONG, QUICK, 1)).candidate_digest == WRONG.digest
+            await server.aclose()
+            await server.aclose()
+
+    play(scenario())
+
+
+def test_a_blocking_verifier_closes_once_and_says_so(problem: Problem) -> None:
+    verifier = BlockingVerifier()
+    verifier.close()
+    verifier.close()
+    with pytest.raises(VerifierError, match="closed"):
+        verifier.verify(problem, CORRECT, QUICK, 1)
+
+
+def test_a_blocking_verifier_that_cannot_be_made_leaves_nothing() -> None:
+    with pytest.raises(ConfigError, match="slots"):
+        BlockingVerifier(lambda: LocalVerifier(VerifierConfig(slots=0)))
+    with pytest.raises(ConfigError, match="unix:"):
+        BlockingVerifier("http://localhost", share=True)
+
+
+def test_a_scratch_directory_is_removed_when_its_owner_is_dead_and_not_before(temporary: Path) -> None:
+    mine = Scratch()
+    code = "from kernel_env.referee.scratch import Scratch; print(Scratch().path)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert Path(done.stdout.strip()).is_dir()
+    (temporary / "kernel-env-scratch-unlocked").mkdir()  # its owner died before it had the lock
+    other = Scratch()
+    assert set(temporary.glob("kernel-env-scratch-*")) == {mine.path, other.path}
+    for scratch in (mine, other, mine):
+        scratch.remove()
+
+
+OWNER = """
+import sys
+from kernel_env.schema import Candidate
+from kernel_env.verifier import BlockingVerifier
+from tests.conftest import REFERENCE, Problem, VerifyConfig, python_candidate
+
+candidate = Candidate(python_candidate(sys.argv[1], top="import os, time"), "cpp")
+BlockingVerifier().verify(Problem(1, 1, "ScaledRelu", REFERENCE), candidate, VerifyConfig(), 1)
+"""
+DAEMON = "os.fork() or (os.setsid(), os.fork() and os._exit(0), open('called', 'w').close()); time.sleep(1000)"
+
+
+def owned(tmp_path: Path, temporary: Path, forward: str, reached: Callable[[Attempt], bool]) -> None:
+    """Kill the owner of a verifier when its candidate has come so far, and expect that everything ends with it."""
+    env = {"PYTHONPATH": str(Path(__file__).parents[1])}
+    with Harness((sys.executable, "-c", OWNER, forward), tmp_path, "out", env).started(tmp_path) as attempt:
+        assert attempt.wait_until(lambda: reached(attempt), 120), attempt.log()
+        attempt.kill(attempt.victims(Target.COMMAND))
+        assert attempt.wait(10) == -signal.SIGKILL
+        attempt.expect_no_orphans(4)  # a compiler that went on would take longer
+    assert list(temporary.glob("kernel-env-scratch-*"))
+    Scratch().remove()
+
+
+def test_a_killed_owner_takes_every_process_along(tmp_path: Path, temporary: Path) -> None:
+    """Also a daemon that the candidate started, which no signal to a parent or a group reaches."""
+    owned(tmp_path, temporary, DAEMON, lambda attempt: bool(called(temporary)))
+
+
+def test_a_killed_owner_leaves_no_compiler_running(tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERNEL_ENV_CACHE", str(tmp_path / "cache"))
+    owned(tmp_path, temporary, "pass", lambda attempt: any("cc1plus" in p.command for p in attempt.living()))
