@@ -10,7 +10,8 @@ A candidate's failure is data (`schema.Status`); everything below is an exceptio
     │   ├── ProblemError           the problem's own code failed: nobody can be scored on it             (4)
     │   ├── BuilderError           the compiler itself is missing or was killed                          (4)
     │   ├── VerifierError          a referee, zygote or channel died                                     (4)
-    │   └── VerifierBusy           no slot became free within the queue limit                            (4)
+    │   ├── VerifierBusy           no slot became free within the queue limit                            (4)
+    │   └── MachineBusy            other work on the cores: no time can be believed                      (4)
     └── PolicyError                no reply could be had from the model                                  (5)
         ├── EndpointUnreachable    nothing listens there, or it never answers                            (6)
         ├── AuthenticationFailed   the endpoint refused the key                                          (7)
@@ -66,6 +67,10 @@ class VerifierError(InfraError):
 
 
 class VerifierBusy(InfraError):
+    pass
+
+
+class MachineBusy(InfraError):
     pass
 
 

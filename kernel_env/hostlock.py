@@ -31,15 +31,11 @@ class CoresLock:
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
         with self._locked(fcntl.LOCK_EX):
-            self._held = True
-            try:
-                yield
-            finally:
-                self._held = False
+            yield
 
     @contextlib.contextmanager
     def shared(self) -> Iterator[None]:
-        """Does nothing inside our own `exclusive()`: a candidate may build while it is timed, and then pays for it."""
+        """Does nothing inside another hold of this object: a candidate may build while it is imported or timed."""
         if self._held:
             yield
         else:
@@ -55,4 +51,8 @@ class CoresLock:
             fcntl.flock(queue, fcntl.LOCK_EX)
             fcntl.flock(cores, how)
             fcntl.flock(queue, fcntl.LOCK_UN)
-            yield
+            self._held = True
+            try:
+                yield
+            finally:
+                self._held = False

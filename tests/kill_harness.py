@@ -23,13 +23,13 @@ import subprocess
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
 from kernel_env.processes import become_subreaper
 
-POLL_S = 0.005
+POLL_S = 0.01
 
 
 class Violation(AssertionError):
@@ -212,7 +212,7 @@ class Harness:
         hits: list[str] = []
         while len(codes) <= kills + 2:
             with self.started(directory) as attempt:
-                while len(hits) < kills and (hit := self._strike(attempt, rng, target, finished)):
+                while len(hits) < kills and (hit := self._strike(attempt, self._moment(rng, target, hits), rng, target, finished)):
                     hits.append(hit)
                 codes.append(attempt.wait(self.limit_s))
                 attempt.expect_no_orphans(self.orphans_s)
@@ -223,9 +223,13 @@ class Harness:
                 raise Violation(f"exit code {codes[-1]} after kills {hits}:\n{attempt.log()}")
         raise Violation(f"no end after attempts {codes} and kills {hits}:\n{attempt.log()}")
 
-    def _strike(self, attempt: Attempt, rng: random.Random, target: Target, finished: _Finished) -> str:
-        """Wait for a random moment and kill; says what was killed, or nothing when the command had ended before."""
+    def _moment(self, rng: random.Random, target: Target, hits: Sequence[str]) -> Moment:
+        """A command that outlives its helper must make some progress before the next one dies: it need not try for ever."""
         moment = Moment.draw(rng, self.most_changes, self.most_delay_s)
+        return replace(moment, changes=max(1, moment.changes)) if target in HELPERS and hits else moment
+
+    def _strike(self, attempt: Attempt, moment: Moment, rng: random.Random, target: Target, finished: _Finished) -> str:
+        """Wait for the moment and kill; says what was killed, or nothing when the command had ended before."""
         if not attempt.reach(moment, finished.output, self.limit_s):
             return ""
         if not attempt.wait_until(lambda: bool(attempt.victims(target)), self.limit_s):

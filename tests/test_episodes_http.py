@@ -213,6 +213,8 @@ Based on the previous attempt above, generate an improved kernel that:
 3. Maintains the same functionality as required
 
 Error from previous attempt: relu.cpp:3:2: error: #error no such instruction
+    3 | #error no such instruction
+      |  ^~~~~
 
 Please generate the improved kernel code:"""
 AFTER_LOAD_ERROR = """\

@@ -22,7 +22,13 @@ from tests.conftest import JSONL
 
 EXPECTED = Path(__file__).parent / "data" / "recorded_statuses.json"
 CONFIG = VerifyConfig(num_correct_trials=2, measure_performance=False)
-SETS = {"bundled/cpp": ("bundled", None), "bundled/triton": ("bundled", None), "kernelbench/cpp": ("jsonl", JSONL), "kernelbench/triton": ("jsonl", JSONL)}  # fmt: skip
+SETS = {
+    "bundled/cpp": ("bundled", None),
+    "bundled/triton": ("bundled", None),
+    "kernelbench/cpp": ("jsonl", JSONL),
+    "kernelbench/triton": ("jsonl", JSONL),
+}
+SLOW = ("kernelbench/cpp",)
 
 
 def recorded(name: str) -> dict[str, str]:
@@ -47,7 +53,8 @@ def status(verifier: BlockingVerifier, name: str, problem: Problem, text: str) -
 
 def _cases() -> list[object]:
     expected = json.loads(EXPECTED.read_text()) if EXPECTED.exists() else {}
-    return [pytest.param(name, key, marks=pytest.mark.slow if name == "kernelbench/cpp" else ()) for name in SETS for key in expected.get(name, {})]  # fmt: skip
+    keys = [(name, key) for name in SETS for key in expected.get(name, {})]
+    return [pytest.param(name, key, marks=pytest.mark.slow if name in SLOW else ()) for name, key in keys]
 
 
 @pytest.mark.parametrize(("name", "key"), _cases())

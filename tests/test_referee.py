@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from kernel_env.errors import ProblemError
+from kernel_env.errors import MachineBusy, ProblemError
 from kernel_env.schema import Problem, Stage, Status
 from tests.conftest import GOOD, QUICK, REFERENCE, Judge, python_candidate
 
@@ -238,3 +240,21 @@ def test_asking_for_a_gpu_is_unscored_under_the_interpreter(judge: Judge) -> Non
         CANARIES["triton"].replace("torch.empty_like(x)", "torch.empty_like(x).cuda()") % "1.0", of=PROBLEM, backend="triton"
     )
     assert verdict.status is Status.NEEDS_DEVICE and not verdict.scored
+
+
+def test_a_busy_machine_gives_no_time_and_no_score(judge: Judge, problem: Problem) -> None:
+    large = replace(problem, source=REFERENCE.replace("ROWS = 16", "ROWS = 1 << 18"))
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in os.sched_getaffinity(0)]
+    try:
+        with pytest.raises(MachineBusy, match="too busy to take times"):
+            judge(GOOD, of=large, config=replace(QUICK, noise_limit=0.02, timing_budget_s=0.5, num_perf_trials=100))
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+def test_a_gigabyte_of_output_harms_nobody(judge: Judge) -> None:
+    flood = "import os\nfor _ in range(1024): os.write(1, b'x' * (1 << 20))"
+    verdict = judge(python_candidate(RETURN, top=flood), config=replace(QUICK, timeout_s=60.0))
+    assert verdict.status is Status.CORRECT and len(verdict.log) <= 16_384

@@ -21,21 +21,26 @@ COMMAND = (
 KILLS = (8, pytest.param(40, marks=pytest.mark.slow))
 
 
-@pytest.fixture(scope="module")
-def harness(tmp_path_factory: pytest.TempPathFactory) -> Harness:
-    root = tmp_path_factory.mktemp("resume")
+def make(root: Path, *more: str) -> tuple[Harness, Run]:
+    """A harness and its undisturbed run, which also fills the build cache: kills are to fall on the work, not on compilers."""
     (root / "tmp").mkdir()
     env = {
         "TMPDIR": str(root / "tmp"),  # waits for no other run's lock on the cores, and has its leftovers to itself
         "GIT_DIR": os.devnull,  # `environment.json` names the commit, which may change while the tests run
     }
-    return Harness(COMMAND, root, "runs/r", env, again_on=(4,))
+    harness = Harness((*COMMAND, *more), root, "runs/r", env, again_on=(4,), most_changes=8)
+    return harness, harness.undisturbed()
 
 
 @pytest.fixture(scope="module")
-def calm(harness: Harness) -> Run:
-    """The undisturbed run; it also fills the build cache, so that kills fall on the work and not on compilers."""
-    return harness.undisturbed()
+def all_at_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Harness, Run]:
+    return make(tmp_path_factory.mktemp("resume"))
+
+
+@pytest.fixture(scope="module")
+def one_at_a_time(tmp_path_factory: pytest.TempPathFactory) -> tuple[Harness, Run]:
+    """Each kill of a helper hits another job: one whose helpers die each time is given up."""
+    return make(tmp_path_factory.mktemp("resume"), "rollout.concurrency=1")
 
 
 def scratch(harness: Harness) -> list[str]:
@@ -44,7 +49,10 @@ def scratch(harness: Harness) -> list[str]:
 
 @pytest.mark.parametrize("kills", KILLS)
 @pytest.mark.parametrize("target", [Target.COMMAND, Target.TREE])
-def test_a_killed_command_resumes_and_ends_with_the_same_bytes(harness: Harness, calm: Run, target: Target, kills: int) -> None:
+def test_a_killed_command_resumes_and_ends_with_the_same_bytes(
+    all_at_once: tuple[Harness, Run], target: Target, kills: int
+) -> None:
+    harness, calm = all_at_once
     for run in harness.killed(random.Random(f"{target}{kills}"), kills, target):
         assert compare_trees(calm.directory, run.directory) == [], run.kills
         assert set(run.exit_codes[:-1]) <= {-signal.SIGKILL}
@@ -53,14 +61,18 @@ def test_a_killed_command_resumes_and_ends_with_the_same_bytes(harness: Harness,
 
 @pytest.mark.parametrize("kills", KILLS)
 @pytest.mark.parametrize("target", [Target.WORKER, Target.ZYGOTE])
-def test_a_run_goes_on_when_a_helper_is_killed(harness: Harness, calm: Run, target: Target, kills: int) -> None:
+def test_a_run_goes_on_when_a_helper_is_killed(one_at_a_time: tuple[Harness, Run], target: Target, kills: int) -> None:
+    harness, calm = one_at_a_time
     for run in harness.killed(random.Random(f"{target}{kills}"), kills, target):
         assert run.exit_codes == (0,), run.kills
         assert compare_trees(calm.directory, run.directory) == [], run.kills
 
 
 @pytest.mark.parametrize("kills", KILLS)
-def test_a_killed_candidate_is_a_crash_and_a_killed_reference_is_nobodys_score(harness: Harness, calm: Run, kills: int) -> None:
+def test_a_killed_candidate_is_a_crash_and_a_killed_reference_is_nobodys_score(
+    one_at_a_time: tuple[Harness, Run], kills: int
+) -> None:
+    harness, calm = one_at_a_time
     for run in harness.killed(random.Random(kills), kills, Target.CANDIDATE):
         assert set(run.exit_codes) <= {0, 4}
         for episode in sorted((calm.directory / "runs/r/episodes").iterdir()):

@@ -26,12 +26,16 @@ class VerifyConfig:
     """Limit for each call of the problem's own code; beyond it the problem is broken, not the candidate."""
     tolerance: str = "kernelbench"
     """How near outputs must be: `kernelbench` (1e-4 in fp32), `kernelbench-v0` or `tritonforge` (1e-2)."""
+    noise_limit: float = 0.1
+    """Times count only if the baseline's threads waited for a core at most this share of the time; else they are taken again."""
     measure_performance: bool = True
     """False: correctness only."""
     memory_limit_mb: int = 8192
     """Private memory of a runner, in MiB; 0 is no limit."""
 
     def __post_init__(self) -> None:
+        if not self.noise_limit >= 0:
+            raise ConfigError(f"verify.noise_limit must be 0 or more, got {self.noise_limit}")
         for name in ("num_correct_trials", "num_perf_trials"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"verify.{name} must be 1 or more, got {getattr(self, name)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -41,6 +42,7 @@ class Endpoint(Protocol):
     def request(self, frame: Frame, fds: Sequence[int] = (), timeout_s: float | None = None) -> Frame: ...
     def freeze(self) -> None: ...
     def thaw(self) -> None: ...
+    def waited_s(self) -> float: ...
     def log(self) -> str: ...
     def close(self) -> None: ...
 
@@ -177,6 +179,14 @@ class RunnerProcess:
         if not self._closed:
             os.killpg(self.pid, number)
 
+    def waited_s(self) -> float:
+        """Seconds that its living threads were ready to run and had no core (the kernel's run delay); 0 where it keeps no books."""
+        total_ns = 0
+        for thread in Path(f"/proc/{self.pid}/task").glob("*/schedstat"):
+            with contextlib.suppress(OSError):  # the thread ended meanwhile
+                total_ns += int(thread.read_text().split()[1])
+        return total_ns / 1e9
+
     def log(self) -> str:
         """What the program printed, bounded."""
         if not self._closed:
@@ -215,6 +225,9 @@ class LocalEndpoint:
 
     def thaw(self) -> None:
         """Nothing was frozen."""
+
+    def waited_s(self) -> float:
+        return 0.0
 
     def log(self) -> str:
         return ""

@@ -60,22 +60,28 @@ class Channel:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         fds: list[int] = []
         try:
-            head = self._head(deadline, fds) if accept_fds else self._exactly(HEADER.size, deadline)
+            return self._frame(deadline, fds if accept_fds else None), fds
+        except (ChannelClosed, TimeoutError):
+            for fd in fds:  # nobody will use what came with half a frame
+                os.close(fd)
+            raise
+
+    def _frame(self, deadline: float | None, fds: list[int] | None) -> Frame:
+        try:
+            head = self._exactly(HEADER.size, deadline) if fds is None else self._head(deadline, fds)
             length, _ = HEADER.unpack(head)
             if length > MAX_FRAME_BYTES:
                 raise ChannelClosed(f"frame of {length} bytes refused")
             frame = json.loads(self._exactly(length, deadline))
-            if not isinstance(frame, dict):
-                raise ChannelClosed("the peer sent something that is not an object")
-        except BaseException as error:  # nobody will use the descriptors that came with a bad frame
-            for fd in fds:
-                os.close(fd)
-            if isinstance(error, (ValueError, RecursionError)):
-                raise ChannelClosed("the peer sent something that is not JSON") from error
-            if isinstance(error, OSError) and not isinstance(error, TimeoutError):
-                raise ChannelClosed(f"channel broke: {error}") from error
+        except (ValueError, RecursionError) as error:
+            raise ChannelClosed("the peer sent something that is not JSON") from error
+        except TimeoutError:
             raise
-        return frame, fds
+        except OSError as error:
+            raise ChannelClosed(f"channel broke: {error}") from error
+        if not isinstance(frame, dict):
+            raise ChannelClosed("the peer sent something that is not an object")
+        return frame
 
     def _head(self, deadline: float | None, fds: list[int]) -> bytes:
         self._wait_until(deadline)

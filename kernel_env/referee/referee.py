@@ -15,10 +15,12 @@ from typing import Any, Literal
 from kernel_env.backends import get_backend
 from kernel_env.builder import Builder, BuildRequest
 from kernel_env.errors import ProblemError
+from kernel_env.hostlock import CoresLock
 from kernel_env.referee.clock import Clock, TimingPlan
 from kernel_env.referee.compare import Tolerance, compare, same_bytes, tolerance
 from kernel_env.referee.config import VerifyConfig, derive_seed
 from kernel_env.referee.layout import Arena, total_bytes
+from kernel_env.referee.measure import Session, Side, quiet_timing
 from kernel_env.referee.process import BuildHandler, Endpoint, RunnerDied, RunnerTimeout
 from kernel_env.referee.protocol import Frame
 from kernel_env.schema import Candidate, Problem, Stage, Status, Timing, Verdict
@@ -57,7 +59,7 @@ class _InputSet:
 class Referee:
     """Reaches verdicts, one job at a time.
 
-    `launch(role, build)` starts a runner; `exclusive` is held while times are taken.
+    `launch(role, build, config)` starts a runner that has `threads` cores; `lock` is held alone while times are taken.
     """
 
     def __init__(
@@ -65,13 +67,14 @@ class Referee:
         launch: Callable[[str, BuildHandler, VerifyConfig], Endpoint],
         builder: Builder,
         clock: Clock,
-        exclusive: Callable[[], contextlib.AbstractContextManager[None]],
+        lock: CoresLock,
         *,
         mode: Literal["process", "inprocess"] = "process",
         isolation: tuple[str, ...] = (),
+        threads: int = 1,
     ) -> None:
-        self._launch, self._builder, self._clock, self._exclusive = launch, builder, clock, exclusive
-        self._mode, self._isolation = mode, isolation
+        self._launch, self._builder, self._clock, self.lock = launch, builder, clock, lock
+        self._mode, self._isolation, self.threads = mode, isolation, threads
 
     def prepare(self, job: Job) -> Verdict | None:
         """Check and import the candidate once, off the device, so that everything is built. A verdict only if it fails here.
@@ -143,7 +146,7 @@ class _Work:
         if reason is not None:
             raise _Failed(Status.REJECTED, Stage.CHECK, reason)
         if self.backend.builds:
-            with self._candidate() as candidate:
+            with self.referee.lock.shared(), self._candidate() as candidate:
                 self._load(candidate)
         return None
 
@@ -331,41 +334,21 @@ class _Work:
         if not self.config.measure_performance:
             return None, ""
         self.stage = Stage.TIMING
-        pick = random.Random(derive_seed(self.job.seed, "order"))
-        active: list[Endpoint] = []
+        sides = Side(reference.endpoint, reference.ask), Side(candidate, lambda frame: self._timed_ask(candidate, frame))
+        seed = derive_seed(self.job.seed, "order")
+        session = Session(self.clock, *sides, [kept.index for kept in sets], self.referee.threads, seed)
 
-        def switch(to: Endpoint, other: Endpoint) -> None:
-            if active != [to]:
-                other.freeze()
-                to.thaw()
-                active[:] = [to]
+        def attempt() -> tuple[Timing, float]:
+            with self.referee.lock.exclusive() if self.clock.kind == "live" else contextlib.nullcontext():
+                return session.timing(self._plan(), (self.job.problem.digest, self.job.candidate.digest))
 
-        def call(ask: Callable[[Frame], Frame], to: Endpoint, other: Endpoint, frame: Frame) -> float:
-            switch(to, other)
-            started = self.clock.now()
-            ask(frame)
-            return self.clock.now() - started
-
-        def chosen() -> Frame:
-            return {"op": "call", "index": pick.choice(sets).index}
-
-        def timed_candidate() -> float:
-            self.spent_s = 0.0  # in timing, the limit holds for each call
-            return call(lambda f: self._ask(candidate, f), candidate, reference.endpoint, chosen())
-
-        plan = self._plan()
-        with self.referee._exclusive() if self.clock.kind == "live" else contextlib.nullcontext():
-            timing = self.clock.measure(
-                timed_candidate,
-                lambda: call(reference.ask, reference.endpoint, candidate, chosen()),
-                lambda: call(reference.ask, reference.endpoint, candidate, {"op": "noop"}),
-                plan,
-                (self.job.problem.digest, self.job.candidate.digest),
-                derive_seed(self.job.seed, "clock"),
-            )
-        candidate.thaw()
-        self._check(candidate, pick.choice(sets), "after timing")
+        timing = quiet_timing(attempt, self.config.noise_limit)
+        self._check(candidate, random.Random(seed).choice(sets), "after timing")
         return timing, ""
+
+    def _timed_ask(self, candidate: Endpoint, frame: Frame) -> Frame:
+        self.spent_s = 0.0  # in timing, the limit holds for each call
+        return self._ask(candidate, frame)
 
     def _plan(self) -> TimingPlan:
         per_call = self.reference_s / max(self.trials_passed, 1)

@@ -1,0 +1,482 @@
+"""Real builds: once per content, unharmed by kills and damage, within limits, with the compiler's own words and no path of ours."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from kernel_env.builder import Builder, BuildRequest, BuildResult
+from kernel_env.builder import service as service_module
+from kernel_env.builder.compiler import Limits, _ended
+from kernel_env.builder.toolchain import effective_flags, refused_flag, toolchain
+from kernel_env.errors import BuilderError
+from kernel_env.hostlock import CoresLock
+from kernel_env.verifier import VerifierConfig
+
+SOURCE = "torch::Tensor twice(torch::Tensor x) { return x * 2; }\n"
+SPIN = """
+constexpr long spin(long n) { long s = 0; for (long i = 0; i < n; ++i) s += i * i % 7; return s; }
+static_assert(spin(1L << 40) > 0);
+"""
+SPIN_FLAGS = ("-fconstexpr-ops-limit=1000000000000", "-fconstexpr-loop-limit=2147483647")
+
+
+@pytest.fixture(scope="session")
+def warm() -> Builder:
+    """The user's own cache: what was built by an earlier run is there."""
+    return Builder(VerifierConfig().cache())
+
+
+@pytest.fixture
+def cold(warm: Builder, tmp_path: Path) -> Builder:
+    """An empty cache, but for the precompiled prelude."""
+    warm.prelude()
+    (tmp_path / "prelude").symlink_to(warm.cache_dir / "prelude")
+    return Builder(tmp_path)
+
+
+def request(source: str = SOURCE, *functions: str, flags: tuple[str, ...] = (), name: str = "cand.cpp") -> BuildRequest:
+    return BuildRequest(((name, source),), tuple((f, f) for f in functions), flags)
+
+
+TWICE = request(SOURCE, "twice")
+
+
+def loaded(result: BuildResult) -> ModuleType:
+    assert result.ok, result.log
+    loader = importlib.machinery.ExtensionFileLoader(result.module, result.path)
+    spec = importlib.util.spec_from_loader(result.module, loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+def entry(result: BuildResult) -> Path:
+    return Path(result.path).parent
+
+
+# ------------------------------------------------------------------ the cache
+
+
+def test_a_build_is_made_once_and_then_found(cold: Builder) -> None:
+    first, second = cold.build(TWICE), Builder(cold.cache_dir).build(TWICE)
+    assert not first.cached and first.build_ms > 0
+    assert second.cached and second.build_ms == 0.0
+    assert first.path == second.path and first.log == second.log == ""
+    assert loaded(second).twice(torch.ones(3)).tolist() == [2.0, 2.0, 2.0]
+    assert sorted(p.name for p in entry(first).iterdir()) == [f"{first.module}.so", "meta.json"]
+    assert list((cold.cache_dir / "tmp").iterdir()) == []
+
+
+def test_a_refusal_is_remembered_too(cold: Builder) -> None:
+    wrong = request("int f() { return x; }")
+    first, second = cold.build(wrong), cold.build(wrong)
+    assert not first.ok and first.category == "compile" and "was not declared" in first.log
+    assert second.cached and (second.ok, second.category, second.log) == (False, "compile", first.log)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda home: next(home.glob("*.so")).write_bytes(b"not a library"),
+        lambda home: next(home.glob("*.so")).unlink(),
+        lambda home: (home / "meta.json").write_text(""),
+        lambda home: (home / "meta.json").write_text("[]"),
+        lambda home: (home / "meta.json").write_bytes(b"\xff\xfe"),
+        lambda home: (home / "meta.json").unlink(),
+    ],
+    ids=["library", "no library", "empty", "other", "binary", "no meta"],
+)
+def test_a_damaged_entry_is_not_used_and_made_again(cold: Builder, monkeypatch: pytest.MonkeyPatch, damage: Any) -> None:
+    """With a compiler that only writes a file: what counts here is the cache."""
+
+    def compiled(self: Builder, request: BuildRequest, work: Path, module: str, prelude: Path | None) -> tuple[str, str]:
+        (work / f"{module}.so").write_bytes(b"library")
+        return "", "a warning"
+
+    monkeypatch.setattr(Builder, "_compile_and_link", compiled)
+    made = cold.build(TWICE)
+    assert cold.build(TWICE).cached
+    damage(entry(made))
+    again = cold.build(TWICE)
+    assert again.ok and not again.cached
+    assert Path(again.path).read_bytes() == b"library"
+    assert cold.build(TWICE).cached
+
+
+BUILD = """
+import json, sys
+from dataclasses import asdict
+from pathlib import Path
+from kernel_env.builder import Builder, BuildRequest
+sources, functions, flags = json.loads(sys.argv[2])
+request = BuildRequest(tuple(map(tuple, sources)), tuple(map(tuple, functions)), tuple(flags))
+print(json.dumps(asdict(Builder(Path(sys.argv[1])).build(request))))
+"""
+
+
+def elsewhere(builder: Builder, wanted: BuildRequest) -> subprocess.Popen[str]:
+    """The same build in another process."""
+    arguments = json.dumps([wanted.sources, wanted.functions, wanted.compile_flags])
+    return subprocess.Popen([sys.executable, "-c", BUILD, str(builder.cache_dir), arguments], stdout=subprocess.PIPE, text=True)
+
+
+def test_two_processes_that_want_the_same_build_it_once(cold: Builder) -> None:
+    answers = [BuildResult(**json.loads(p.communicate()[0])) for p in [elsewhere(cold, TWICE), elsewhere(cold, TWICE)]]
+    assert sorted(answer.cached for answer in answers) == [False, True]
+    assert {answer.path for answer in answers} == {cold.build(TWICE).path}
+
+
+def group_members(group: int) -> list[str]:
+    """Command lines of the living processes of a group."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, pgrp = stat.read_text().rpartition(")")[2].split()[:3]
+            if int(pgrp) == group and state != "Z":
+                found.append((stat.parent / "cmdline").read_text())
+        except OSError:
+            continue
+    return found
+
+
+def eventually(condition: Any) -> Any:
+    for _ in range(600):
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.05)
+    raise AssertionError("it did not come true within 30 s")
+
+
+def test_a_build_killed_in_the_middle_leaves_no_process_and_nothing_that_is_used(cold: Builder, tmp_path: Path) -> None:
+    victim = elsewhere(cold, request(SPIN, flags=SPIN_FLAGS))
+    children = Path(f"/proc/{victim.pid}/task/{victim.pid}/children")
+    guard = int(eventually(lambda: children.read_text().split())[0])
+    eventually(lambda: any("cc1plus" in command for command in group_members(guard)))
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.communicate()
+    eventually(lambda: not group_members(guard))
+    assert not (tmp_path / "ext").exists()
+    # the lock is free, and the same content builds at once
+    quick = Builder(cold.cache_dir, limits=Limits(cpu_s=1))
+    assert quick.build(request(SPIN, flags=SPIN_FLAGS)).category == "limits"
+
+
+def test_what_killed_builds_left_is_removed_when_it_is_old(cold: Builder) -> None:
+    old, young = cold.cache_dir / "tmp" / "old", cold.cache_dir / "tmp" / "young"
+    for path in (old, young):
+        (path / "deep").mkdir(parents=True)
+    os.utime(old, (0, 0))
+    with cold._workdir():
+        assert not old.exists() and young.exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sources": (("cand.cpp", SOURCE + " "),)}, {"sources": (("other.cpp", SOURCE),)}, {"functions": (("twice", "doc"),)},
+        {"compile_flags": ("-O2",)}, {"link_flags": ("-lm",)},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_another_request_has_another_entry(warm: Builder, change: dict[str, Any]) -> None:
+    from dataclasses import asdict, replace
+
+    def key(wanted: BuildRequest) -> str:
+        return warm._key("extension", [asdict(wanted)])
+
+    assert key(replace(TWICE, **change)) != key(TWICE) == key(request(SOURCE, "twice"))
+
+
+def test_a_builder_of_a_relative_directory_gives_absolute_paths(cold: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(cold.cache_dir.parent)
+    assert Builder(Path(cold.cache_dir.name)).cache_dir == cold.cache_dir
+
+
+def test_headers_that_do_not_compile_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With another torch our prelude may fail: sources are then compiled with the stock headers."""
+    (tmp_path / "include").mkdir()
+    (tmp_path / "include" / service_module.PRELUDE).write_text("#error not with this torch\n")
+    monkeypatch.setattr(service_module, "INCLUDE", tmp_path / "include")
+    builder = Builder(tmp_path / "cache")
+    assert builder.prelude() is None
+    assert "not with this torch" in next((tmp_path / "cache" / "prelude").glob("*/state")).read_text()
+    assert Builder(tmp_path / "cache").prelude() is None
+
+
+# ------------------------------------------------------------------ flags
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "-I/etc", "-I", "-isystem/etc", "-iquote.", "-include", "-include/etc/passwd", "-imacros", "-fplugin=x.so", "-fplugin-arg-x=y",
+        "@file", "-B/tmp", "-B", "-wrapper", "-specs=/tmp/x", "--specs=x", "-o", "-ofile", "-x", "-xc", "-L/tmp", "-Wl,-rpath,/tmp",
+        "-Wa,-a=/tmp/x", "-Wp,-MD,/tmp/x", "-save-temps", "-fdump-tree-all", "-fprofile-use=/tmp", "-fprofile-generate",
+        "-fauto-profile=x", "-fmodule-mapper=|sh", "-fmodules-ts", "-flto", "-fuse-ld=x", "-fdiagnostics-format=json",
+        "-fsyntax-only", "-fpreprocessed", "-ftest-coverage", "-dumpdir", "-MD", "-MF", "-E", "-S", "-c", "-pipe;rm", "", "-", "--",
+        "file.cpp", "/etc/passwd", "-DX=$(id)", "-DX=a b", "-O2\n-I/", "-v", "-###", "-print-search-dirs", "-nostdinc", "-fsanitize=address",
+    ],
+)  # fmt: skip
+def test_a_flag_that_could_read_write_or_run_is_refused(warm: Builder, flag: str) -> None:
+    assert refused_flag((flag,), ()) == flag
+    result = warm.build(request(SOURCE, "twice", flags=("-O2", flag)))
+    assert (result.ok, result.category, result.log) == (False, "flag", f"compiler flag not allowed: {flag}")
+
+
+@pytest.mark.parametrize(
+    "flag", ["-L/tmp", "-Wl,-rpath,/tmp", "-lcrypto", "-l:x.so", "-T", "-o", "@file", "x.o", "-static", "-fplugin=x", "-B/tmp"]
+)
+def test_a_link_flag_beyond_known_libraries_is_refused(flag: str) -> None:
+    assert refused_flag((), (flag,)) == flag
+
+
+ALLOWED = (
+    "-O0", "-O2", "-O3", "-Ofast", "-ffast-math", "-fno-math-errno", "-mavx2", "-mfma", "-march=native", "-march=x86-64-v3",
+    "-mtune=native", "-mprefer-vector-width=512", "-DX=1", "-DNDEBUG", "-UNDEBUG", "-funroll-loops", "-fopenmp", "-fopenmp-simd",
+    "-std=c++17", "-std=c++20", "-std=gnu++20", "-g", "-w", "-Wall", "-Wextra", "-Wno-unused-variable", "-Wno-error=format", "-pthread",
+    "-fPIC", "-fno-exceptions", "-ftree-vectorize", "-fno-strict-aliasing", "-ffp-contract=fast", "-falign-loops=32", "-fstrict-aliasing",
+    "-fomit-frame-pointer", "-ftemplate-depth=2000", "-fvect-cost-model=unlimited",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("flag", ALLOWED)
+def test_a_flag_that_only_optimises_is_allowed(flag: str) -> None:
+    assert refused_flag((flag,), ()) is None
+
+
+def test_link_flags_of_known_libraries_are_allowed() -> None:
+    assert refused_flag((), ("-lm", "-lgomp", "-lpthread", "-fopenmp", "-lc10", "-ltorch_cpu")) is None
+
+
+def test_flags_that_only_slow_the_build_are_dropped() -> None:
+    assert effective_flags(("-std=c++17", "-O2", "-g", "-std=c++20", "-ggdb3", "-std=c++23")) == ("-O2", "-ggdb3", "-std=c++23")
+
+
+def test_allowed_flags_reach_the_compiler(warm: Builder) -> None:
+    source = '#ifndef __AVX2__\n#error "no AVX2"\n#endif\nint64_t x() { return ANSWER + sizeof(long); }\n'
+    flags = ("-O2", "-mavx2", "-DANSWER=34", "-funroll-loops", "-std=c++17", "-std=c++20", "-Wall")
+    result = warm.build(BuildRequest((("cand.cpp", source),), (("x", ""),), flags, ("-lm", "-fopenmp")))
+    assert loaded(result).x() == 42
+
+
+@pytest.mark.parametrize(
+    ("flags", "usable"),
+    [
+        ((), True), (("-O3", "-march=native", "-fopenmp"), True), (("-O2", "-mavx2", "-funroll-loops", "-std=c++17", "-g"), True),
+        (("-march=x86-64-v2",), False), (("-ffast-math",), False),
+    ],
+)  # fmt: skip
+def test_which_flags_the_precompiled_prelude_survives(warm: Builder, tmp_path: Path, flags: tuple[str, ...], usable: bool) -> None:
+    """GCC falls back to the plain header in silence; -Winvalid-pch breaks it. The build itself must work either way."""
+    prelude = warm.prelude()
+    assert prelude is not None
+    command = [*warm._unit_command(effective_flags(flags), quick=True), "-include", str(prelude / service_module.PRELUDE)]
+    (tmp_path / "empty.cpp").write_text("")
+    asked = [*command, "-Winvalid-pch", "-Werror=invalid-pch", "-fsyntax-only", "empty.cpp"]
+    done = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ("[-Werror=invalid-pch]" not in done.stderr) is usable
+    assert done.returncode == (0 if usable else 1), done.stderr
+
+
+# ------------------------------------------------------------------ what the model reads
+
+
+def test_an_error_names_the_candidates_own_line_and_shows_it(warm: Builder) -> None:
+    result = warm.build(request(SOURCE + "\nint broken() {\n  return undefined_name;\n}\n", "twice", name="my kernel.cpp"))
+    assert (result.ok, result.category) == (False, "compile")
+    assert "my_kernel.cpp:4:10: error: ‘undefined_name’ was not declared in this scope" in result.log
+    assert "    4 |   return undefined_name;" in result.log
+
+
+def test_no_path_of_ours_and_no_machinery_is_shown(warm: Builder) -> None:
+    source = "torch::Tensor twice(torch::Tensor x) { return at::matmul(x); }\n"
+    log = warm.build(request(source, "twice")).log
+    assert "cand.cpp:1:53: error: too few arguments" in log
+    assert "from torch/types.h" in log
+    assert "kernel_env_bind" not in log and "<functions>" not in log
+    assert re.findall(r"(?<!\w)/(?!usr/)[\w.-]+/\S*", log) == []
+
+
+def test_a_name_that_the_source_does_not_define_is_said_in_one_line(warm: Builder) -> None:
+    result = warm.build(request(SOURCE, "twice", "thrice", "four_times"))
+    assert (result.ok, result.category) == (False, "compile")
+    assert result.log == "functions names 'thrice', 'four_times', but the C++ source defines no such function\n"
+
+
+def test_an_error_in_the_source_hides_the_errors_that_follow_from_it(warm: Builder) -> None:
+    result = warm.build(request("torch::Tensr twice(torch::Tensor x) { return x; }\n", "twice"))
+    assert "cand.cpp:1:8: error: ‘Tensr’ in namespace ‘torch’ does not name a type" in result.log
+    assert "functions" not in result.log
+
+
+@pytest.mark.parametrize("name", ["not a name", "f;", "f()", "1f", "", "f\nint g()", "é", "operator+", "a::", "<x>"])
+def test_a_function_name_that_is_none_never_reaches_the_compiler(warm: Builder, name: str) -> None:
+    result = warm.build(request(SOURCE, name))
+    assert (result.ok, result.category) == (False, "functions")
+    assert "not the name of a C++ function" in result.log and "\n" not in result.log
+
+
+def test_no_source_at_all_is_a_refusal(warm: Builder) -> None:
+    assert warm.build(BuildRequest(())).log == "there is no source to compile"
+
+
+def test_the_linkers_words_are_shown_without_paths(warm: Builder) -> None:
+    twice_defined = BuildRequest((("a.cpp", "int f() { return 1; }\n"), ("b.cpp", "int f() { return 2; }\n")))
+    result = warm.build(twice_defined)
+    assert (result.ok, result.category) == (False, "link")
+    assert "multiple definition of `f()'" in result.log
+    assert str(warm.cache_dir) not in result.log
+
+
+def test_inline_assembly_errors_are_the_sources_too(warm: Builder) -> None:
+    result = warm.build(request('asm("no_such_instruction");\n'))
+    assert (result.category, "no such instruction" in result.log) == ("compile", True)
+
+
+def test_a_flag_that_the_compiler_does_not_know_is_the_candidates_fault(warm: Builder) -> None:
+    result = warm.build(request(SOURCE, "twice", flags=("-march=abacus",)))
+    assert (result.ok, result.category) == (False, "compile")
+    assert "abacus" in result.log
+
+
+def test_any_text_can_be_compiled(warm: Builder) -> None:
+    source = '// ünï\x00cödé \ud800 \u2028 ??/ \\\n#define D "\\\\" // line\r\n' + SOURCE + "// no newline \\"
+    result = warm.build(BuildRequest((("../é\n\x00.cpp", source),), (("twice", 'a "doc" \\ \n é \ud800 \x00 ??/ %s'),)))
+    module = loaded(result)
+    assert module.twice(torch.ones(1)).item() == 2.0
+    assert module.twice.__doc__.startswith('a "doc" \\ \n é ? ')
+
+
+@pytest.mark.parametrize("name", [".", "..", "", "/", "+entry", "x" * 300, "é" * 300, "-o", "a/../../b.cpp", "+statuses", "\n"])
+def test_a_files_name_stays_in_its_directory(name: str) -> None:
+    plain = service_module._plain_name(name)
+    assert re.fullmatch(r"[A-Za-z0-9_][\w.-]{0,79}", plain)
+
+
+# ------------------------------------------------------------------ limits and a broken machine
+
+
+def test_a_template_bomb_ends_at_the_limit_of_processor_time(warm: Builder) -> None:
+    bounded = Builder(warm.cache_dir, limits=Limits(cpu_s=2, memory_bytes=5 << 30))
+    result = bounded.build(request(SPIN, flags=SPIN_FLAGS))
+    assert (result.ok, result.category) == (False, "limits")
+    assert result.log.startswith("the compiler gave up: the source needs more than 2 s of processor time, 5 GiB of memory")
+
+
+def test_a_memory_bomb_ends_at_the_limit_of_memory(warm: Builder) -> None:
+    bounded = Builder(warm.cache_dir, limits=Limits(memory_bytes=900 << 20))
+    bomb = "struct S { int a[1 << 24]{}; };\nconstexpr S make() { S s; for (int& x : s.a) x = 1; return s; }\nconstexpr S s = make();\n"
+    assert bounded.build(request(bomb, flags=SPIN_FLAGS)).category == "limits"
+
+
+def test_a_file_bomb_ends_at_the_limit_of_a_file(warm: Builder) -> None:
+    bounded = Builder(warm.cache_dir, limits=Limits(file_bytes=1 << 20))
+    assert bounded.build(request('asm(".fill 1 << 24, 8, 1");\n')).category == "limits"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("statuses", [[1, 0, 128], [128]])
+def test_a_compiler_that_someone_killed_says_nothing_about_the_source(number: int, statuses: list[int]) -> None:
+    with pytest.raises(BuilderError, match=f"killed by {signal.Signals(number).name}"):
+        _ended("g++", [*statuses[:-1], statuses[-1] + number], "cand.cpp:1:1: error: forged\n", 1 << 40)
+
+
+def test_a_full_disk_says_nothing_about_the_source() -> None:
+    with pytest.raises(BuilderError, match="disk of the build cache is full"):
+        _ended("g++", [1, 1], "cc1plus: fatal error: error writing to x.s: No space left on device\n", 1 << 20)
+
+
+def test_without_a_compiler_there_is_advice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    toolchain.cache_clear()
+    try:
+        with pytest.raises(BuilderError, match=r"no C\+\+ compiler: install g\+\+ .*then run the same command again"):
+            Builder(tmp_path).build(TWICE)
+    finally:
+        toolchain.cache_clear()
+
+
+@pytest.mark.parametrize("script", ["#!/bin/sh\necho broken >&2; exit 1\n", "#!/no/such/shell\n"])
+def test_a_compiler_that_does_not_work_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str) -> None:
+    (tmp_path / "g++").write_text(script)
+    (tmp_path / "g++").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    toolchain.cache_clear()
+    try:
+        with pytest.raises(BuilderError, match=re.escape(str(tmp_path / "g++"))):
+            Builder(tmp_path).build(TWICE)
+    finally:
+        toolchain.cache_clear()
+
+
+def test_locks_in_someone_elses_directory_are_not_opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from kernel_env.errors import ConfigError
+
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    with pytest.raises(ConfigError, match="belongs to another user"), CoresLock(tmp_path).shared():
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+# ------------------------------------------------------------------ headers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("source", "functions"),
+    [
+        ("#include <torch/extension.h>\n#include <pybind11/numpy.h>\nint64_t f(pybind11::array_t<float> x) { return x.size(); }", ("f",)),
+        ("int64_t f(int64_t x) { return x; }\nPYBIND11_MODULE(TORCH_EXTENSION_NAME, m) { m.def(\"f\", &f); }", ()),
+        ("int64_t f(int64_t n) { return torch::nn::Linear(n, n)->weight.size(0); }", ("f",)),
+        ("int64_t f(std::map<std::string, int64_t> m) { return m.size(); }", ("f",)),
+    ],
+    ids=["numpy", "own module", "nn", "argument"],
+)  # fmt: skip
+def test_sources_that_need_the_stock_headers_get_them(warm: Builder, source: str, functions: tuple[str, ...]) -> None:
+    import numpy as np
+
+    module = loaded(warm.build(request(source, *functions)))
+    argument = {"array_t": np.zeros(5, np.float32), "map": dict.fromkeys("abcde", 1)}
+    assert module.f(next((v for k, v in argument.items() if k in source), 5)) == 5
+
+
+@pytest.mark.slow
+def test_an_overloaded_function_is_said_to_be_one(warm: Builder) -> None:
+    result = warm.build(request(SOURCE + "torch::Tensor twice(int64_t n) { return torch::zeros({n}); }\n", "twice"))
+    assert result.log == "functions names 'twice', which cannot be called from Python: is it overloaded, or a template?\n"
+
+
+def test_what_the_stock_header_declares_is_there_at_once(warm: Builder) -> None:
+    source = """
+#include <torch/extension.h>
+#include <torch/torch.h>
+#include <ATen/ATen.h>
+int64_t sum() {
+  torch::NoGradGuard guard;
+  std::map<std::string, int64_t> m{{"a", 1}};
+  std::unordered_map<int, int64_t> u{{1, 2}};
+  std::queue<int64_t> q; q.push(3);
+  std::vector<float> v(4); std::span<float> s(v);
+  auto f = torch::fft::fft(torch::ones({8}, torch::kFloat32));
+  std::atomic<int64_t> a{5}; std::mutex lock; std::function<int64_t()> g = [&] { return a.load(); };
+  std::ostringstream out; out << f.size(0); printf("%s", ""); assert(M_PI > 3);
+  return m["a"] + u[1] + q.front() + s.size() + g() + std::stoll(out.str()) + torch::special::expit(torch::zeros({1})).numel();
+}
+"""
+    assert loaded(warm.build(request(source, "sum"))).sum() == 24
