@@ -13,7 +13,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -131,7 +131,8 @@ class LocalVerifier:
         """
         pool = self._pool(candidate.backend)
         async with self._builds:
-            first = _verdict(await pool.ask(self._all_cores, _job("prepare", problem, candidate, config, seed)))
+            prepared = await pool.ask(self._all_cores, _job("prepare", problem, candidate, config, seed))
+        first = _verdict(prepared)
         if first is not None:
             return first
         slot = await self._free_slots.get()
@@ -140,7 +141,8 @@ class LocalVerifier:
         finally:
             self._free_slots.put_nowait(slot)
         assert verdict is not None
-        return verdict
+        both = {"build_ms": verdict.build_ms + prepared["build_ms"], "duration_ms": verdict.duration_ms + prepared["duration_ms"]}
+        return replace(verdict, **both)
 
     async def aclose(self) -> None:
         """Idempotent. Verifications in progress end with VerifierError."""

@@ -245,6 +245,8 @@ class _Player:
             request = GenerationRequest(state.messages, self._plan.settings.sampling, key, len(state.turns))
             try:
                 generation = await self._plan.policy.generate(request)
+                if generation.finish_reason == "abort":
+                    return StopReason.POLICY_FAILURE, "aborted: the endpoint broke the reply off; it is not scored"
                 turn = await state.step(generation, self._verifier)
             except PolicyExhausted:
                 return StopReason.EXHAUSTED, ""

@@ -36,7 +36,7 @@ exit $code
 dies, however it dies, and then the whole process group goes, down to the last stage."""
 _RECORDED = 'sh,-c,"$@"; code=$?; echo $code >>+statuses; exit $code,stage'
 """For GCC's -wrapper: write down how each stage ends. The driver itself reports a killed stage as an ordinary failure."""
-_DIAGNOSTIC = re.compile(r"^[^\s:][^:\n]*:(\d+:)*( fatal)? [Ee]rror: |^[^\s:][^:\n]*: error: ", re.MULTILINE)
+_DIAGNOSTIC = re.compile(r"^[^\s:][^:\n]*:(\d+:)+( fatal)? [Ee]rror: |^[^\s:][^:\n]*: error: ", re.MULTILINE)
 """A complaint about the source or a flag (`fatal error` counts only with a line: without one it is about the machine)."""
 
 

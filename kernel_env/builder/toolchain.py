@@ -108,7 +108,8 @@ def toolchain() -> Toolchain:
 def _compiler_identity(compiler: str) -> str:
     """Version and the concrete options behind `-march=native`."""
     command = [compiler, "-march=native", "-Q", "--help=target", "--version"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise BuilderError(f"{compiler} is not a working GCC: {' '.join(command)}: {done.stderr.strip()[:200]}")
-    return done.stdout
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        words = error.stderr.strip()[:200] if isinstance(error, subprocess.CalledProcessError) else str(error)
+        raise BuilderError(f"{' '.join(command)} fails, so {compiler} is not a working GCC: {words}") from error

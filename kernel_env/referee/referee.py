@@ -38,6 +38,16 @@ class Job:
     seed: int
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What the first pass over a candidate found, and what it cost."""
+
+    verdict: Verdict | None
+    """Set only if the candidate failed here."""
+    build_ms: float
+    duration_ms: float
+
+
 class _Failed(Exception):
     """The candidate's turn is over: how."""
 
@@ -76,13 +86,12 @@ class Referee:
         self._launch, self._builder, self._clock, self.lock = launch, builder, clock, lock
         self._mode, self._isolation, self.threads = mode, isolation, threads
 
-    def prepare(self, job: Job) -> Verdict | None:
-        """Check and import the candidate once, off the device, so that everything is built. A verdict only if it fails here.
-
-        Raises BuilderError, VerifierError.
-        """
+    def prepare(self, job: Job) -> Prepared:
+        """Check and import the candidate once, off the device, so that everything is built. Raises BuilderError, VerifierError."""
         work = _Work(self, job)
-        return work.concluded(work.prepare)
+        started = self._clock.now()
+        verdict = work.concluded(work.prepare)
+        return Prepared(verdict, work.reported_build_ms, (self._clock.now() - started) * 1e3)
 
     def verify(self, job: Job) -> Verdict:
         """The whole verification. Raises ProblemError when the problem's own code fails, BuilderError, VerifierError."""
@@ -135,9 +144,13 @@ class _Work:
             mode=self.referee._mode,
             clock=self.clock.kind,
             isolation=self.referee._isolation,
-            build_ms=self.build_ms if self.clock.kind == "live" else 0.0,
+            build_ms=self.reported_build_ms,
             **more,
         )
+
+    @property
+    def reported_build_ms(self) -> float:
+        return self.build_ms if self.clock.kind == "live" else 0.0
 
     # ---------------------------------------------------------- the two passes
 

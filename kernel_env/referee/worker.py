@@ -71,8 +71,10 @@ def answer(referee: Referee, frame: Frame) -> Frame:
             from_json(VerifyConfig, frame["config"]),
             frame["seed"],
         )
-        verdict = referee.prepare(job) if frame["op"] == "prepare" else referee.verify(job)
-        return {"verdict": to_json(verdict)}
+        if frame["op"] == "prepare":
+            prepared = referee.prepare(job)
+            return {"verdict": to_json(prepared.verdict), "build_ms": prepared.build_ms, "duration_ms": prepared.duration_ms}
+        return {"verdict": to_json(referee.verify(job))}
     except ZygoteGone:
         raise
     except KernelEnvError as error:
