@@ -118,5 +118,6 @@ def _simple(value: Any) -> bool:
 
 
 def _comment(text: str) -> str:
-    first = text.splitlines()[0] if text else ""
-    return first.removeprefix("#").strip() if first.startswith("#") else ""
+    """The first comment that is not an instruction to Hydra."""
+    comments = [line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#")]
+    return next((comment for comment in comments if not comment.startswith("@")), "")
