@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -33,25 +34,34 @@ HELP = """kernel-env: multi-turn kernel generation, verified and timed on this m
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
-    if not argv or argv[0] == "help" or (argv[0] != "eval" and not {"-h", "--help"}.isdisjoint(argv)):
-        print(HELP, end="")
-        return 0 if argv else 2
-    commands: dict[str, Callable[[list[str]], int]] = {
-        "eval": _eval, "verify": _verify, "replay": _replay, "report": _report, "doctor": _doctor,
-    }  # fmt: skip
     try:
-        command = commands.get(argv[0])
-        if command is None:
-            from kernel_env.problems.selection import did_you_mean
-
-            raise ConfigError(f"unknown command {argv[0]!r}{did_you_mean(argv[0], commands)}; `kernel-env --help` lists all")
-        return command(argv[1:])
+        code = _dispatch(argv)
+        sys.stdout.flush()
+        return code
     except KernelEnvError as error:
         print(f"kernel-env {argv[0]}: {_one_line(error)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("kernel-env: interrupted; finished turns are kept, and the same command resumes", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read our output has left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] == "help" or (argv[0] != "eval" and not {"-h", "--help"}.isdisjoint(argv)):
+        print(HELP, end="")
+        return 0 if argv else 2
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "eval": _eval, "verify": _verify, "replay": _replay, "report": _report, "doctor": _doctor,
+    }  # fmt: skip
+    command = commands.get(argv[0])
+    if command is None:
+        from kernel_env.problems.selection import did_you_mean
+
+        raise ConfigError(f"unknown command {argv[0]!r}{did_you_mean(argv[0], commands)}; `kernel-env --help` lists all")
+    return command(argv[1:])
 
 
 def _one_line(error: BaseException) -> str:

@@ -89,7 +89,7 @@ class Display:
         timed = [t.verdict.speedup for e in result.episodes for t in e.turns if t.verdict.speedup is not None]
         best = f", best speedup {max(timed):.2f}x" if timed else ""
         self._console.print(
-            f"{summary.correct} of {summary.total} problems correct, {summary.early_terminations} solved early, "
+            f"{summary.correct} of {summary.total} episodes correct, {summary.early_terminations} solved early, "
             f"{summary.turns} turns{best}"
         )  # fmt: skip
         self._console.print(f"report: {escape(_shown(result.report))}")

@@ -214,6 +214,8 @@ class Harness:
             with self.started(directory) as attempt:
                 while len(hits) < kills and (hit := self._strike(attempt, self._moment(rng, target, hits), rng, target, finished)):
                     hits.append(hit)
+                    if target not in HELPERS:
+                        break
                 codes.append(attempt.wait(self.limit_s))
                 attempt.expect_no_orphans(self.orphans_s)
             finished.check()

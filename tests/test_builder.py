@@ -226,12 +226,13 @@ def test_headers_that_do_not_compile_are_left_out(tmp_path: Path, monkeypatch: p
     "flag",
     [
         "-I/etc", "-I", "-isystem/etc", "-iquote.", "-include", "-include/etc/passwd", "-imacros", "-fplugin=x.so",
-        "-fplugin-arg-x=y", "@file", "-B/tmp", "-B", "-wrapper", "-specs=/tmp/x", "--specs=x", "-o", "-ofile", "-x", "-xc", "-L/tmp", "-Wl,-rpath,/tmp",
+        "-fplugin-arg-x=y", "@file", "-B/tmp", "-B", "-wrapper", "-specs=/tmp/x", "--specs=x", "-o", "-ofile", "-x", "-xc",
+        "-L/tmp", "-Wl,-rpath,/tmp",
         "-Wa,-a=/tmp/x", "-Wp,-MD,/tmp/x", "-save-temps", "-fdump-tree-all", "-fprofile-use=/tmp", "-fprofile-generate",
         "-fauto-profile=x", "-fmodule-mapper=|sh", "-fmodules-ts", "-flto", "-fuse-ld=x", "-fdiagnostics-format=json",
         "-fsyntax-only", "-fpreprocessed", "-ftest-coverage", "-dumpdir", "-MD", "-MF", "-E", "-S", "-c", "-pipe;rm", "", "-", "--",
-        "file.cpp", "/etc/passwd", "-DX=$(id)", "-DX=a b", "-O2\n-I/", "-v", "-###",
-        "-print-search-dirs", "-nostdinc", "-fsanitize=address",
+        "file.cpp", "/etc/passwd",
+        "-DX=$(id)", "-DX=a b", "-O2\n-I/", "-v", "-###", "-print-search-dirs", "-nostdinc", "-fsanitize=address",
     ],
 )  # fmt: skip
 def test_a_flag_that_could_read_write_or_run_is_refused(warm: Builder, flag: str) -> None:
@@ -308,7 +309,7 @@ def test_an_error_names_the_candidates_own_line_and_shows_it(warm: Builder) -> N
 def test_no_path_of_ours_and_no_machinery_is_shown(warm: Builder) -> None:
     source = "torch::Tensor twice(torch::Tensor x) { return at::matmul(x); }\n"
     log = warm.build(request(source, "twice")).log
-    assert "cand.cpp:1:53: error: too few arguments" in log
+    assert "cand.cpp:1:57: error: too few arguments" in log
     assert "from torch/types.h" in log
     assert "kernel_env_bind" not in log and "<functions>" not in log
     assert re.findall(r"(?<!\w)/(?!usr/)[\w.-]+/\S*", log) == []

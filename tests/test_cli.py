@@ -243,6 +243,15 @@ def test_the_key_is_never_part_of_the_stored_configuration() -> None:
     assert "a-secret" not in text and "api_key" not in text
 
 
+def test_a_reader_that_leaves_early_is_no_traceback(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "kernel_env", "eval", "--help"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, cwd=tmp_path, timeout=120)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 # ------------------------------------------------------------------ eval, replay, report
 
 
@@ -251,39 +260,41 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which `kernel-env eval ... run.name=r` has run: one problem wrong, then correct; one without code."""
     folder = tmp_path_factory.mktemp("finished")
     furnish(folder)
-    done = started_in(folder, "eval", *REPLAYED, "run.name=r")
+    done = started_in(folder, "eval", *REPLAYED, "run.name=r", "rollout.samples=2")
     assert (done.code, done.err) == (0, "")
     assert "level1_problem1    turn 0  wrong_output  reward 0.10  output has wrong values: " in done.out
     assert "level1_problem1    turn 1  correct       reward 1.50  1.50x (2.000 ms, baseline 3.000 ms)" in done.out
-    assert "1 of 2 problems correct, 0 solved early, 3 turns, best speedup 1.50x" in done.out
+    assert "2 of 4 episodes correct, 0 solved early, 6 turns, best speedup 1.50x" in done.out
     assert done.out.endswith("report: runs/r/reports/MULTI_TURN_REPORT.md\n")
     return folder
 
 
 def test_the_same_command_again_changes_nothing(finished: Path) -> None:
     before = {path: path.read_bytes() for path in (finished / "runs/r").rglob("*") if path.is_file()}
-    done = started_in(finished, "eval", *REPLAYED, "run.name=r")
+    done = started_in(finished, "eval", *REPLAYED, "run.name=r", "rollout.samples=2")
     assert (done.code, done.err) == (0, "")
-    assert done.out.count("(from the run directory)") == 3
+    assert done.out.count("(from the run directory)") == 6
     assert {path: path.read_bytes() for path in (finished / "runs/r").rglob("*") if path.is_file()} == before
 
 
 def test_other_settings_under_the_same_name_are_refused(finished: Path) -> None:
-    done = started_in(finished, "eval", *REPLAYED, "run.name=r", "rollout.max_turns=2")
+    done = started_in(finished, "eval", *REPLAYED, "run.name=r", "rollout.samples=2", "rollout.max_turns=2")
     assert done.code == 2
     assert done.line == (
         "kernel-env eval: runs/r was begun with other settings (rollout.max_turns 3 -> 2): choose another run.name"
     )
 
 
-@pytest.mark.parametrize("arguments", [("runs/r",), ("r", "level1_problem1"), ("r", "1/1", "1")])
-def test_replay_agrees_with_a_fresh_run(finished: Path, arguments: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [(("runs/r",), 6), (("r", "level1_problem1_sample1"), 2), (("r", "1/1", "1"), 2), (("r", "level1_problem1"), 4)],
+)
+def test_replay_agrees_with_a_fresh_run(finished: Path, arguments: tuple[str, ...], expected: int) -> None:
     done = started_in(finished, "replay", *arguments)
-    expected = {1: 3, 2: 2, 3: 1}[len(arguments)]
     assert (done.code, done.err) == (0, "")
     assert done.out.splitlines()[0] == f"verifying again: r, {expected} of its turns"
     assert done.out.count("  agrees  ") == expected
-    assert "level1_problem1    turn 1  agrees  correct  speedup 1.50x [1.50, 1.50], was 1.50x [1.50, 1.50]" in done.out
+    assert "level1_problem1_sample1 turn 1  agrees  correct  speedup 1.50x [1.50, 1.50], was 1.50x [1.50, 1.50]" in done.out
     assert done.out.endswith(f"{expected} of {expected} turns agree\n")
 
 

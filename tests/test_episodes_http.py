@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +33,7 @@ from rollout import compose, store
 from rollout.fingerprint import Change
 from rollout.runner import RunResult, run
 from rollout.store import RunReader
-from tests.chat_server import Behaviour, ChatServer, Raw, Reply, Script, refuse
+from tests.chat_server import Behaviour, ChatServer, Raw, Reply, Script, Slow, refuse
 from tests.conftest import python_candidate
 
 REFERENCE = """
@@ -741,3 +743,25 @@ def test_the_command_plays_an_episode(options: Callable[[str, Path], list[str]],
     assert results["problems"]["level1_problem1"]["turn_rewards"] == [0.0, 0.1, 1.5]
     kept = b"".join(path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file())
     assert b"a-secret-key" not in kept
+
+
+def test_an_interrupted_command_says_so_in_one_line_and_keeps_its_turns(
+    options: Callable[[str, Path], list[str]], tmp_path: Path
+) -> None:
+    asked_twice = threading.Event()
+
+    def answer(messages: list[dict[str, str]]) -> Behaviour:
+        if len(messages) == 2:
+            return NO_CODE
+        asked_twice.set()
+        return Slow(NO_CODE)
+
+    with ChatServer(answer) as server:
+        command = [sys.executable, "-m", "kernel_env", "eval", *options(server.base_url, tmp_path / "runs")]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0) as process:
+            assert asked_twice.wait(60), "the second turn was never asked for"
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the command
+            _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == "kernel-env: interrupted; finished turns are kept, and the same command resumes\n"
+    assert [t.verdict.status for t in RunReader(tmp_path / "runs/r").load_turns()["level1_problem1"]] == [Status.NO_CODE]

@@ -1,4 +1,7 @@
-"""Killed with SIGKILL at any moment, the same command resumes and ends with the bytes of an undisturbed run."""
+"""Killed with SIGKILL at any moment, the same command resumes and ends with the bytes of an undisturbed run.
+
+Whole working directories are compared and no file is left out: not even the run's `.lock`, which is empty in the end.
+"""
 
 from __future__ import annotations
 
@@ -73,6 +76,7 @@ def test_a_killed_candidate_is_a_crash_and_a_killed_reference_is_nobodys_score(
     one_at_a_time: tuple[Harness, Run], kills: int
 ) -> None:
     harness, calm = one_at_a_time
+    crashes = 0
     for run in harness.killed(random.Random(kills), kills, Target.CANDIDATE):
         assert set(run.exit_codes) <= {0, 4}
         for episode in sorted((calm.directory / "runs/r/episodes").iterdir()):
@@ -80,6 +84,8 @@ def test_a_killed_candidate_is_a_crash_and_a_killed_reference_is_nobodys_score(
             if first is not None:
                 verdict = json.loads(first[1])["record"]["verdict"]
                 assert (verdict["status"], verdict["category"]) == ("crashed", "SIGKILL"), run.kills
+                crashes += 1
+    assert crashes
 
 
 def turns(calm: Run, run: Run, episode: str) -> list[tuple[str, str]]:

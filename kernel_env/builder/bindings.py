@@ -13,6 +13,8 @@ Functions = Sequence[tuple[str, str]]
 
 FILE = "<functions>"
 """What diagnostics call the generated lines. No file of a candidate can have that name."""
+_GENERATED = re.compile(rf"^{FILE}:(?P<line>\d+):", re.MULTILINE)
+_FOLLOWING = re.compile(rf"^{FILE}:(?=\d+:\d+: error:| In | At )", re.MULTILINE)
 _NAME = re.compile(r"[A-Za-z_]\w*(::[A-Za-z_]\w*)*", re.ASCII)
 
 
@@ -51,14 +53,17 @@ def needs_pybind(log: str, functions: Functions) -> bool:
 
 
 def explained(log: str, functions: Functions) -> str:
-    """The log of a failed compilation without errors in generated lines: those become a sentence, or follow from earlier ones."""
+    """The log of a failed compilation. Errors in generated lines become a sentence if they come first, and go if they follow."""
     first = next(errors(log), None)
-    if first is None or first.file != FILE:
-        return log.split(f"\n{FILE}:", 1)[0]
+    if first is None:
+        return log
+    ours = _GENERATED.search(log, 0, f"{log}\n".index("\n", first.offset))
+    if ours is None:
+        return _FOLLOWING.split(log, maxsplit=1)[0]
     missing = _missing(log, functions)
     if missing:
         return f"functions names {', '.join(map(repr, missing))}, but the C++ source defines no such function\n"
-    row = min(max(first.line - len(functions) - 2, 0), len(functions) - 1)
+    row = min(max(int(ours["line"]) - len(functions) - 2, 0), len(functions) - 1)
     return f"functions names {functions[row][0]!r}, which cannot be called from Python: is it overloaded, or a template?\n"
 
 

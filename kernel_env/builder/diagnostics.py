@@ -12,15 +12,16 @@ _ERROR = re.compile(r"^(?P<file>[^\s:][^:\n]*):(?P<line>\d+):(?:\d+:)?(?: fatal)
 
 @dataclass(frozen=True)
 class Place:
-    """Where an error stands; `line` counts from 1."""
+    """Where an error stands; `line` counts from 1, `offset` is where its message begins in the log."""
 
     file: str
     line: int
+    offset: int
 
 
 def errors(log: str) -> Iterator[Place]:
     for found in _ERROR.finditer(log):
-        yield Place(found["file"], int(found["line"]))
+        yield Place(found["file"], int(found["line"]), found.start())
 
 
 def without_paths(log: str, directories: Sequence[Path]) -> str:

@@ -30,6 +30,7 @@ from kernel_env.builder.toolchain import (
     DEFAULT_FLAGS,
     INCLUDE,
     Toolchain,
+    code_identity,
     effective_flags,
     refused_flag,
     toolchain,
@@ -37,8 +38,6 @@ from kernel_env.builder.toolchain import (
 from kernel_env.errors import BuilderError
 from kernel_env.hostlock import CoresLock
 
-FORMAT = 2
-"""Part of every key: raise it when the same request should give another result."""
 PRELUDE = "kernel_env_prelude.h"
 LEFTOVER_S = 3600
 """Age after which a working directory belongs to a killed build."""
@@ -102,7 +101,7 @@ class Builder:
         A source that does not compile is a result, not an exception. Raises BuilderError when the compiler is missing or was
         killed, or the disk is full.
         """
-        key = self._key("extension", [asdict(request), asdict(self._limits)])
+        key = self._key("extension", [asdict(request), asdict(self._limits), code_identity()])
         module = f"ke_{key[:20]}"
         fault = _refusal(request)
         if fault is not None:
@@ -130,7 +129,7 @@ class Builder:
 
     def _key(self, kind: str, content: list[object]) -> str:
         """SHA-256, in hexadecimal, over everything that decides what a build yields."""
-        parts = [FORMAT, kind, self.toolchain.identity, DEFAULT_FLAGS, BASE_FLAGS, content]
+        parts = [kind, self.toolchain.identity, DEFAULT_FLAGS, BASE_FLAGS, content]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def _run(self, command: list[str], work: Path, limits: Limits) -> Outcome:

@@ -105,6 +105,15 @@ def toolchain() -> Toolchain:
     return Toolchain(compiler, torch_dir, digest.hexdigest(), "THPVariable_Wrap(const at::TensorBase&" in header)
 
 
+@functools.cache
+def code_identity() -> str:
+    """SHA-256 over the builder's own code: what an older version made or said is not used by a newer one."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
 def _compiler_identity(compiler: str) -> str:
     """Version and the concrete options behind `-march=native`."""
     command = [compiler, "-march=native", "-Q", "--help=target", "--version"]

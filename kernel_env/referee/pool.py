@@ -211,5 +211,6 @@ def _spawn(name: str, theirs: socket.socket, *arguments: str) -> subprocess.Pope
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
+            process_group=0,  # Ctrl-C at the terminal is for us, who end them in order
             env={**kept, "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
         )
