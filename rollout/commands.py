@@ -17,7 +17,7 @@ from kernel_env.problems import find, load_problems
 from kernel_env.reward import measured_reward
 from kernel_env.schema import Generation, Problem, Reward, Verdict, to_json
 from rollout import compose
-from rollout.report import write_report
+from rollout.report import noise_text, write_report
 from rollout.runner import episode_config, make_verifier, profile, run_directory
 from rollout.settings import Settings
 from rollout.store import RunReader
@@ -86,7 +86,7 @@ def show(problem: Problem, verdict: Verdict, reward: Reward) -> None:
         timing, ours, theirs = verdict.timing, verdict.timing.runtime, verdict.timing.baseline
         console.print(
             f"speedup {timing.speedup:.2f}x, 95% interval {timing.speedup_low:.2f} to {timing.speedup_high:.2f}: "
-            f"{ours.median_ms:.4g} ms against {theirs.median_ms:.4g} ms ({timing.baseline_kind}), {ours.count} calls each"
+            f"{ours.median_ms:.4g} ms against {theirs.median_ms:.4g} ms ({timing.baseline_kind}), {ours.count} calls each{noise_text(timing)}"
         )
     elif verdict.timing_note:
         console.print(f"not timed ({verdict.timing_note})")

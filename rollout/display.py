@@ -14,7 +14,7 @@ from stamina.instrumentation import RetryDetails
 
 from kernel_env.schema import Turn
 from rollout.fingerprint import Change
-from rollout.report import closing_table
+from rollout.report import closing_table, noise_text
 from rollout.runner import Event, Plan, RunResult
 from rollout.settings import DisplaySettings
 
@@ -106,7 +106,7 @@ def _turn_text(event: Event, turn: Turn) -> str:
     speed = ""
     if verdict.timing is not None:
         timing = verdict.timing
-        speed = f"  {timing.speedup:.2f}x ({timing.runtime.median_ms:.3f} ms, baseline {timing.baseline.median_ms:.3f} ms)"
+        speed = f"  {timing.speedup:.2f}x ({timing.runtime.median_ms:.3f} ms, baseline {timing.baseline.median_ms:.3f} ms{noise_text(timing)})"
     what = verdict.timing_note and f"not timed ({verdict.timing_note})"
     if not verdict.correct:
         what = verdict.message.strip().partition("\n")[0]

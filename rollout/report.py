@@ -19,6 +19,8 @@ from rollout.store import RunReader
 if TYPE_CHECKING:
     from rich.table import Table
 
+QUIET = 0.1
+"""Times with more noise than this carry a warning."""
 _BEST_SHOWN = 10
 _FINGERPRINT_SHOWN = 40
 _CELL_LIMIT = 300
@@ -83,6 +85,10 @@ def _head(results: Results, episodes: Sequence[Episode], environment: Mapping[st
         yield ""
     if "recorded" in meta.clocks:
         yield "> **Warning:** some times come from a recording, not from a clock. Speedups and rewards are no measurement."
+        yield ""
+    noisy = sum(t.verdict.timing is not None and t.verdict.timing.noise > QUIET for e in episodes for t in e.turns)
+    if noisy:
+        yield f"> **Warning:** {noisy} times were taken while other work kept the cores busy. Do not believe their speedups."
         yield ""
     yield from _table(
         ("What ran", ""),
@@ -266,6 +272,11 @@ def _kinds(verdicts: Iterable[Verdict]) -> str:
 
 def _rewards(episode: Episode) -> str:
     return " → ".join("unscored" if reward is None else f"{reward:.2f}" for reward in episode.rewards_T) or _NONE
+
+
+def noise_text(timing: Timing) -> str:
+    """A warning to stand behind a time that was taken on a busy machine, else nothing."""
+    return f", noisy: {timing.noise:.0%} waiting for a core" if timing.noise > QUIET else ""
 
 
 def _speedup(timing: Timing | None) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kernel_env.errors import MachineBusy
 from kernel_env.referee.clock import Clock, TimingPlan
@@ -45,15 +45,15 @@ class Session:
         self._calls = 0
         self._baseline_s = 0.0
 
-    def timing(self, plan: TimingPlan, key: tuple[str, str]) -> tuple[Timing, float]:
-        """The times, and the noise: the share of the baseline's time that its threads spent waiting for a core."""
+    def timing(self, plan: TimingPlan, key: tuple[str, str]) -> Timing:
+        """The times, with their noise."""
         self._calls, self._baseline_s = 0, 0.0
         waited_s = self._baseline.endpoint.waited_s()
         timing = self._clock.measure(self._candidate_call, self._baseline_call, self._empty_call, plan, key, self._seed)
         waited_s = self._baseline.endpoint.waited_s() - waited_s - self._calls * self._threads * WAKING_S
         self._candidate.endpoint.thaw()
         self._active = None
-        return timing, max(0.0, waited_s) / self._baseline_s if self._baseline_s else 0.0
+        return replace(timing, noise=round(max(0.0, waited_s) / self._baseline_s, 4)) if self._baseline_s else timing
 
     def _candidate_call(self) -> float:
         return self._timed(self._candidate, self._baseline, self._chosen())
@@ -80,15 +80,15 @@ class Session:
         return self._clock.now() - started
 
 
-def quiet_timing(attempt: Callable[[], tuple[Timing, float]], noise_limit: float) -> Timing:
+def quiet_timing(attempt: Callable[[], Timing], noise_limit: float) -> Timing:
     """Measure until the noise is within the limit. Raises MachineBusy, never a score, when it never is."""
     noise = []
     for pause_s in PAUSES_S:
         time.sleep(pause_s)
-        timing, share = attempt()
-        if share <= noise_limit:
+        timing = attempt()
+        if timing.noise <= noise_limit:
             return timing
-        noise.append(share)
+        noise.append(timing.noise)
     raise MachineBusy(
         f"too busy to take times: in {len(noise)} tries, threads waited for a core at least {min(noise):.0%} of the time; "
         "stop other work on this machine, or raise verify.noise_limit"

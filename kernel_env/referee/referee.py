@@ -351,7 +351,7 @@ class _Work:
         seed = derive_seed(self.job.seed, "order")
         session = Session(self.clock, *sides, [kept.index for kept in sets], self.referee.threads, seed)
 
-        def attempt() -> tuple[Timing, float]:
+        def attempt() -> Timing:
             with self.referee.lock.exclusive() if self.clock.kind == "live" else contextlib.nullcontext():
                 return session.timing(self._plan(), (self.job.problem.digest, self.job.candidate.digest))
 
