@@ -86,7 +86,8 @@ def show(problem: Problem, verdict: Verdict, reward: Reward) -> None:
         timing, ours, theirs = verdict.timing, verdict.timing.runtime, verdict.timing.baseline
         console.print(
             f"speedup {timing.speedup:.2f}x, 95% interval {timing.speedup_low:.2f} to {timing.speedup_high:.2f}: "
-            f"{ours.median_ms:.4g} ms against {theirs.median_ms:.4g} ms ({timing.baseline_kind}), {ours.count} calls each{noise_text(timing)}"
+            f"{ours.median_ms:.4g} ms against {theirs.median_ms:.4g} ms ({timing.baseline_kind}), "
+            f"{ours.count} calls each{noise_text(timing)}"
         )
     elif verdict.timing_note:
         console.print(f"not timed ({verdict.timing_note})")

@@ -106,7 +106,8 @@ def _turn_text(event: Event, turn: Turn) -> str:
     speed = ""
     if verdict.timing is not None:
         timing = verdict.timing
-        speed = f"  {timing.speedup:.2f}x ({timing.runtime.median_ms:.3f} ms, baseline {timing.baseline.median_ms:.3f} ms{noise_text(timing)})"
+        times = f"{timing.runtime.median_ms:.3f} ms, baseline {timing.baseline.median_ms:.3f} ms{noise_text(timing)}"
+        speed = f"  {timing.speedup:.2f}x ({times})"
     what = verdict.timing_note and f"not timed ({verdict.timing_note})"
     if not verdict.correct:
         what = verdict.message.strip().partition("\n")[0]
