@@ -58,7 +58,7 @@ WAIST = {
     "Problem": "level problem_id name source origin profile overrides prompt",
     "Candidate": "code backend entry",
     "Stats": "median_ms mean_ms std_ms min_ms max_ms count",
-    "Timing": "runtime baseline speedup speedup_low speedup_high baseline_kind",
+    "Timing": "runtime baseline speedup speedup_low speedup_high baseline_kind noise",
     "Verdict": "status stage problem problem_digest candidate_digest backend profile category message log timing timing_note "
     "trials_passed trials tolerance weights seed mode clock isolation duration_ms build_ms",
     "Reward": "value parts reason",

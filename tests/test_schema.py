@@ -157,6 +157,8 @@ def test_any_episode_comes_back_equal(turn: Turn, overrides: dict[str, int], tex
         (lambda: replace(TIMING, speedup=math.inf), "finite"),
         (lambda: replace(TIMING, speedup_low=0.0), "positive and ordered"),
         (lambda: replace(TIMING, speedup_low=4.0), "positive and ordered"),
+        (lambda: replace(TIMING, noise=-0.1), "noise is 0 or more"),
+        (lambda: replace(TIMING, noise=math.nan), "noise is 0 or more"),
         (lambda: replace(STATS, count=0), "at least one sample"),
         (lambda: replace(STATS, min_ms=0.0), "positive"),
         (lambda: replace(STATS, std_ms=-1.0), "positive"),
