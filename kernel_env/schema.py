@@ -163,7 +163,7 @@ class Timing:
     speedup_high: float
     baseline_kind: str = "eager"
     noise: float = 0.0
-    """Share of the baseline's time that its threads waited for a core: above about 0.1 the times are not to be believed."""
+    """Share of the baseline's time that its threads waited for a core: above about 0.25 the times are not to be believed."""
 
     def __post_init__(self) -> None:
         _require(math.isfinite(self.noise) and self.noise >= 0, "noise is 0 or more")

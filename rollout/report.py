@@ -19,7 +19,7 @@ from rollout.store import RunReader
 if TYPE_CHECKING:
     from rich.table import Table
 
-QUIET = 0.1
+QUIET = 0.25
 """Times with more noise than this carry a warning."""
 _BEST_SHOWN = 10
 _FINGERPRINT_SHOWN = 40

@@ -26,7 +26,7 @@ class VerifyConfig:
     """Limit for each call of the problem's own code; beyond it the problem is broken, not the candidate."""
     tolerance: str = "kernelbench"
     """How near outputs must be: `kernelbench` (1e-4 in fp32), `kernelbench-v0` or `tritonforge` (1e-2)."""
-    noise_limit: float = 0.1
+    noise_limit: float = 0.25
     """Times count only if the baseline's threads waited for a core at most this share of the time; else they are taken again."""
     measure_performance: bool = True
     """False: correctness only."""

@@ -19,8 +19,10 @@ from kernel_env.schema import Timing
 
 PAUSES_S = (0.0, 0.1, 0.5, 2.0, 5.0)
 """Waits before each attempt at a quiet session."""
-WAKING_S = 50e-6
+WAKING_S = 150e-6
 """A thread that is woken for a call waits about so long for its core on a quiet machine too."""
+SETTLE_BELOW_S = 0.1
+"""Longer calls settle by themselves; an extra one would cost more than it gives."""
 
 Ask = Callable[[Frame], Frame]
 
@@ -42,42 +44,51 @@ class Session:
         self._seed = seed
         self._pick = random.Random(seed)
         self._active: Side | None = None
-        self._calls = 0
-        self._baseline_s = 0.0
+        self._last_s: dict[int, float] = {}
+        self._waited_s = self._baseline_s = 0.0
 
     def timing(self, plan: TimingPlan, key: tuple[str, str]) -> Timing:
         """The times, with their noise."""
-        self._calls, self._baseline_s = 0, 0.0
-        waited_s = self._baseline.endpoint.waited_s()
+        self._waited_s = self._baseline_s = 0.0
         timing = self._clock.measure(self._candidate_call, self._baseline_call, self._empty_call, plan, key, self._seed)
-        waited_s = self._baseline.endpoint.waited_s() - waited_s - self._calls * self._threads * WAKING_S
         self._candidate.endpoint.thaw()
         self._active = None
-        return replace(timing, noise=round(max(0.0, waited_s) / self._baseline_s, 4)) if self._baseline_s else timing
+        return replace(timing, noise=round(self._waited_s / self._baseline_s, 4)) if self._baseline_s else timing
 
     def _candidate_call(self) -> float:
-        return self._timed(self._candidate, self._baseline, self._chosen())
+        self._activate(self._candidate, self._baseline)
+        return self._timed(self._candidate)
 
     def _baseline_call(self) -> float:
-        self._calls += 1
-        elapsed_s = self._timed(self._baseline, self._candidate, self._chosen())
+        self._activate(self._baseline, self._candidate)
+        before_s = self._baseline.endpoint.waited_s()
+        elapsed_s = self._timed(self._baseline)
+        waited_s = self._baseline.endpoint.waited_s() - before_s
+        self._waited_s += max(0.0, waited_s - self._threads * WAKING_S)
         self._baseline_s += elapsed_s
         return elapsed_s
 
     def _empty_call(self) -> float:
-        return self._timed(self._baseline, self._candidate, {"op": "noop"})
+        self._activate(self._baseline, self._candidate)
+        return self._timed(self._baseline, {"op": "noop"})
 
-    def _chosen(self) -> Frame:
-        return {"op": "call", "index": self._pick.choice(self._inputs)}
+    def _activate(self, side: Side, other: Side) -> None:
+        """Freeze the other side, thaw this one and, if that changes anything, let it settle: after a thaw the scheduler needs a
+        call to spread the threads over the cores again (measured: half as long again, and four times the waiting)."""
+        if self._active is side:
+            return
+        other.endpoint.freeze()
+        side.endpoint.thaw()
+        self._active = side
+        if self._last_s.get(id(side), 0.0) < SETTLE_BELOW_S:
+            self._timed(side)
 
-    def _timed(self, side: Side, other: Side, frame: Frame) -> float:
-        if self._active is not side:
-            other.endpoint.freeze()
-            side.endpoint.thaw()
-            self._active = side
+    def _timed(self, side: Side, frame: Frame | None = None) -> float:
+        chosen = frame or {"op": "call", "index": self._pick.choice(self._inputs)}
         started = self._clock.now()
-        side.ask(frame)
-        return self._clock.now() - started
+        side.ask(chosen)
+        self._last_s[id(side)] = self._clock.now() - started
+        return self._last_s[id(side)]
 
 
 def quiet_timing(attempt: Callable[[], Timing], noise_limit: float) -> Timing:
