@@ -43,10 +43,16 @@ def open_files() -> list[str]:
     return sorted(os.listdir("/proc/self/fd"))
 
 
+OTHERS: set[int] = set()
+"""Processes that were there before the test: those of the verifiers that other tests share."""
+
+
 @pytest.fixture(autouse=True)
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A directory for temporary files of the test's own. Nothing may be left in it, no process alive, no file open, no thread."""
     before = alive(), open_files(), threading.active_count()
+    OTHERS.clear()
+    OTHERS.update(p.pid for p in descendants(os.getpid()))
     with tempfile.TemporaryDirectory(prefix="ke-") as directory:  # short: a socket's path must fit into 108 bytes
         monkeypatch.setenv("TMPDIR", directory)
         monkeypatch.setattr(tempfile, "tempdir", None)
@@ -70,7 +76,8 @@ def called(temporary: Path) -> list[Path]:
 
 def helpers(module: str) -> list[int]:
     """Pids of our own helpers, not of what the zygote forked."""
-    return [p.pid for p in descendants(os.getpid()) if module in p.command and p.parent == os.getpid()]
+    mine = (p for p in descendants(os.getpid()) if p.parent == os.getpid() and p.pid not in OTHERS)
+    return [p.pid for p in mine if module in p.command]
 
 
 def kill(module: str) -> None:

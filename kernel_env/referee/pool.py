@@ -38,6 +38,7 @@ class _Zygote:
 
     process: subprocess.Popen[bytes]
     control: Channel
+    pidfd: int
 
     @property
     def alive(self) -> bool:
@@ -45,6 +46,8 @@ class _Zygote:
 
     def end(self, grace_s: float = 5.0) -> None:
         """Let it kill its runners and end; then make sure."""
+        asyncio.get_running_loop().remove_reader(self.pidfd)
+        os.close(self.pidfd)
         self.control.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(grace_s)
@@ -129,6 +132,8 @@ class Pool:
             if self._zygote is None or not self._zygote.alive:
                 self._retire()
                 self._zygote = await _start_zygote(self._flavour)
+                # when it dies, its workers are of no use, and one may wait long until it notices: all jobs start anew at once
+                asyncio.get_running_loop().add_reader(self._zygote.pidfd, self._retire)
             return self._zygote
 
     async def _worker(self, cores: Cores) -> _Worker:
@@ -163,7 +168,8 @@ class Pool:
 
 async def _start_zygote(flavour: str) -> _Zygote:
     ours, theirs = socket.socketpair()
-    zygote = _Zygote(_spawn("zygote", theirs, flavour), Channel(ours))
+    process = _spawn("zygote", theirs, flavour)
+    zygote = _Zygote(process, Channel(ours), os.pidfd_open(process.pid))
     ours.setblocking(False)
     try:
         async with asyncio.timeout(_START_LIMIT_S):

@@ -91,9 +91,10 @@ class Zygote:
             raise RuntimeError(f"the zygote has {threads} threads: a fork would inherit their locks")
         try:
             scratch = Path(tempfile.mkdtemp(prefix="runner-", dir=frame["scratch_root"]))
+            zygote = os.getpid()
             pid = os.fork()
             if pid == 0:
-                _become_runner(frame, fds, scratch, self._flavour)
+                _become_runner(zygote, frame, fds, scratch, self._flavour)
         finally:
             for fd in fds:
                 os.close(fd)
@@ -140,11 +141,13 @@ def _children() -> set[int]:
         return set()
 
 
-def _become_runner(frame: Frame, fds: list[int], scratch: Path, flavour: str) -> NoReturn:
+def _become_runner(zygote: int, frame: Frame, fds: list[int], scratch: Path, flavour: str) -> NoReturn:
     """In the forked child: shed everything inherited, take on the limits, then serve frames. Never returns."""
     status = 1
     try:
         die_with_parent()
+        if os.getppid() != zygote:  # it died before the kernel knew what we asked
+            os._exit(status)
         os.setsid()
         channel_fd, log_fd = os.dup(fds[0]), os.dup(fds[1])
         channel_fd, log_fd = _shed_descriptors(channel_fd, log_fd)
