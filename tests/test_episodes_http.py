@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import signal
@@ -758,7 +759,10 @@ def test_an_interrupted_command_says_so_in_one_line_and_keeps_its_turns(
 
     with ChatServer(answer) as server:
         command = [sys.executable, "-m", "kernel_env", "eval", *options(server.base_url, tmp_path / "runs")]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0) as process:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        # a suite in the background inherits "ignore" for this signal, a person's terminal does not
+        listening = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        with subprocess.Popen(command, process_group=0, preexec_fn=listening, **pipes) as process:
             assert asked_twice.wait(60), "the second turn was never asked for"
             os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the command
             _, errors = process.communicate(timeout=60)
