@@ -1,0 +1,163 @@
+"""Putting a plan's layers on: first in the process that makes the runner, then in the runner itself."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import resource
+import select
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from kernel_env.sandbox import landlock, libc, namespaces, seccomp
+from kernel_env.sandbox.layers import DEVICES, NAMESPACES, SYSTEM, SYSTEM_FILES, Layer, LayerFailed, Plan
+
+NOBODY = 65534
+_NEEDED_BY_ROOT = {"CAP_CHOWN": 0, "CAP_KILL": 5, "CAP_SETGID": 6, "CAP_SETUID": 7, "CAP_SYS_PTRACE": 19}
+"""To run a runner as nobody, and then to freeze it, end it and read its outputs."""
+_SIGABRT = 6
+
+
+def hide() -> None:
+    """Make this process's memory and /proc entries unreadable for the other processes of its user."""
+    libc.prctl(libc.PR_SET_DUMPABLE, 0)
+
+
+def fork(plan: Plan) -> int:
+    """Like `os.fork`, but the child is in the plan's namespaces. Returns its pid as the caller sees it. Raises LayerFailed.
+
+    A PID namespace begins with the next child, so a process in between makes the runner and ends at once; the runner then
+    becomes the child of its nearest subreaper, which must be the caller.
+    """
+    if not _before_fork(plan):
+        return os.fork()
+    read, write = os.pipe()
+    between = os.fork()
+    if between == 0:
+        os.close(read)
+        _fork_runner(plan, write)
+        return 0
+    os.close(write)
+    with open(read, "rb") as answer:
+        pid, _, failure = answer.read().decode().partition(" ")
+    os.waitpid(between, 0)
+    if failure or not pid:
+        layer, _, why = failure.partition(" ")
+        raise LayerFailed(Layer(layer or Layer.PID), why or "the process that makes the runner ended early")
+    return int(pid)
+
+
+def _before_fork(plan: Plan) -> list[Layer]:
+    """Namespaces to enter before the runner exists. Root makes them as root, and becomes nobody in its own only afterwards."""
+    mine = [layer for layer in plan.layers if layer in NAMESPACES]
+    return [Layer.USER, *mine] if Layer.USER in plan and os.geteuid() != 0 else mine
+
+
+def _fork_runner(plan: Plan, answer: int) -> None:
+    """In the process in between. Returns in the runner only."""
+    try:
+        libc.prctl(libc.PR_SET_DUMPABLE, 1)  # else the maps of a user namespace are not ours to write
+        for layer in _before_fork(plan):
+            with _layer(layer):
+                namespaces.enter_user_namespace() if layer is Layer.USER else libc.unshare(NAMESPACES[layer])
+        ended = os.pidfd_open(os.getpid())
+        pid = os.fork()
+    except LayerFailed as failure:
+        os.write(answer, f" {failure.layer} {failure.why}".encode())
+        os._exit(1)
+    except BaseException:  # noqa: BLE001 - the boundary of this process: the caller sees that it said nothing
+        os._exit(1)
+    if pid:
+        os.write(answer, str(pid).encode())
+        os._exit(0)
+    os.close(answer)
+    select.select([ended], [], [])  # until then our parent is not the one that we shall have
+    os.close(ended)
+
+
+def enter(plan: Plan, scratch: Path, tracer: int) -> None:
+    """In the runner: shut out files, and give up every right. Raises LayerFailed.
+
+    Process `tracer`, of the same user or root, may read this process's memory afterwards, as may no other.
+    """
+    if not plan.layers:
+        return
+    root = os.geteuid() == 0
+    nobody = root and Layer.UNPRIVILEGED in plan
+    owner = (NOBODY, NOBODY) if nobody else (os.geteuid(), os.getegid())
+    Path("/proc/self/oom_score_adj").write_text("1000")  # when memory runs out, a runner goes first
+    if nobody:
+        _check_root()
+        os.chown(scratch, *owner)
+    if Layer.MOUNT in plan:
+        with _layer(Layer.MOUNT):
+            namespaces.build_file_system(plan, scratch, own_processes=Layer.PID in plan, owner=owner)
+    if Layer.USER in plan and (nobody or not root):  # counted per user and namespace: without them, others would count too
+        resource.setrlimit(resource.RLIMIT_NPROC, (plan.threads, plan.threads))
+    if nobody:
+        _become_nobody(plan)
+    libc.prctl(libc.PR_SET_DUMPABLE, 1)  # a change of user took it away; the referee reads outputs in our memory
+    if Layer.USER in plan and root:
+        with _layer(Layer.USER):
+            namespaces.enter_user_namespace()
+    _drop_capabilities()
+    libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
+    libc.prctl(libc.PR_SET_DUMPABLE, 1)
+    with contextlib.suppress(OSError):  # a kernel without Yama
+        libc.prctl(libc.PR_SET_PTRACER, libc.PTRACER_ANY if Layer.PID in plan else tracer)
+    if Layer.LANDLOCK in plan:
+        with _layer(Layer.LANDLOCK):
+            processes = namespaces.visible_processes(own_file_system=Layer.MOUNT in plan, own_processes=Layer.PID in plan)
+            landlock.restrict((*SYSTEM, *SYSTEM_FILES, *processes, *plan.readable), DEVICES, (str(scratch),))
+
+
+def seal(plan: Plan) -> None:
+    """In the runner, last: shut out system calls. Raises LayerFailed."""
+    if Layer.PID in plan:
+        _make_abort_end_us()
+    if Layer.SECCOMP in plan:
+        with _layer(Layer.SECCOMP):
+            seccomp.install(os.getpid())
+
+
+@contextlib.contextmanager
+def _layer(layer: Layer) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise LayerFailed(layer, f"{why}; {namespaces.hint()}" if layer is Layer.USER else why) from error
+
+
+def _check_root() -> None:
+    status = Path("/proc/self/status").read_text()
+    held = int(status.partition("CapEff:")[2].split()[0], 16)
+    lacking = [name for name, bit in _NEEDED_BY_ROOT.items() if not held >> bit & 1]
+    if lacking:
+        raise LayerFailed(Layer.UNPRIVILEGED, f"this root has no {', '.join(lacking)}")
+
+
+def _become_nobody(plan: Plan) -> None:
+    os.setgroups([])
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+    for path in plan.readable:
+        if os.path.exists(path) and not os.access(path, os.R_OK | os.X_OK):
+            raise LayerFailed(Layer.UNPRIVILEGED, f"only root can read {path}")
+
+
+def _drop_capabilities() -> None:
+    head = ctypes.create_string_buffer(struct.pack("Ii", 0x20080522, 0))
+    libc.syscall("capset", head, ctypes.create_string_buffer(24))
+
+
+def _make_abort_end_us() -> None:
+    """The first process of a PID namespace gets no signal of its own without a handler, and abort() would end as SIGSEGV.
+
+    So the handler is `_exit`, which is called with the signal's number: exit status 6.
+    """
+    library = ctypes.CDLL(None)
+    library.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
+    library.signal(_SIGABRT, ctypes.cast(library._exit, ctypes.c_void_p))

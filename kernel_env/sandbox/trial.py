@@ -1,0 +1,64 @@
+"""What works on this machine, found out by doing it in a forked child."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from kernel_env.sandbox.confine import enter, fork, seal
+from kernel_env.sandbox.layers import Findings, Layer, LayerFailed, Plan
+
+
+def tried(plan: Plan) -> Findings:
+    """Put the plan's layers around a child, and again without the one that failed, until they stand.
+
+    The caller must be the subreaper of its orphans. Layers that are not in the plan are said to be switched off.
+    """
+    missing = {layer.value: "switched off" for layer in Layer if layer not in plan}
+    hidden = os.umask(0o077)
+    os.umask(hidden)
+    if os.geteuid() == 0 and Layer.UNPRIVILEGED in plan and hidden & 0o055:
+        missing[Layer.UNPRIVILEGED] = f"with the umask {hidden:03o} only root can read what is built"
+        plan = plan.without(Layer.UNPRIVILEGED)
+    while True:
+        try:
+            _try(plan)
+        except LayerFailed as failure:
+            if failure.layer not in plan:
+                raise
+            missing[failure.layer.value] = failure.why
+            plan = plan.without(failure.layer)
+        else:
+            return Findings(plan.layers, {layer.value: missing[layer] for layer in Layer if layer in missing})
+
+
+def _try(plan: Plan) -> None:
+    read, write = os.pipe()
+    with tempfile.TemporaryDirectory(prefix="kernel-env-trial-") as scratch:
+        try:
+            pid = fork(plan)
+            if pid == 0:
+                _in_child(plan, Path(scratch), write)
+        finally:
+            os.close(write)
+            with open(read, "rb") as answer:
+                said = answer.read().decode()
+        os.waitpid(pid, 0)
+    if said != "stands":
+        layer, _, why = said.partition(" ")
+        raise LayerFailed(Layer(layer or Layer.SECCOMP), why or "the process died")
+
+
+def _in_child(plan: Plan, scratch: Path, answer: int) -> None:
+    said = ""
+    try:
+        os.chdir(scratch)
+        enter(plan, scratch, os.getppid())
+        seal(plan)
+        said = "stands"
+    except LayerFailed as failure:
+        said = f"{failure.layer} {failure.why}"
+    finally:
+        os.write(answer, said.encode())
+        os._exit(0)
