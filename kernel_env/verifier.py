@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 
 from kernel_env import errors
 from kernel_env.backends import Flavour, get_backend
+from kernel_env.builder.service import extensions
 from kernel_env.errors import ConfigError, KernelEnvError, VerifierError
 from kernel_env.referee.clock import RecordedClock
 from kernel_env.referee.config import VerifyConfig
@@ -26,6 +27,7 @@ from kernel_env.referee.pool import Pool
 from kernel_env.referee.protocol import Frame
 from kernel_env.referee.scratch import Scratch
 from kernel_env.referee.streams import receive, send
+from kernel_env.sandbox import wanted
 from kernel_env.schema import Candidate, Problem, Verdict, from_json, to_json
 
 T = TypeVar("T")
@@ -47,7 +49,13 @@ class VerifierConfig:
     clock_path: str | None = None
     """Recorded times `{digest: [runtime_ms, baseline_ms]}`; without it the recorded clock derives them from digests."""
 
+    sandbox: str = "best_effort"
+    """`strict` refuses to run where a layer of the sandbox is missing; `best_effort` says so once and goes on; `off`: no layers."""
+    sandbox_without: tuple[str, ...] = ()
+    """Layers to leave out, by name, as if this machine did not have them."""
+
     def __post_init__(self) -> None:
+        wanted(self.sandbox, self.sandbox_without)
         cores = len(os.sched_getaffinity(0))
         if not 1 <= self.slots <= cores:
             raise ConfigError(f"verifier.slots must be between 1 and the {cores} cores of this machine, got {self.slots}")
@@ -59,6 +67,13 @@ class VerifierConfig:
     def cache(self) -> Path:
         chosen = self.cache_dir or os.environ.get("KERNEL_ENV_CACHE") or Path.home() / ".cache" / "kernel-env"
         return Path(chosen).expanduser().absolute()
+
+    def sandbox_settings(self) -> Frame:
+        """What a zygote is told. Raises ConfigError."""
+        built = extensions(self.cache())
+        built.mkdir(parents=True, exist_ok=True)  # what is not there cannot be shown to runners
+        layers = wanted(self.sandbox, self.sandbox_without)
+        return {"mode": self.sandbox, "layers": [layer.value for layer in layers], "readable": [str(built)]}
 
     def cores(self, slot: int) -> tuple[int, ...]:
         """The disjoint set of cores of one slot."""
@@ -119,7 +134,10 @@ class LocalVerifier:
         if missing:
             raise ConfigError(f"back end {backend!r} {missing}")
         if known.flavour not in self._pools:
-            setup = {"cache_dir": str(self.config.cache()), "clock": self.config.clock, "clock_path": self.config.clock_path}
+            setup = {
+                "cache_dir": str(self.config.cache()), "clock": self.config.clock, "clock_path": self.config.clock_path,
+                "sandbox": self.config.sandbox_settings(),
+            }  # fmt: skip
             self._pools[known.flavour] = Pool(known.flavour, setup, self._scratch.path)
         return self._pools[known.flavour]
 

@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -16,7 +18,7 @@ from rich.markup import escape
 from kernel_env.builder.toolchain import toolchain
 from kernel_env.errors import ConfigError, KernelEnvError
 from kernel_env.referee.config import VerifyConfig
-from kernel_env.referee.worker import ISOLATION
+from kernel_env.sandbox import MEANING, Layer
 from kernel_env.schema import Candidate, Problem, Status
 from kernel_env.verifier import LocalVerifier
 from rollout import compose
@@ -114,9 +116,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     yield _gpu()
     yield _guarded("compiler", lambda: f"{facts['compiler']} ({toolchain().compiler})")
     yield _guarded("build cache", lambda: _cache(settings))
-    yield Finding(
-        "isolation", Level.NOTE, f"{', '.join(ISOLATION)}; namespaces, Landlock and seccomp are not applied yet (docs/trust.md)"
-    )
+    yield from _sandbox(settings)
     yield from asyncio.run(_canaries(settings))
     if settings.policy.scheme != "replay":
         yield asyncio.run(_endpoint(settings))
@@ -129,6 +129,23 @@ def _gpu() -> Finding:
     return Finding(
         "GPU", Level.NOTE, "none: `cpp` is built and timed on the CPU; `triton` runs in the interpreter, correctness only"
     )
+
+
+def _sandbox(settings: Settings) -> Iterator[Finding]:
+    """Each layer, tried in a process of its own (ours has threads, which no fork should inherit)."""
+    chosen = settings.verifier
+    done = subprocess.run([sys.executable, "-I", "-m", "kernel_env.sandbox"], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        yield Finding("sandbox", Level.FAIL, f"cannot be tried: {done.stderr.strip().splitlines()[-1:]}")
+        return
+    for name, why in json.loads(done.stdout).items():
+        if why:
+            missing = Level.FAIL if chosen.sandbox == "strict" else Level.NOTE
+            yield Finding(f"sandbox {name}", missing, f"missing: {why}")
+        elif chosen.sandbox == "off" or name in chosen.sandbox_without:
+            yield Finding(f"sandbox {name}", Level.NOTE, "works, and is switched off by verifier.sandbox or verifier.sandbox_without")
+        else:
+            yield Finding(f"sandbox {name}", Level.OK, MEANING[Layer(name)])
 
 
 def _cache(settings: Settings) -> str:

@@ -81,6 +81,11 @@ class BuildResult:
     build_ms: float = 0.0
 
 
+def extensions(cache_dir: Path) -> Path:
+    """Where a cache keeps finished extensions: all of it that a runner reads."""
+    return cache_dir.absolute() / "ext"
+
+
 class Builder:
     """Compiles C++ extensions into `cache_dir`. Safe to use from any number of processes at once."""
 
@@ -106,7 +111,7 @@ class Builder:
         fault = _refusal(request)
         if fault is not None:
             return BuildResult(False, module, log=fault[1], category=fault[0])
-        entry = self.cache_dir / "ext" / key[:2] / key
+        entry = extensions(self.cache_dir) / key[:2] / key
         found = _read(entry, module)
         if found is not None:
             return found

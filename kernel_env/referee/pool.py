@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import json
+import logging
 import os
 import shutil
 import socket
@@ -16,9 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kernel_env.errors import VerifierError
-from kernel_env.referee.protocol import Channel, ChannelClosed, Frame
+from kernel_env.errors import ConfigError, VerifierError
+from kernel_env.referee.protocol import HEADER, Channel, ChannelClosed, Frame
 from kernel_env.referee.streams import receive, send
+from kernel_env.sandbox import Findings
+
+_log = logging.getLogger(__name__)
 
 ATTEMPTS = 3
 """How often one job is given to a worker before its deaths are taken for the job's own doing."""
@@ -39,6 +45,8 @@ class _Zygote:
     process: subprocess.Popen[bytes]
     control: Channel
     pidfd: int
+    missing: Findings = Findings()
+    """Layers of the sandbox that do not stand around its runners."""
 
     @property
     def alive(self) -> bool:
@@ -84,7 +92,7 @@ class Pool:
     """One zygote and the workers that fork from it. Use within one event loop."""
 
     def __init__(self, flavour: str, setup: Mapping[str, Any], scratch: Path) -> None:
-        """`setup` is what a worker is told at its start: `cache_dir`, `clock`, `clock_path`."""
+        """`setup` is what a worker is told at its start: `cache_dir`, `clock`, `clock_path`; a zygote is told `sandbox`."""
         self._flavour, self._setup, self._scratch = flavour, setup, scratch
         self._zygote: _Zygote | None = None
         self._idle: defaultdict[Cores, list[_Worker]] = defaultdict(list)
@@ -131,10 +139,21 @@ class Pool:
                 raise VerifierError("this verifier is closed")
             if self._zygote is None or not self._zygote.alive:
                 self._retire()
-                self._zygote = await _start_zygote(self._flavour)
+                self._zygote = await _start_zygote(self._flavour, self._setup["sandbox"])
+                self._check(self._zygote)
                 # when it dies, its workers are of no use, and one may wait long until it notices: all jobs start anew at once
                 asyncio.get_running_loop().add_reader(self._zygote.pidfd, self._retire)
             return self._zygote
+
+    def _check(self, zygote: _Zygote) -> None:
+        """Say which layers of the sandbox are missing. Raises ConfigError where none may be."""
+        if not zygote.missing or not self._setup["sandbox"]["layers"]:
+            return
+        if self._setup["sandbox"]["mode"] == "strict":
+            self._zygote = None
+            zygote.end()
+            raise ConfigError(f"verifier.sandbox=strict, but layers are missing here: {zygote.missing}")
+        _say_once(f"the sandbox stands without these layers: {zygote.missing}")
 
     async def _worker(self, cores: Cores) -> _Worker:
         zygote = await self.start()
@@ -166,14 +185,19 @@ class Pool:
             self._retire()
 
 
-async def _start_zygote(flavour: str) -> _Zygote:
+@functools.cache
+def _say_once(text: str) -> None:
+    _log.warning(text)
+
+
+async def _start_zygote(flavour: str, sandbox: Frame) -> _Zygote:
     ours, theirs = socket.socketpair()
-    process = _spawn("zygote", theirs, flavour)
+    process = _spawn("zygote", theirs, flavour, json.dumps(sandbox))
     zygote = _Zygote(process, Channel(ours), os.pidfd_open(process.pid))
     ours.setblocking(False)
     try:
         async with asyncio.timeout(_START_LIMIT_S):
-            ready = await asyncio.get_running_loop().sock_recv(ours, 4096)
+            ready = await asyncio.get_running_loop().sock_recv(ours, 1 << 16)
     except TimeoutError as error:
         zygote.end(0)
         raise VerifierError(f"the zygote was not ready within {_START_LIMIT_S:g} s: is this machine overloaded?") from error
@@ -186,6 +210,7 @@ async def _start_zygote(flavour: str) -> _Zygote:
             f"the zygote did not start (exit status {zygote.process.returncode}): does `python -c 'import torch'` work?"
         )
     ours.setblocking(True)
+    zygote.missing = Findings(missing=json.loads(ready[HEADER.size :])["missing"])
     return zygote
 
 

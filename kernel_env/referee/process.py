@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from kernel_env.errors import VerifierError
 from kernel_env.referee.protocol import Channel, ChannelClosed, Frame
+from kernel_env.sandbox import Layer
 
 LOG_BYTES = 16_384
 BuildHandler = Callable[[Frame], Frame]
@@ -38,6 +39,9 @@ class RunnerDied(Exception):
 
 class Endpoint(Protocol):
     """One program that answers frames: a process of its own (`RunnerProcess`) or, for debugging, this process."""
+
+    isolation: tuple[str, ...]
+    """Layers that stand around it, known after the first request."""
 
     def request(self, frame: Frame, fds: Sequence[int] = (), timeout_s: float | None = None) -> Frame: ...
     def freeze(self) -> None: ...
@@ -69,7 +73,7 @@ class ZygoteClient:
         log_read, log_write = os.pipe()
         frame = {
             "op": "fork", "role": role, "cores": list(slot.cores), "threads": len(slot.cores),
-            "memory_bytes": slot.memory_bytes, "scratch_root": str(self.scratch_root),
+            "memory_bytes": slot.memory_bytes, "scratch_root": str(self.scratch_root), "worker": os.getpid(),
         }  # fmt: skip
         try:
             self.channel.send(frame, [theirs.fileno(), log_write])
@@ -106,16 +110,17 @@ class RunnerProcess:
         self._poll.register(channel.fileno(), select.POLLIN)
         self._poll.register(log_fd, select.POLLIN)
         self._ready = False
+        self.isolation: tuple[str, ...] = ()
 
     def request(self, frame: Frame, fds: Sequence[int] = (), timeout_s: float | None = None) -> Frame:
         """Send one frame and wait for its answer, serving build requests meanwhile (their time is not counted).
 
-        Raises RunnerTimeout or RunnerDied; the runner is then of no further use.
+        Raises RunnerTimeout or RunnerDied; the runner is then of no further use. Raises VerifierError when it could not enter its
+        sandbox.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         if not self._ready:
-            self._receive(deadline)
-            self._ready = True
+            self._begin(self._receive(deadline))
         try:
             self._channel.send(frame, fds)
         except ChannelClosed as error:
@@ -131,6 +136,14 @@ class RunnerProcess:
                 self._channel.send(result)
             except ChannelClosed as error:
                 raise self._died() from error
+
+    def _begin(self, hello: Frame) -> None:
+        """The runner's first frame: sent before it has seen any code, so it is our own word."""
+        if "refused" in hello:
+            self._end()
+            raise VerifierError(hello["refused"])
+        self.isolation = tuple(hello["isolation"])
+        self._ready = True
 
     def _receive(self, deadline: float | None) -> Frame:
         while True:
@@ -167,6 +180,8 @@ class RunnerProcess:
             return RunnerDied("closed its channel")
         if os.WIFSIGNALED(status):
             return RunnerDied(signal.Signals(os.WTERMSIG(status)).name)
+        if os.WEXITSTATUS(status) == signal.SIGABRT and Layer.PID in self.isolation:
+            return RunnerDied("SIGABRT")  # `sandbox.seal` says why
         return RunnerDied(f"exit {os.WEXITSTATUS(status)}")
 
     def freeze(self) -> None:
@@ -214,6 +229,7 @@ class LocalEndpoint:
     def __init__(self, role: str, scratch: Path, build: BuildHandler, *, interpreter: bool) -> None:
         from kernel_env.referee.runner import Runner
 
+        self.isolation: tuple[str, ...] = ()
         self._runner: Any = Runner(role, scratch, build, interpreter=interpreter)
 
     def request(self, frame: Frame, fds: Sequence[int] = (), timeout_s: float | None = None) -> Frame:

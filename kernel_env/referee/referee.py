@@ -80,11 +80,10 @@ class Referee:
         lock: CoresLock,
         *,
         mode: Literal["process", "inprocess"] = "process",
-        isolation: tuple[str, ...] = (),
         threads: int = 1,
     ) -> None:
         self._launch, self._builder, self._clock, self.lock = launch, builder, clock, lock
-        self._mode, self._isolation, self.threads = mode, isolation, threads
+        self._mode, self.threads = mode, threads
 
     def prepare(self, job: Job) -> Prepared:
         """Check and import the candidate once, off the device, so that everything is built. Raises BuilderError, VerifierError."""
@@ -117,6 +116,8 @@ class _Work:
         self.log = ""
         self.reference_s = self.spent_s = 0.0
         self.stage = Stage.CHECK
+        self.runner: Endpoint | None = None
+        """The candidate's, once there is one."""
 
     def concluded(self, body: Callable[[], Verdict | None]) -> Verdict | None:
         started = self.clock.now()
@@ -143,7 +144,7 @@ class _Work:
             seed=job.seed,
             mode=self.referee._mode,
             clock=self.clock.kind,
-            isolation=self.referee._isolation,
+            isolation=self.runner.isolation if self.runner else (),
             build_ms=self.reported_build_ms,
             **more,
         )
@@ -199,7 +200,7 @@ class _Work:
 
     @contextlib.contextmanager
     def _candidate(self) -> Iterator[Endpoint]:
-        endpoint = self.referee._launch("candidate", self._build, self.config)
+        endpoint = self.runner = self.referee._launch("candidate", self._build, self.config)
         try:
             yield endpoint
         finally:

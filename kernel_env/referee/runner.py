@@ -246,8 +246,8 @@ def _copied(value: Any) -> Any:
     return value
 
 
-def serve(channel: Channel, role: str, scratch: Path, *, interpreter: bool) -> None:
-    """Answer frames until the referee closes the channel."""
+def serve(channel: Channel, role: str, scratch: Path, *, interpreter: bool, isolation: Sequence[str] = ()) -> None:
+    """Answer frames until the referee closes the channel. `isolation` names the layers that stand around us."""
 
     def build(request: Frame) -> Frame:
         channel.send({"build": request})
@@ -255,7 +255,7 @@ def serve(channel: Channel, role: str, scratch: Path, *, interpreter: bool) -> N
         return answer
 
     runner = Runner(role, scratch, build, interpreter=interpreter)
-    channel.send({"ready": True})
+    channel.send({"ready": True, "isolation": list(isolation)})
     while True:
         try:
             frame, fds = channel.recv(accept_fds=True)

@@ -22,11 +22,8 @@ from kernel_env.referee.config import VerifyConfig
 from kernel_env.referee.process import BuildHandler, Endpoint, LocalEndpoint, Slot, ZygoteClient, ZygoteGone
 from kernel_env.referee.protocol import Channel, ChannelClosed, Frame
 from kernel_env.referee.referee import Job, Referee
+from kernel_env.sandbox import hide
 from kernel_env.schema import Candidate, Problem, from_json, to_json
-
-ISOLATION = ("process", "process-group", "rlimits", "closed-descriptors", "clean-environment")
-"""Layers that stand around every runner today."""
-
 
 def make_clock(path: str | None, kind: str) -> Clock:
     if kind == "live":
@@ -40,7 +37,7 @@ def process_referee(zygote: ZygoteClient, cores: tuple[int, ...], builder: Build
     def launch(role: str, build: BuildHandler, config: VerifyConfig) -> Endpoint:
         return zygote.fork(role, Slot(cores, config.memory_limit_mb << 20), build)
 
-    return Referee(launch, builder, clock, lock, mode="process", isolation=ISOLATION, threads=len(cores))
+    return Referee(launch, builder, clock, lock, mode="process", threads=len(cores))
 
 
 def inprocess_referee(builder: Builder, clock: Clock, lock: CoresLock, flavour: str, scratch: Path) -> Referee:
@@ -83,6 +80,7 @@ def answer(referee: Referee, frame: Frame) -> Frame:
 
 def main() -> None:
     die_with_parent()
+    hide()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     setup, fds = channel.recv(accept_fds=True)

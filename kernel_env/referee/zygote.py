@@ -1,6 +1,6 @@
 """The zygote: imports torch once, computes nothing, and forks runners in milliseconds.
 
-Run as `python -I -m kernel_env.referee.zygote FD FLAVOUR`. It stays single-threaded, never runs a tensor operation, never
+Run as `python -I -m kernel_env.referee.zygote FD FLAVOUR SANDBOX`. It stays single-threaded, never runs a tensor operation, never
 initialises CUDA and knows no problem, seed or verdict, so a runner forked from it inherits nothing worth reading. Its
 clients are trusted referee workers; when a client's connection closes, its runners are killed.
 
@@ -13,20 +13,37 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import os
 import resource
+import select
 import selectors
 import shutil
 import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
+from kernel_env import sandbox
 from kernel_env.processes import become_subreaper, die_with_parent
 from kernel_env.referee.protocol import Channel, ChannelClosed, Frame
+
+
+_CHANNEL, _ZYGOTE = 3, 4
+"""Descriptors of a runner."""
+_LIMITS = (
+    (resource.RLIMIT_CORE, 1),  # not 0: a core pattern that is a program would be run for 0 too
+    (resource.RLIMIT_NOFILE, 256),
+    (resource.RLIMIT_FSIZE, 1 << 30),
+    (resource.RLIMIT_MEMLOCK, 1 << 20),
+    (resource.RLIMIT_MSGQUEUE, 0),
+    (resource.RLIMIT_RTPRIO, 0),
+    (resource.RLIMIT_NICE, 0),
+)
 
 
 @dataclass
@@ -39,15 +56,19 @@ class _Client:
 class Zygote:
     """Serves fork requests until the control connection closes."""
 
-    def __init__(self, control: Channel, flavour: str) -> None:
+    def __init__(self, control: Channel, flavour: str, plan: sandbox.Plan) -> None:
         self._control = control
         self._flavour = flavour
+        self._plan = plan
+        self._alive = os.pidfd_open(os.getpid())
+        """Runners see by it whether we still live: our pid means nothing in their namespace."""
         self._clients: dict[int, _Client] = {}
         self._selector = selectors.DefaultSelector()
         self._selector.register(control.sock, selectors.EVENT_READ)
 
-    def serve(self) -> None:
-        self._control.send({"ready": True, "pid": os.getpid()})
+    def serve(self, missing: Mapping[str, str]) -> None:
+        """`missing`: layers of the sandbox that will not stand, and why."""
+        self._control.send({"ready": True, "pid": os.getpid(), "missing": dict(missing)})
         while True:
             for key, _ in self._selector.select():
                 if key.fd == self._control.fileno():
@@ -91,10 +112,9 @@ class Zygote:
             raise RuntimeError(f"the zygote has {threads} threads: a fork would inherit their locks")
         try:
             scratch = Path(tempfile.mkdtemp(prefix="runner-", dir=frame["scratch_root"]))
-            zygote = os.getpid()
-            pid = os.fork()
+            pid = sandbox.fork(self._plan)
             if pid == 0:
-                _become_runner(zygote, frame, fds, scratch, self._flavour)
+                _become_runner(self._alive, frame, fds, scratch, self._flavour, self._plan)
         finally:
             for fd in fds:
                 os.close(fd)
@@ -141,16 +161,15 @@ def _children() -> set[int]:
         return set()
 
 
-def _become_runner(zygote: int, frame: Frame, fds: list[int], scratch: Path, flavour: str) -> NoReturn:
-    """In the forked child: shed everything inherited, take on the limits, then serve frames. Never returns."""
+def _become_runner(
+    zygote: int, frame: Frame, fds: list[int], scratch: Path, flavour: str, plan: sandbox.Plan
+) -> NoReturn:
+    """In the forked child: shed everything inherited, take on the limits and the sandbox, then serve frames. Never returns."""
     status = 1
     try:
-        die_with_parent()
-        if os.getppid() != zygote:  # it died before the kernel knew what we asked
-            os._exit(status)
         os.setsid()
-        channel_fd, log_fd = os.dup(fds[0]), os.dup(fds[1])
-        channel_fd, log_fd = _shed_descriptors(channel_fd, log_fd)
+        _shed_descriptors(fds[0], fds[1], zygote)
+        channel = Channel(socket.socket(fileno=_CHANNEL))
         os.chdir(scratch)
         os.umask(0o077)
         _set_environment(scratch, frame)
@@ -158,28 +177,42 @@ def _become_runner(zygote: int, frame: Frame, fds: list[int], scratch: Path, fla
         sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
         sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
         sys.argv = [frame["role"]]
+        isolation = _enter_sandbox(plan, frame, scratch, channel)
         import torch
 
         from kernel_env.referee import runner
 
         torch.set_num_threads(frame["threads"])
-        channel = Channel(socket.socket(fileno=channel_fd))
-        runner.serve(channel, frame["role"], scratch, interpreter=flavour == "interpret")
+        runner.serve(channel, frame["role"], scratch, interpreter=flavour == "interpret", isolation=isolation)
         status = 0
     finally:
         os._exit(status)
 
 
-def _shed_descriptors(channel_fd: int, log_fd: int) -> tuple[int, int]:
-    """Keep 0 (/dev/null), 1 and 2 (the log pipe) and the channel as 3; close everything else."""
+def _enter_sandbox(plan: sandbox.Plan, frame: Frame, scratch: Path, channel: Channel) -> list[str]:
+    """The layers that stand. Where a planned one fails the worker is told so, and this process ends: it runs no one's code."""
+    try:
+        sandbox.enter(plan, scratch, frame["worker"])
+        die_with_parent()  # after `enter`: a change of user takes it back
+        if select.select([_ZYGOTE], [], [], 0)[0]:  # it died before the kernel knew what we asked
+            os._exit(1)
+        os.close(_ZYGOTE)
+        sandbox.seal(plan)
+    except OSError as error:
+        channel.send({"refused": f"a layer of the sandbox failed in a runner although it worked before: {error}"})
+        os._exit(1)
+    return [*sandbox.ALWAYS, *plan.layers]
+
+
+def _shed_descriptors(channel_fd: int, log_fd: int, zygote: int) -> None:
+    """Keep 0 (/dev/null), 1 and 2 (the log pipe), the channel and, for the moment, the zygote's; close everything else."""
     null = os.open(os.devnull, os.O_RDONLY)
-    high = [os.dup(fd) for fd in (null, log_fd, channel_fd)]
+    high = [os.dup(fd) for fd in (null, log_fd, channel_fd, zygote)]
     while min(high) < 10:  # move them out of the way of the numbers they go to
         high = [os.dup(fd) for fd in high]
-    for source, target in ((high[0], 0), (high[1], 1), (high[1], 2), (high[2], 3)):
+    for source, target in ((high[0], 0), (high[1], 1), (high[1], 2), (high[2], _CHANNEL), (high[3], _ZYGOTE)):
         os.dup2(source, target, inheritable=False)
-    os.closerange(4, 1 << 16)
-    return 3, 1
+    os.closerange(5, 1 << 16)
 
 
 def _set_environment(scratch: Path, frame: Frame) -> None:
@@ -194,16 +227,19 @@ def _set_environment(scratch: Path, frame: Frame) -> None:
 def _set_limits(frame: Frame) -> None:
     os.sched_setaffinity(0, frame["cores"])
     memory = frame["memory_bytes"]
-    for what, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, 256), (resource.RLIMIT_FSIZE, 1 << 30)):
-        resource.setrlimit(what, (value, value))
+    for what, value in _LIMITS:
+        resource.setrlimit(what, (value, min(value, resource.getrlimit(what)[1]) if os.geteuid() else value))
     if memory:  # private writable memory: the heap and anonymous mappings, not the shared mappings that carry tensors
         resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
 
 
 def main() -> None:
-    fd, flavour = int(sys.argv[1]), sys.argv[2]
+    fd, flavour, settings = int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
     die_with_parent()
     become_subreaper()
+    sandbox.hide()
+    layers, readable = map(sandbox.Layer, settings["layers"]), (*sandbox.interpreter_paths(), *settings["readable"])
+    found = sandbox.tried(sandbox.Plan(tuple(layers), readable))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if flavour == "interpret":
         os.environ["TRITON_INTERPRET"] = "1"
@@ -223,7 +259,7 @@ def main() -> None:
     control = Channel(socket.socket(fileno=fd))
     die_with_parent(0)  # from here on the end of `control` ends us, after every runner and what it left behind
     with contextlib.suppress(ChannelClosed):
-        Zygote(control, flavour).serve()
+        Zygote(control, flavour, sandbox.Plan(found.standing, readable)).serve(found.missing)
     os._exit(0)  # nothing to save, and Triton's extension complains about itself at a regular exit
 
 

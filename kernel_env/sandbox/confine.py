@@ -92,7 +92,7 @@ def enter(plan: Plan, scratch: Path, tracer: int) -> None:
         _check_root()
         os.chown(scratch, *owner)
     if Layer.MOUNT in plan:
-        with _layer(Layer.MOUNT):
+        with _layer(Layer.MOUNT), _umask(0o022):
             namespaces.build_file_system(plan, scratch, own_processes=Layer.PID in plan, owner=owner)
     if Layer.USER in plan and (nobody or not root):  # counted per user and namespace: without them, others would count too
         resource.setrlimit(resource.RLIMIT_NPROC, (plan.threads, plan.threads))
@@ -129,6 +129,15 @@ def _layer(layer: Layer) -> Iterator[None]:
     except OSError as error:
         why = error.strerror or str(error)
         raise LayerFailed(layer, f"{why}; {namespaces.hint()}" if layer is Layer.USER else why) from error
+
+
+@contextlib.contextmanager
+def _umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def _check_root() -> None:

@@ -26,6 +26,18 @@ class Layer(StrEnum):
     SECCOMP = "seccomp"
 
 
+MEANING = {
+    Layer.USER: "no right outside of the process itself; threads are counted",
+    Layer.PID: "no other process is seen, and none outlives the first",
+    Layer.MOUNT: "a file system of its own: the rest of the machine's is not there, and scratch is limited in size",
+    Layer.NET: "no network, not even the loopback",
+    Layer.IPC: "no shared memory, semaphores or message queues of others",
+    Layer.UTS: "a host name of its own",
+    Layer.UNPRIVILEGED: "not root, no capabilities",
+    Layer.LANDLOCK: "reads system, interpreter and built extensions; writes scratch; nothing else",
+    Layer.SECCOMP: "no processes, sockets, signals to others, tracing, affinity or priority changes",
+}
+"""What each keeps out of a runner, in a line."""
 ALWAYS = ("process", "process-group", "rlimits", "closed-descriptors", "clean-environment")
 """What needs nothing of the machine."""
 MODES = ("strict", "best_effort", "off")
@@ -72,6 +84,9 @@ class Findings:
 
     standing: tuple[Layer, ...] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.missing)
 
     def __str__(self) -> str:
         return "; ".join(f"{name} ({why})" for name, why in self.missing.items())
