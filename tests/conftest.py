@@ -21,6 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--require-external", action="store_true", help="fail, not skip, where something that has to be fetched is missing"
     )
+    parser.addoption("--sandbox-without", action="append", default=[], help="run the sandbox's tests without this layer")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -228,7 +228,9 @@ def _set_limits(frame: Frame) -> None:
     os.sched_setaffinity(0, frame["cores"])
     memory = frame["memory_bytes"]
     for what, value in _LIMITS:
-        resource.setrlimit(what, (value, min(value, resource.getrlimit(what)[1]) if os.geteuid() else value))
+        hard = resource.getrlimit(what)[1]
+        most = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(what, (most, most))
     if memory:  # private writable memory: the heap and anonymous mappings, not the shared mappings that carry tensors
         resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
 

@@ -8,7 +8,7 @@ import os
 import resource
 import select
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kernel_env.sandbox import landlock, libc, namespaces, seccomp
@@ -89,7 +89,7 @@ def enter(plan: Plan, scratch: Path, tracer: int) -> None:
     owner = (NOBODY, NOBODY) if nobody else (os.geteuid(), os.getegid())
     Path("/proc/self/oom_score_adj").write_text("1000")  # when memory runs out, a runner goes first
     if nobody:
-        _check_root()
+        _check_root(plan)
         os.chown(scratch, *owner)
     if Layer.MOUNT in plan:
         with _layer(Layer.MOUNT), _umask(0o022):
@@ -97,7 +97,7 @@ def enter(plan: Plan, scratch: Path, tracer: int) -> None:
     if Layer.USER in plan and (nobody or not root):  # counted per user and namespace: without them, others would count too
         resource.setrlimit(resource.RLIMIT_NPROC, (plan.threads, plan.threads))
     if nobody:
-        _become_nobody(plan)
+        _become_nobody([path for path in plan.readable if os.path.exists(path)])
     libc.prctl(libc.PR_SET_DUMPABLE, 1)  # a change of user took it away; the referee reads outputs in our memory
     if Layer.USER in plan and root:
         with _layer(Layer.USER):
@@ -140,7 +140,9 @@ def _umask(mask: int) -> Iterator[None]:
         os.umask(before)
 
 
-def _check_root() -> None:
+def _check_root(plan: Plan) -> None:
+    if Layer.MOUNT not in plan:
+        raise LayerFailed(Layer.UNPRIVILEGED, "root's own directories can be shown to another user in a mount namespace only")
     status = Path("/proc/self/status").read_text()
     held = int(status.partition("CapEff:")[2].split()[0], 16)
     lacking = [name for name, bit in _NEEDED_BY_ROOT.items() if not held >> bit & 1]
@@ -148,12 +150,12 @@ def _check_root() -> None:
         raise LayerFailed(Layer.UNPRIVILEGED, f"this root has no {', '.join(lacking)}")
 
 
-def _become_nobody(plan: Plan) -> None:
+def _become_nobody(readable: Iterable[str]) -> None:
     os.setgroups([])
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)
-    for path in plan.readable:
-        if os.path.exists(path) and not os.access(path, os.R_OK | os.X_OK):
+    for path in readable:
+        if not os.access(path, os.R_OK | os.X_OK):
             raise LayerFailed(Layer.UNPRIVILEGED, f"only root can read {path}")
 
 

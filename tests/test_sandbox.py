@@ -1,0 +1,747 @@
+"""The sandbox from inside: every property is one probe, loaded as a candidate by a real runner of a real zygote.
+
+Each runs with all layers as root and as an ordinary user, and with namespaces forbidden (Landlock and the system call filter
+alone). `pytest --sandbox-without LAYER` switches a layer off, to see which tests it carries.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kernel_env.builder import Builder, BuildRequest
+from kernel_env.sandbox import Layer
+from kernel_env.verifier import VerifierConfig
+from tests.sandbox_host import Host
+
+PRELUDE = (Path(__file__).parent / "sandbox_probe.py").read_text()
+SPACES = (Layer.USER, Layer.PID, Layer.MOUNT, Layer.NET, Layer.IPC, Layer.UTS)
+ORDINARY = 1000
+THREADS = """
+#include <torch/extension.h>
+#include <atomic>
+#include <omp.h>
+#include <thread>
+#include <vector>
+int64_t openmp(int64_t n) {
+  std::atomic<int64_t> seen{0};
+  #pragma omp parallel num_threads(n)
+  seen += 1;
+  return seen;
+}
+int64_t plain(int64_t n) {
+  std::atomic<int64_t> seen{0};
+  std::vector<std::thread> threads;
+  for (int64_t i = 0; i < n; ++i) threads.emplace_back([&] { seen += 1; });
+  for (auto& t : threads) t.join();
+  return seen;
+}
+"""
+
+
+class Box:
+    """One configuration's host, and probes in fresh runners."""
+
+    def __init__(self, host: Host) -> None:
+        self.host, self.facts = host, host.facts
+
+    def load(self, body: str, role: str = "candidate", **more: Any) -> tuple[int, Any]:
+        """Start a runner and have it load a module that runs `body` as a function. Returns the runner and what load answered."""
+        runner = self.host.ask(op="start", role=role, **more)["id"]
+        code = f"{PRELUDE}\nFACTS = {self.facts!r}\n\ndef probe():\n{textwrap.indent(textwrap.dedent(body), '    ')}\n\ntell(probe)\n"
+        return runner, self.host.ask(op="load", id=runner, code=code)
+
+    def outcome(self, body: str, **more: Any) -> Any:
+        runner, answer = self.load(body, **more)
+        self.host.ask(op="close", id=runner)
+        return said(answer)
+
+    def value(self, body: str, **more: Any) -> Any:
+        outcome = self.outcome(body, **more)
+        assert "value" in outcome, outcome
+        return outcome["value"]
+
+    def denied(self, body: str, *codes: str) -> bool:
+        """Whether the probe failed with an OSError (one of `codes`, if given)."""
+        outcome = self.outcome(body)
+        return "denied" in outcome and (not codes or outcome["denied"] in codes)
+
+    @property
+    def spaces(self) -> bool:
+        return Layer.MOUNT not in self.facts["missing"]
+
+
+def said(answer: Any) -> Any:
+    import json
+
+    lines = [line for line in answer["log"].splitlines() if line.startswith("PROBE")]
+    return json.loads(lines[-1].removeprefix("PROBE")) if lines else answer
+
+
+@pytest.fixture(scope="session")
+def extension() -> Path:
+    """Built once in the user's own cache."""
+    request = BuildRequest((("main.cpp", THREADS),), (("openmp", ""), ("plain", "")))
+    result = Builder(VerifierConfig().cache()).build(request)
+    assert result.ok, result.log
+    return Path(result.path)
+
+
+@pytest.fixture(scope="session", params=["root", "ordinary user", "no namespaces"])
+def box(request: pytest.FixtureRequest, extension: Path) -> Iterator[Box]:
+    without = set(request.config.getoption("--sandbox-without"))
+    user = os.geteuid()
+    if request.param == "root" and user != 0:
+        pytest.skip("not root here: all layers are tried as an ordinary user")
+    if request.param == "ordinary user" and user == 0:
+        user = ORDINARY
+    if request.param == "no namespaces":
+        without |= set(SPACES)
+    host = Host(user, [layer.value for layer in Layer if layer not in without], extension)
+    try:
+        yield Box(host)
+    finally:
+        host.close()
+
+
+@pytest.fixture
+def neighbour(box: Box) -> Iterator[dict[str, Any]]:
+    """Another candidate's runner, alive, with files, shared memory and a queue where it can make them."""
+    body = """
+    made = []
+    def attempt(what):
+        try:
+            made.append(what())
+        except OSError:
+            pass
+    attempt(lambda: open("answer.txt", "w").write("xyzzy"))
+    attempt(lambda: open("/dev/shm/kernel-env-neighbour", "w").write("xyzzy"))
+    attempt(lambda: syscall(29, 194, 0x6B65, 4096, 0o1666))
+    attempt(lambda: syscall(240, 180, b"kernel-env-neighbour", 0o102, 0o666, None))
+    return {"scratch": os.getcwd(), "uid": os.getuid()}
+    """
+    runner, answer = box.load(body)
+    try:
+        yield {"pid": runner, **said(answer)["value"]}
+    finally:
+        box.host.ask(op="close", id=runner)
+
+
+# ------------------------------------------------------------------ what stands
+
+
+def test_every_layer_that_is_wanted_stands_on_this_machine(box: Box, request: pytest.FixtureRequest) -> None:
+    """In no-namespaces mode root stays root where nobody else can read the interpreter, and says so."""
+    off = {name for name, why in box.facts["missing"].items() if why == "switched off"}
+    others = set(box.facts["missing"]) - off
+    assert others <= ({"unprivileged"} if off >= set(SPACES) else set()), box.facts["missing"]
+
+
+def test_the_runner_reports_its_layers_before_it_sees_code(box: Box) -> None:
+    runner, answer = box.load("return 1")
+    box.host.ask(op="close", id=runner)
+    assert [x for x in Layer if x.value in answer["isolation"]] == [x for x in Layer if x not in box.facts["missing"]]
+
+
+def test_a_reference_is_held_in_the_same_way(box: Box) -> None:
+    assert box.outcome("return open(FACTS['secret']).read()", role="reference").keys() == {"denied"}
+
+
+# ------------------------------------------------------------------ files
+
+
+def test_a_secret_file_of_the_user_cannot_be_read(box: Box) -> None:
+    assert box.denied("return open(FACTS['secret']).read()")
+
+
+def test_the_users_home_cannot_be_listed(box: Box) -> None:
+    assert box.denied("return os.listdir(FACTS['home'])")
+
+
+@pytest.mark.parametrize("path", ["/root", "/home", "/var", "/tmp"])
+def test_directories_of_the_machine_cannot_be_listed(box: Box, path: str) -> None:
+    ours = box.facts["home"].split("/")[2]
+    outcome = box.outcome(f"return os.listdir({path!r})")
+    assert "denied" in outcome or (box.spaces and set(outcome["value"]) <= {".pyenv", ours} | set(_named_on_the_way(path)))
+
+
+def _named_on_the_way(path: str) -> list[str]:
+    """What must be there for the interpreter and this checkout to be reached."""
+    import sys
+
+    ways = [Path(os.path.realpath(p)) for p in (sys.prefix, sys.base_prefix, Path(__file__).parents[1])]
+    return [w.parts[len(Path(path).parts)] for w in ways if w.is_relative_to(path) and w != Path(path)]
+
+
+def test_nothing_can_be_written_beside_scratch(box: Box) -> None:
+    assert box.denied("open(FACTS['home'] + '/new', 'w')")
+
+
+def test_nothing_can_be_written_to_tmp(box: Box) -> None:
+    assert box.denied("open('/tmp/kernel-env-probe', 'w')")
+
+
+def test_the_build_cache_can_be_read_but_not_written(box: Box) -> None:
+    assert box.value("return len(os.listdir(FACTS['cache']))") == 1
+    assert box.denied("open(FACTS['cache'] + '/poison.so', 'w')")
+    assert box.denied("open(FACTS['extension'], 'r+b')")
+
+
+def test_site_packages_cannot_be_written(box: Box) -> None:
+    assert box.denied("open(os.path.dirname(torch.__file__) + '/poison.py', 'w')")
+
+
+def test_the_projects_own_code_cannot_be_written(box: Box) -> None:
+    assert box.denied("import kernel_env; open(kernel_env.__file__, 'a')")
+
+
+def test_another_candidates_scratch_is_out_of_reach(box: Box, neighbour: dict[str, Any]) -> None:
+    assert box.denied(f"return os.listdir({neighbour['scratch']!r})")
+    assert box.denied(f"return open({neighbour['scratch'] + '/answer.txt'!r}).read()")
+
+
+def test_other_scratch_directories_are_not_listed(box: Box, neighbour: dict[str, Any]) -> None:
+    outcome = box.outcome("return [os.getcwd(), os.listdir(FACTS['scratch'])]")
+    assert "denied" in outcome or outcome["value"][1] == [Path(outcome["value"][0]).name]
+
+
+def test_a_symbolic_link_leads_nowhere(box: Box) -> None:
+    assert box.denied("os.symlink(FACTS['secret'], 'link'); return open('link').read()")
+
+
+def test_a_hard_link_to_an_outside_file_is_denied(box: Box) -> None:
+    assert box.denied("os.link(FACTS['secret'], 'link'); return open('link').read()")
+
+
+def test_the_root_link_in_proc_leads_nowhere(box: Box) -> None:
+    assert box.denied("return open(f\"/proc/self/root{FACTS['secret']}\").read()")
+
+
+def test_an_outside_files_mode_cannot_be_changed(box: Box) -> None:
+    assert box.denied("os.chmod(FACTS['secret'], 0o777)")
+
+
+def test_an_outside_files_times_cannot_be_changed(box: Box) -> None:
+    assert box.denied("os.utime(FACTS['extension'], (1, 1))")
+
+
+def test_an_outside_files_owner_cannot_be_changed(box: Box) -> None:
+    assert box.denied("os.chown(FACTS['secret'], os.getuid(), os.getgid())")
+
+
+def test_an_outside_file_cannot_be_removed_or_renamed(box: Box) -> None:
+    assert box.denied("os.unlink(FACTS['secret'] + '.not')", "EACCES", "EROFS", "ENOENT", "EPERM")
+    assert box.denied("os.rename(FACTS['extension'], FACTS['cache'] + '/other')")
+    assert box.denied("os.truncate(FACTS['extension'], 0)")
+
+
+def test_no_device_but_the_harmless_ones_can_be_opened(box: Box) -> None:
+    body = """
+    found = []
+    names = ["/dev/" + n for n in ("mem", "kmem", "kmsg", "vda", "sda", "nvme0n1", "fuse", "kvm", "zero", "ptmx", "loop-control")]
+    for name in names:
+        try:
+            os.close(os.open(name, os.O_RDONLY))
+            found.append(name)
+        except OSError:
+            pass
+    return found
+    """
+    assert box.value(body) == []
+
+
+def test_no_device_can_be_made(box: Box) -> None:
+    assert box.denied("os.mknod('memory', 0o600 | 0o020000, os.makedev(1, 1))")
+
+
+def test_switches_of_the_kernel_cannot_be_written(box: Box) -> None:
+    assert box.denied("open('/proc/sys/kernel/core_pattern', 'r+').close()")
+    assert box.denied("open('/proc/sysrq-trigger', 'w').close()")
+
+
+def test_files_cannot_be_opened_by_handle(box: Box) -> None:
+    assert box.denied("syscall(304, 265, -100, ctypes.create_string_buffer(64), 0)", "EPERM")
+
+
+def test_the_disk_cannot_be_filled(box: Box) -> None:
+    """By one file: a file system of its own, or the limit on a file's size."""
+    body = """
+    block = bytes(1 << 24)
+    with open("big", "wb") as file:
+        for _ in range(200):
+            file.write(block)
+    return "filled"
+    """
+    assert box.denied(body, "ENOSPC", "EFBIG")
+
+
+def test_the_disk_cannot_be_filled_by_many_files(box: Box) -> None:
+    if not box.spaces:
+        pytest.skip("without a mount namespace only the size of each file is limited (docs/trust.md)")
+    body = """
+    for i in range(100):
+        with open(f"f{i}", "wb") as file:
+            file.write(bytes(1 << 23))
+    return "filled"
+    """
+    assert box.denied(body, "ENOSPC")
+
+
+# ------------------------------------------------------------------ other processes
+
+
+@pytest.mark.parametrize("whose", ["pid", "zygote"])
+@pytest.mark.parametrize("what", ["mem", "environ", "cmdline", "maps", "fd"])
+def test_nothing_of_trusted_processes_is_read_in_proc(box: Box, whose: str, what: str) -> None:
+    read = "os.listdir(path)" if what == "fd" else "open(path, 'rb').read(1)"
+    assert box.denied(f"path = f\"/proc/{{FACTS['{whose}']}}/{what}\"; return len({read})")
+
+
+def test_trusted_processes_are_unreadable_even_without_a_sandbox(box: Box) -> None:
+    """For their own user: only root, with CAP_SYS_PTRACE, still can."""
+    for whose in ("pid", "zygote"):
+        assert os.stat(f"/proc/{box.facts[whose]}/environ").st_uid == 0
+        assert box.facts["user"] == 0 or os.stat(f"/proc/{box.facts[whose]}/mem").st_uid != box.facts["user"]
+
+
+def test_other_processes_are_not_listed(box: Box, neighbour: dict[str, Any]) -> None:
+    outcome = box.outcome("return [os.getpid(), [n for n in os.listdir('/proc') if n.isdigit()]]")
+    assert "denied" in outcome or outcome["value"][1] == [str(outcome["value"][0])]
+
+
+def test_another_candidates_process_is_not_seen(box: Box, neighbour: dict[str, Any]) -> None:
+    assert box.denied(f"return open('/proc/{neighbour['pid']}/cmdline').read()")
+
+
+@pytest.mark.parametrize("whose", ["pid", "zygote"])
+def test_trusted_processes_get_no_signal(box: Box, whose: str) -> None:
+    assert box.denied(f"os.kill(FACTS['{whose}'], 0)")
+
+
+def test_another_candidate_gets_no_signal(box: Box, neighbour: dict[str, Any]) -> None:
+    assert box.denied(f"os.kill({neighbour['pid']}, 0)")
+
+
+def test_a_signal_to_everyone_is_denied(box: Box) -> None:
+    assert box.denied("os.kill(-1, 0)", "EPERM")
+
+
+def test_a_signal_to_a_thread_of_another_is_denied(box: Box) -> None:
+    assert box.denied("pid = FACTS['pid']; syscall(234, 131, pid, pid, 0)", "EPERM")
+    assert box.denied("syscall(200, 130, FACTS['pid'], 0)", "EPERM")
+
+
+def test_a_queued_signal_to_another_is_denied(box: Box) -> None:
+    assert box.denied("syscall(129, 138, FACTS['pid'], 0, ctypes.create_string_buffer(128))", "EPERM")
+
+
+def test_a_descriptors_signals_cannot_be_sent_to_another(box: Box) -> None:
+    body = "import fcntl; fcntl.fcntl(os.pipe()[0], fcntl.F_SETOWN, FACTS['pid'])"
+    assert box.denied(body, "EPERM")
+
+
+def test_no_handle_to_a_process_can_be_had(box: Box) -> None:
+    assert box.denied("os.pidfd_open(os.getpid())", "EPERM")
+    assert box.denied("syscall(438, 438, 3, 0, 0)", "EPERM")
+
+
+def test_tracing_is_denied(box: Box) -> None:
+    assert box.denied("syscall(101, 117, 16, FACTS['pid'], 0, 0)", "EPERM")
+    assert box.denied("syscall(101, 117, 0, 0, 0, 0)", "EPERM")
+
+
+@pytest.mark.parametrize("number", ["310, 270", "311, 271"])
+def test_memory_of_others_is_neither_read_nor_written(box: Box, number: str) -> None:
+    assert box.denied(f"syscall({number}, FACTS['pid'], None, 0, None, 0, 0)", "EPERM")
+
+
+def test_processes_cannot_be_compared(box: Box) -> None:
+    assert box.denied("syscall(312, 272, os.getpid(), FACTS['pid'], 0, 0, 0)", "EPERM")
+
+
+# ------------------------------------------------------------------ new processes
+
+
+def test_fork_is_denied(box: Box) -> None:
+    assert box.denied("pid = os.fork()\nif pid == 0: os._exit(0)\nreturn pid", "EPERM")
+
+
+def test_vfork_is_denied(box: Box) -> None:
+    body = "return syscall(58, 220, 0) if X86 else syscall(58, 220, 0x4111, 0, 0, 0, 0)"
+    assert box.denied(body, "EPERM")
+
+
+def test_clone_makes_threads_only(box: Box) -> None:
+    body = "pid = syscall(56, 220, 17, 0, 0, 0, 0)\nif pid == 0: os._exit(0)\nreturn pid"
+    assert box.denied(body, "EPERM")
+
+
+def test_clone3_is_unknown(box: Box) -> None:
+    assert box.denied("syscall(435, 435, None, 0)", "ENOSYS")
+
+
+def test_exec_is_denied(box: Box) -> None:
+    assert box.denied("os.execv('/bin/true', ['true'])", "EPERM", "EACCES")
+
+
+def test_subprocess_is_denied(box: Box) -> None:
+    assert box.denied("import subprocess; return subprocess.run(['/bin/true']).returncode")
+
+
+def test_a_shell_is_denied(box: Box) -> None:
+    assert box.value("return os.system('true')") != 0
+
+
+def test_the_process_group_cannot_be_left(box: Box) -> None:
+    assert box.denied("os.setsid()", "EPERM")
+    assert box.denied("os.setpgid(0, 0)", "EPERM")
+
+
+# ------------------------------------------------------------------ network
+
+
+def test_no_tcp_connection(box: Box) -> None:
+    assert box.denied("socket.create_connection(('127.0.0.1', FACTS['port']), 2)")
+
+
+def test_no_udp_packet(box: Box) -> None:
+    assert box.denied("socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', FACTS['port']))")
+
+
+def test_no_unix_socket(box: Box) -> None:
+    assert box.denied("socket.socket(socket.AF_UNIX).connect(FACTS['listener'])")
+
+
+def test_no_abstract_unix_socket(box: Box) -> None:
+    assert box.denied("socket.socket(socket.AF_UNIX).connect(FACTS['abstract'])")
+
+
+def test_no_name_is_resolved(box: Box) -> None:
+    assert box.denied("return socket.getaddrinfo('localhost', 80, flags=0) and socket.create_connection(('localhost', FACTS['port']), 2)")
+
+
+def test_no_port_is_bound(box: Box) -> None:
+    assert box.denied("return socket.create_server(('127.0.0.1', 0)).getsockname()")
+
+
+def test_no_kernel_socket(box: Box) -> None:
+    assert box.denied("socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)")
+
+
+def test_no_interface_is_up(box: Box) -> None:
+    body = "return [name for name in os.listdir('/sys/class/net')]"
+    assert box.denied(body) or box.outcome(body)["value"] == []
+
+
+# ------------------------------------------------------------------ the kernel
+
+CALLS = {
+    "bpf": "321, 280, 0, None, 0",
+    "perf_event_open": "298, 241, None, 0, 0, 0, 0",
+    "keyctl": "250, 219, 0, 0, 0",
+    "add_key": "248, 217, None, None, None, 0, 0",
+    "request_key": "249, 218, None, None, None, 0",
+    "userfaultfd": "323, 282, 1",
+    "io_uring": "425, 425, 1, None",
+    "aio": "206, 0, 1, None",
+    "unshare": "272, 97, 0",
+    "setns": "308, 268, 0, 0",
+    "mount": "165, 40, None, None, None, 0, None",
+    "umount": "166, 39, None, 0",
+    "move_mount": "429, 429, -1, None, -1, None, 0",
+    "fsopen": "430, 430, None, 0",
+    "open_tree": "428, 428, -1, None, 0",
+    "chroot": "161, 51, None",
+    "pivot_root": "155, 41, None, None",
+    "clock_settime": "227, 112, 99, None",
+    "settimeofday": "164, 170, None, None",
+    "adjtimex": "159, 171, None",
+    "reboot": "169, 142, 0, 0, 0, None",
+    "kexec_load": "246, 104, 0, 99, None, 99",
+    "init_module": "175, 105, None, 0, None",
+    "delete_module": "176, 106, None, 0",
+    "swapon": "167, 224, None, 0",
+    "sethostname": "170, 161, None, -1",
+    "syslog": "103, 116, 99, None, 0",
+    "personality": "135, 92, 0xFFFFFFFF",
+    "fanotify_init": "300, 262, 99, 99",
+    "quotactl": "179, 60, 0, None, 0, None",
+    "acct": "163, 89, ctypes.c_long(1)",
+    "seccomp": "317, 277, 99, 0, None",
+    "setuid": "105, 146, 0",
+    "setgid": "106, 144, 0",
+    "setgroups": "116, 159, 0, None",
+    "capset": "126, 91, None, None",
+    "sched_setscheduler": "144, 119, 0, 99, None",
+    "sched_setattr": "314, 274, 0, None, 0",
+    "setpriority": "141, 140, 99, 0, 0",
+    "ioprio_set": "251, 30, 99, 0, 0",
+    "memfd_create": "319, 279, None, 99999",
+    "shmget": "29, 194, 0, 0, 0",
+    "semget": "64, 190, 1, -1, 0",
+    "msgget": "68, 186, 1, 0",
+    "mq_open": "240, 180, None, 0, 0, None",
+}
+"""Arguments that do nothing where the call is allowed: then it fails in another way than EPERM, or not at all."""
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_system_call_is_denied(box: Box, name: str) -> None:
+    assert box.denied(f"return syscall({CALLS[name]})", "EPERM")
+
+
+def test_calls_newer_than_the_table_are_unknown(box: Box) -> None:
+    assert box.denied("return syscall(4000, 4000)", "ENOSYS")
+
+
+def test_the_32_bit_style_of_x86_is_unknown(box: Box) -> None:
+    assert box.denied("return syscall(0x40000000 + 39, 4000)", "ENOSYS")
+
+
+# ------------------------------------------------------------------ rights, cores, memory
+
+
+def test_the_runner_is_not_root_and_has_no_capability(box: Box) -> None:
+    body = """
+    rows = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    return [os.getuid(), rows["CapEff"].strip(), rows["CapPrm"].strip(), rows["NoNewPrivs"].strip(), rows["Seccomp"].strip()]
+    """
+    uid, effective, permitted, no_new, filtered = box.value(body)
+    assert (int(effective, 16), int(permitted, 16), no_new, filtered) == (0, 0, "1", "2")
+    assert uid != 0 or "unprivileged" in box.facts["missing"]
+
+
+def test_affinity_cannot_be_changed(box: Box) -> None:
+    assert box.denied("os.sched_setaffinity(0, os.sched_getaffinity(0))", "EPERM")
+
+
+def test_niceness_cannot_be_changed(box: Box) -> None:
+    assert box.denied("os.nice(1)", "EPERM")
+
+
+def test_limits_can_be_read_but_not_changed(box: Box) -> None:
+    body = """
+    import resource
+    now = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, now)
+    """
+    assert box.value("import resource; return resource.getrlimit(resource.RLIMIT_NOFILE)[0]") == 256
+    assert box.denied(body, "EPERM") or "ValueError" in str(box.outcome(body))
+
+
+def test_no_core_is_dumped(box: Box) -> None:
+    assert box.value("import resource; return resource.getrlimit(resource.RLIMIT_CORE)[0]") <= 1
+
+
+def test_a_memory_bomb_ends_only_the_candidate(box: Box) -> None:
+    body = "hoard = []\nwhile True: hoard.append(bytearray(1 << 26))"
+    runner, answer = box.load(body, memory_mb=1024)
+    box.host.ask(op="close", id=runner)
+    assert answer.get("error", {}).get("kind") == "memory" or "died" in answer
+    assert box.value("return 1") == 1
+
+
+def test_shared_memory_that_no_limit_counts_is_denied(box: Box) -> None:
+    assert box.denied("import mmap; mmap.mmap(-1, 1 << 20)", "EPERM")
+    assert box.denied("import mmap; mmap.mmap(-1, 1 << 20, flags=0x122)", "EPERM")
+
+
+def test_a_thread_bomb_is_bounded(box: Box) -> None:
+    if not box.spaces or "user-namespace" in box.facts["missing"]:
+        pytest.skip("without a user namespace of its own threads are bounded by memory only (docs/trust.md)")
+    body = """
+    threading.stack_size(1 << 16)
+    end, started = threading.Event(), 0
+    try:
+        for _ in range(2000):
+            threading.Thread(target=end.wait, daemon=True).start()
+            started += 1
+    except RuntimeError:
+        pass
+    end.set()
+    return started
+    """
+    assert 64 < box.value(body) < 600
+
+
+# ------------------------------------------------------------------ what is shared, and what is inherited
+
+
+def test_system_v_shared_memory_is_not_shared(box: Box, neighbour: dict[str, Any]) -> None:
+    assert box.denied("return syscall(29, 194, 0x6B65, 4096, 0)")
+
+
+def test_message_queues_are_not_shared(box: Box, neighbour: dict[str, Any]) -> None:
+    assert box.denied('return syscall(240, 180, b"kernel-env-neighbour", 0, 0, None)')
+
+
+def test_files_in_shared_memory_are_not_shared(box: Box, neighbour: dict[str, Any]) -> None:
+    assert box.denied("return open('/dev/shm/kernel-env-neighbour').read()")
+
+
+def test_no_descriptor_is_inherited_but_the_channel_and_the_log(box: Box) -> None:
+    body = """
+    kinds = {}
+    for fd in range(300):
+        try:
+            kinds[fd] = os.readlink(f"/proc/self/fd/{fd}").split(":")[0]
+        except OSError:
+            pass
+    return kinds
+    """
+    kinds = box.value(body)
+    assert kinds.pop("0").endswith("/null")  # seen from the runner's own file system its directory is gone
+    assert kinds == {"1": "pipe", "2": "pipe", "3": "socket"}
+
+
+def test_the_environment_holds_no_secret(box: Box) -> None:
+    assert "xyzzy" not in str(box.value("return [dict(os.environ), open('/proc/self/environ').read()]"))
+
+
+def test_the_zygotes_memory_holds_no_secret(box: Box) -> None:
+    """What the runner inherited: no path of the user's, beyond those that it may read."""
+    assert box.value("import gc; return any(FACTS['secret'] in str(o) for o in gc.get_objects() if type(o) in (list, dict) and o is not FACTS and len(o) < 50 and 'FACTS' not in o)") is False
+
+
+# ------------------------------------------------------------------ ends, and the referee's own rights
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_nothing_outlives_the_verdict(box: Box) -> None:
+    body = """
+    import signal
+    for number in range(1, 32):
+        if number not in (signal.SIGKILL, signal.SIGSTOP):
+            signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=lambda: [time.sleep(0.01) for _ in iter(int, 1)]).start()
+    return os.getcwd()
+    """
+    runner, answer = box.load(body)
+    assert _alive(runner)
+    box.host.ask(op="close", id=runner)
+    assert not _alive(runner)
+    assert not Path(said(answer)["value"]).exists()
+
+
+def test_a_frozen_runner_stands_still(box: Box) -> None:
+    body = """
+    threading.Thread(target=lambda: [sum(range(1000)) for _ in iter(int, 1)], daemon=True).start()
+    return 1
+    """
+    runner, _ = box.load(body)
+
+    def cpu() -> list[str]:
+        return Path(f"/proc/{runner}/stat").read_text().rpartition(")")[2].split()[11:13]
+
+    box.host.ask(op="freeze", id=runner)
+    time.sleep(0.1)
+    before = cpu()
+    time.sleep(0.3)
+    assert cpu() == before
+    box.host.ask(op="thaw", id=runner)
+    time.sleep(0.3)
+    assert cpu() != before
+    box.host.ask(op="close", id=runner)
+
+
+HELD = "global held; held = ctypes.create_string_buffer(b'plugh'); "
+
+
+@pytest.mark.parametrize("trick", ["", "libc.prctl(4, 0, 0, 0, 0)", "libc.prctl(0x59616D61, 0, 0, 0, 0)"])
+def test_the_referee_reads_a_frozen_runners_memory(box: Box, trick: str) -> None:
+    """And the runner can do nothing about it."""
+    runner, answer = box.load(f"{HELD}{trick}\nreturn ctypes.addressof(held)")
+    box.host.ask(op="freeze", id=runner)
+    seen = box.host.ask(op="peek", id=runner, address=said(answer)["value"], size=5)
+    box.host.ask(op="close", id=runner)
+    assert seen == {"text": "plugh", "errno": 0}
+
+
+@pytest.mark.parametrize("option", ["1, 0", "4, 0", "22, 2", "35, 0", "62, 1"])
+def test_a_runner_cannot_make_itself_unreadable_or_unkillable(box: Box, option: str) -> None:
+    assert box.denied(f"check(libc.prctl({option}, 0, 0, 0))", "EPERM")
+
+
+def test_abort_is_told_as_abort(box: Box) -> None:
+    runner, answer = box.load("libc.abort()")
+    box.host.ask(op="close", id=runner)
+    assert answer["died"] == "SIGABRT"
+
+
+def test_a_segmentation_fault_is_told_as_such(box: Box) -> None:
+    runner, answer = box.load("ctypes.string_at(0)")
+    box.host.ask(op="close", id=runner)
+    assert answer["died"] == signal.SIGSEGV.name
+
+
+# ------------------------------------------------------------------ honest needs
+
+NEEDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "torch operations on every core": ("x = torch.randn(256, 256); return bool(torch.allclose(x @ x, (x.double() @ x.double()).float(), atol=1e-2))", bool),
+    "convolutions and bfloat16": ("return list(torch.nn.Conv2d(3, 4, 3).bfloat16()(torch.randn(1, 3, 64, 64).bfloat16()).shape)", [1, 4, 62, 62].__eq__),
+    "linear algebra": ("return list(torch.linalg.svd(torch.randn(64, 64)).S.shape)", [64].__eq__),
+    "backward": ("torch.set_grad_enabled(True); x = torch.randn(8, requires_grad=True); (x * x).sum().backward(); return x.grad is not None", bool),
+    "numpy": ("import numpy; return float(numpy.linalg.norm(numpy.ones(100)))", (10.0).__eq__),
+    "threads": ("seen = []; ts = [threading.Thread(target=seen.append, args=(i,)) for i in range(32)]; [t.start() for t in ts]; [t.join() for t in ts]; return len(seen)", (32).__eq__),
+    "a thread pool": ("from concurrent.futures import ThreadPoolExecutor as P\nwith P(8) as p: return sum(p.map(abs, range(10)))", (45).__eq__),
+    "temporary files": ("import tempfile\nwith tempfile.NamedTemporaryFile('w+') as f: f.write('x'); f.seek(0); return f.read()", "x".__eq__),
+    "temporary directories": ("import tempfile\nwith tempfile.TemporaryDirectory() as d: open(d + '/x', 'w').close(); return os.listdir(d)", ["x"].__eq__),
+    "files in scratch": ("os.makedirs('a/b'); open('a/b/c', 'w').write('x'); os.rename('a/b/c', 'd'); os.truncate('d', 0); return os.path.getsize('d')", (0).__eq__),
+    "links in scratch": ("open('x', 'w').close(); os.symlink('x', 'y'); os.link('x', 'z'); return {'x', 'y', 'z'} <= set(os.listdir('.'))", bool),
+    "saving and loading tensors": ("torch.save(torch.ones(3), 'x.pt'); return torch.load('x.pt').tolist()", [1, 1, 1].__eq__),
+    "the number of cores": ("import multiprocessing; return multiprocessing.cpu_count()", lambda n: n >= 1),
+    "its own cores": ("return len(os.sched_getaffinity(0))", lambda n: n >= 1),
+    "time": ("t = time.perf_counter(); time.sleep(0.01); return time.perf_counter() - t", lambda t: t >= 0.01),
+    "local time": ("return len(time.localtime())", (9).__eq__),
+    "print": ("print('hello'); print('hello', file=sys.stderr); return 1", (1).__eq__),
+    "its own source": ("import inspect; return 'class ModelNew' in inspect.getsource(ModelNew)", bool),
+    "late imports": ("import sqlite3, decimal, xml.dom.minidom, sympy; return int(sympy.Integer(3))", (3).__eq__),
+    "late imports of torch": ("import torch.fft, torch.nn.utils.prune, torch.distributions as d; return list(d.Normal(0, 1).sample((3,)).shape)", [3].__eq__),
+    "/proc/self": ("return len(open('/proc/self/maps').read()) > 0 and 'Threads' in open('/proc/self/status').read()", bool),
+    "threads in /proc": ("return len(os.listdir('/proc/self/task')) >= 1", bool),
+    "facts about the machine": ("return all(open('/proc/' + n).read() for n in ('cpuinfo', 'meminfo'))", bool),
+    "caches and cores in /sys": ("return len(os.listdir('/sys/devices/system/cpu'))", bool),
+    "/dev/null": ("return open('/dev/null', 'w').write('x')", (1).__eq__),
+    "/dev/urandom": ("return len(open('/dev/urandom', 'rb').read(8) + os.urandom(8))", (16).__eq__),
+    "callbacks from C": ("f = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(lambda x: x + 1); return f(1)", (2).__eq__),
+    "private mappings": ("import mmap; m = mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS); m[0] = 1; return m[0]", (1).__eq__),
+    "mappings of own files": ("import mmap; open('x', 'wb').write(bytes(4096)); m = mmap.mmap(os.open('x', os.O_RDWR), 4096); m[0] = 7; m.flush(); return open('x', 'rb').read(1)[0]", (7).__eq__),
+    "huge pages": ("import mmap; m = mmap.mmap(-1, 1 << 22, flags=0x22); m.madvise(mmap.MADV_HUGEPAGE); return 1", (1).__eq__),
+    "signals to itself": ("import signal; seen = []; signal.signal(signal.SIGUSR1, lambda *a: seen.append(1)); os.kill(os.getpid(), signal.SIGUSR1); signal.raise_signal(signal.SIGUSR1); time.sleep(0.01); return len(seen)", (2).__eq__),
+    "names of threads": ("libc.prctl(15, b'worker', 0, 0, 0); return open('/proc/self/comm').read().strip()", "worker".__eq__),
+    "pipes": ("r, w = os.pipe(); os.write(w, b'x'); return os.read(r, 1) == b'x'", bool),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("need", NEEDS)
+def test_honest_code_still_has(box: Box, need: str) -> None:
+    body, expected = NEEDS[need]
+    value = box.value(body)
+    assert expected(value), value
+
+
+LOAD = """
+import importlib.util
+spec = importlib.util.spec_from_file_location(os.path.basename(FACTS["extension"]).split(".")[0], FACTS["extension"])
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+"""
+
+
+@pytest.mark.parametrize("threads", ["openmp", "plain"])
+def test_a_built_extension_is_loaded_from_the_cache_and_makes_threads(box: Box, threads: str) -> None:
+    assert box.value(f"{LOAD}\nreturn module.{threads}(4)") == 4
