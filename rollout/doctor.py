@@ -143,7 +143,9 @@ def _sandbox(settings: Settings) -> Iterator[Finding]:
             missing = Level.FAIL if chosen.sandbox == "strict" else Level.NOTE
             yield Finding(f"sandbox {name}", missing, f"missing: {why}")
         elif chosen.sandbox == "off" or name in chosen.sandbox_without:
-            yield Finding(f"sandbox {name}", Level.NOTE, "works, and is switched off by verifier.sandbox or verifier.sandbox_without")
+            yield Finding(
+                f"sandbox {name}", Level.NOTE, "works, and is switched off by verifier.sandbox or verifier.sandbox_without"
+            )
         else:
             yield Finding(f"sandbox {name}", Level.OK, MEANING[Layer(name)])
 

@@ -12,6 +12,9 @@ import pytest
 from kernel_env.referee.config import VerifyConfig
 from kernel_env.schema import Candidate, Problem, Verdict
 from kernel_env.verifier import BlockingVerifier
+from tests.sandbox_box import box, extension, neighbour
+
+__all__ = ["box", "extension", "neighbour"]
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 JSONL = DATA / "kernel_bench_triton_level_1_2.jsonl"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import errno
 import json
 import os
 import shutil
@@ -20,7 +21,7 @@ from typing import Any
 from kernel_env.referee import pool
 from kernel_env.referee.process import RunnerDied, RunnerProcess, RunnerTimeout, Slot, ZygoteClient
 from kernel_env.referee.protocol import Channel
-from kernel_env.sandbox import hide, libc
+from kernel_env.sandbox import calls, hide, libc, seccomp
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,8 +29,16 @@ ROOT = Path(__file__).parents[1]
 class Host:
     """The end that tests hold."""
 
-    def __init__(self, user: int, layers: list[str], extension: Path) -> None:
-        command = [sys.executable, "-m", "tests.sandbox_host", str(user), json.dumps({"layers": layers, "extension": str(extension)})]
+    def __init__(self, user: int, layers: list[str], extension: Path, *, forbidden: bool) -> None:
+        """`forbidden`: with a kernel that refuses namespaces."""
+        settings = {"layers": layers, "extension": str(extension), "forbidden": forbidden}
+        command = [
+            sys.executable,
+            "-m",
+            "tests.sandbox_host",
+            str(user),
+            json.dumps(settings),
+        ]
         env = {**os.environ, "KERNEL_ENV_TEST_SECRET": "xyzzy"}
         self._process = subprocess.Popen(
             command, cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, process_group=0
@@ -109,6 +118,16 @@ def _open_way() -> None:
             libc.unmount(aside, 2)
 
 
+def _forbid_namespaces() -> None:
+    """As a container does: unshare, setns and mount fail for us and all that we start."""
+    libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
+    numbers = calls.NUMBERS[libc.MACHINE]
+    code = [(0x20, 0, 0, 0)]
+    for name in ("unshare", "setns", "mount"):
+        code += [(0x15, 0, 1, numbers[name]), (0x06, 0, 0, 0x00050000 | errno.EPERM)]
+    seccomp.install([*code, (0x06, 0, 0, 0x7FFF0000)])
+
+
 async def _zygote(layers: list[str], readable: str) -> tuple[Any, ZygoteClient]:
     zygote = await pool._start_zygote("plain", {"layers": layers, "readable": [readable]})
     ours, theirs = socket.socketpair()
@@ -130,7 +149,7 @@ def main() -> None:
     os.umask(0o022)
     cache = Path(home) / "cache" / "ext"
     cache.mkdir(parents=True)
-    os.chmod(home, 0o755)  # noqa: S103 - as a cache that everyone may read
+    os.chmod(home, 0o755)
     (cache / Path(settings["extension"]).name).write_bytes(extension)
     secret = Path(home) / "secret.txt"
     secret.write_text("xyzzy")
@@ -142,6 +161,8 @@ def main() -> None:
     abstract = socket.socket(socket.AF_UNIX)
     abstract.bind(f"\0kernel-env-{os.getpid()}")
     abstract.listen()
+    if settings["forbidden"]:
+        _forbid_namespaces()
     zygote, client = asyncio.run(_zygote(settings["layers"], str(cache)))
     hide()
     server = _Server(client)
@@ -149,7 +170,7 @@ def main() -> None:
         "pid": os.getpid(), "zygote": zygote.process.pid, "home": home, "secret": str(secret), "cache": str(cache),
         "extension": str(cache / Path(settings["extension"]).name), "listener": f"{home}/listener", "port": port.getsockname()[1],
         "abstract": f"\0kernel-env-{os.getpid()}", "missing": dict(zygote.missing.missing), "scratch": str(client.scratch_root),
-        "user": user,
+        "user": user, "forbidden": settings["forbidden"],
     }  # fmt: skip
     print(json.dumps(facts), flush=True)
     for line in sys.stdin:

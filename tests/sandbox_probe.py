@@ -1,6 +1,15 @@
 """Put in front of every probe: what code inside a runner can use to try things, and how it says what came of them."""
 
-import ctypes, errno, json, os, platform, socket, sys, threading, time  # noqa: E401
+# ruff: noqa: F401 - probes use them
+import ctypes
+import errno
+import json
+import os
+import platform
+import socket
+import sys
+import threading
+import time
 
 import torch
 

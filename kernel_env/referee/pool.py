@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class _Zygote:
     process: subprocess.Popen[bytes]
     control: Channel
     pidfd: int
-    missing: Findings = Findings()
+    missing: Findings = field(default_factory=Findings)
     """Layers of the sandbox that do not stand around its runners."""
 
     @property

@@ -25,6 +25,7 @@ from kernel_env.referee.referee import Job, Referee
 from kernel_env.sandbox import hide
 from kernel_env.schema import Candidate, Problem, from_json, to_json
 
+
 def make_clock(path: str | None, kind: str) -> Clock:
     if kind == "live":
         return LiveClock()

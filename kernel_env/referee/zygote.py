@@ -32,7 +32,6 @@ from kernel_env import sandbox
 from kernel_env.processes import become_subreaper, die_with_parent
 from kernel_env.referee.protocol import Channel, ChannelClosed, Frame
 
-
 _CHANNEL, _ZYGOTE = 3, 4
 """Descriptors of a runner."""
 _LIMITS = (
@@ -161,9 +160,7 @@ def _children() -> set[int]:
         return set()
 
 
-def _become_runner(
-    zygote: int, frame: Frame, fds: list[int], scratch: Path, flavour: str, plan: sandbox.Plan
-) -> NoReturn:
+def _become_runner(zygote: int, frame: Frame, fds: list[int], scratch: Path, flavour: str, plan: sandbox.Plan) -> NoReturn:
     """In the forked child: shed everything inherited, take on the limits and the sandbox, then serve frames. Never returns."""
     status = 1
     try:

@@ -10,6 +10,6 @@ from kernel_env.sandbox.layers import ALWAYS, MEANING, Findings, Layer, LayerFai
 from kernel_env.sandbox.trial import tried
 
 __all__ = [
-    "ALWAYS", "MEANING", "NOBODY", "Findings", "Layer", "LayerFailed", "Plan", "enter", "fork", "hide", "interpreter_paths", "seal", "tried",
-    "wanted",
+    "ALWAYS", "MEANING", "NOBODY", "Findings", "Layer", "LayerFailed", "Plan", "enter", "fork", "hide", "interpreter_paths",
+    "seal", "tried", "wanted",
 ]  # fmt: skip

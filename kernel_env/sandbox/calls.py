@@ -28,7 +28,8 @@ _BY_PURPOSE: dict[str, dict[str, tuple[int | None, int | None]]] = {
     },
     "files around their paths; disks": {
         "name_to_handle_at": (303, 264), "open_by_handle_at": (304, 265), "fanotify_init": (300, 262),
-        "quotactl": (179, 60), "quotactl_fd": (443, 443), "swapon": (167, 224), "swapoff": (168, 225), "acct": (163, 89),
+        "quotactl": (179, 60), "quotactl_fd": (443, 443), "sync": (162, 81), "syncfs": (306, 267),
+        "swapon": (167, 224), "swapoff": (168, 225), "acct": (163, 89),
     },
     "interfaces into the kernel that are rich in holes, and kernel keys": {
         "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282), "io_uring_setup": (425, 425),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import resource
 import select
@@ -15,8 +16,8 @@ from kernel_env.sandbox import landlock, libc, namespaces, seccomp
 from kernel_env.sandbox.layers import DEVICES, NAMESPACES, SYSTEM, SYSTEM_FILES, Layer, LayerFailed, Plan
 
 NOBODY = 65534
-_NEEDED_BY_ROOT = {"CAP_CHOWN": 0, "CAP_KILL": 5, "CAP_SETGID": 6, "CAP_SETUID": 7, "CAP_SYS_PTRACE": 19}
-"""To run a runner as nobody, and then to freeze it, end it and read its outputs."""
+_NEEDED_BY_ROOT = {"CHOWN": 0, "KILL": 5, "SETGID": 6, "SETUID": 7, "SYS_PTRACE": 19, "SYS_ADMIN": 21}
+"""Capabilities: to make namespaces, run a runner in them as nobody, and then freeze it, end it and read its outputs."""
 _SIGABRT = 6
 
 
@@ -49,10 +50,15 @@ def fork(plan: Plan) -> int:
     return int(pid)
 
 
+def _becomes_nobody(plan: Plan) -> bool:
+    """Root, with all its rights, makes namespaces as root; its runner enters a user namespace afterwards, as nobody."""
+    return os.geteuid() == 0 and Layer.UNPRIVILEGED in plan
+
+
 def _before_fork(plan: Plan) -> list[Layer]:
-    """Namespaces to enter before the runner exists. Root makes them as root, and becomes nobody in its own only afterwards."""
+    """Namespaces to enter before the runner exists. Within a user namespace of one's own, anyone may make the others."""
     mine = [layer for layer in plan.layers if layer in NAMESPACES]
-    return [Layer.USER, *mine] if Layer.USER in plan and os.geteuid() != 0 else mine
+    return [Layer.USER, *mine] if Layer.USER in plan and not _becomes_nobody(plan) else mine
 
 
 def _fork_runner(plan: Plan, answer: int) -> None:
@@ -73,7 +79,9 @@ def _fork_runner(plan: Plan, answer: int) -> None:
         os.write(answer, str(pid).encode())
         os._exit(0)
     os.close(answer)
-    select.select([ended], [], [])  # until then our parent is not the one that we shall have
+    waiting = select.poll()
+    waiting.register(ended, select.POLLIN)
+    waiting.poll()  # until then our parent is not the one that we shall have
     os.close(ended)
 
 
@@ -82,31 +90,31 @@ def enter(plan: Plan, scratch: Path, tracer: int) -> None:
 
     Process `tracer`, of the same user or root, may read this process's memory afterwards, as may no other.
     """
+    _be_readable(plan, tracer)
     if not plan.layers:
         return
-    root = os.geteuid() == 0
-    nobody = root and Layer.UNPRIVILEGED in plan
+    nobody = _becomes_nobody(plan)
     owner = (NOBODY, NOBODY) if nobody else (os.geteuid(), os.getegid())
     Path("/proc/self/oom_score_adj").write_text("1000")  # when memory runs out, a runner goes first
     if nobody:
-        _check_root(plan)
+        if Layer.MOUNT not in plan:
+            why = "root's own directories can be shown to another user in a mount namespace only"
+            raise LayerFailed(Layer.UNPRIVILEGED, why)
         os.chown(scratch, *owner)
     if Layer.MOUNT in plan:
         with _layer(Layer.MOUNT), _umask(0o022):
             namespaces.build_file_system(plan, scratch, own_processes=Layer.PID in plan, owner=owner)
-    if Layer.USER in plan and (nobody or not root):  # counted per user and namespace: without them, others would count too
+    if Layer.USER in plan:  # counted per user and namespace: without them, others would count too
         resource.setrlimit(resource.RLIMIT_NPROC, (plan.threads, plan.threads))
     if nobody:
         _become_nobody([path for path in plan.readable if os.path.exists(path)])
-    libc.prctl(libc.PR_SET_DUMPABLE, 1)  # a change of user took it away; the referee reads outputs in our memory
-    if Layer.USER in plan and root:
-        with _layer(Layer.USER):
-            namespaces.enter_user_namespace()
+        _be_readable(plan, tracer)
+        if Layer.USER in plan:
+            with _layer(Layer.USER):
+                namespaces.enter_user_namespace()
     _drop_capabilities()
     libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
-    libc.prctl(libc.PR_SET_DUMPABLE, 1)
-    with contextlib.suppress(OSError):  # a kernel without Yama
-        libc.prctl(libc.PR_SET_PTRACER, libc.PTRACER_ANY if Layer.PID in plan else tracer)
+    _be_readable(plan, tracer)
     if Layer.LANDLOCK in plan:
         with _layer(Layer.LANDLOCK):
             processes = namespaces.visible_processes(own_file_system=Layer.MOUNT in plan, own_processes=Layer.PID in plan)
@@ -119,7 +127,7 @@ def seal(plan: Plan) -> None:
         _make_abort_end_us()
     if Layer.SECCOMP in plan:
         with _layer(Layer.SECCOMP):
-            seccomp.install(os.getpid())
+            seccomp.install(seccomp.program(os.getpid()))
 
 
 @contextlib.contextmanager
@@ -128,7 +136,8 @@ def _layer(layer: Layer) -> Iterator[None]:
         yield
     except OSError as error:
         why = error.strerror or str(error)
-        raise LayerFailed(layer, f"{why}; {namespaces.hint()}" if layer is Layer.USER else why) from error
+        forbidden = (layer is Layer.USER or layer in NAMESPACES) and error.errno in (errno.EPERM, errno.ENOSPC, errno.EACCES)
+        raise LayerFailed(layer, f"{why}; {namespaces.hint()}" if forbidden else why) from error
 
 
 @contextlib.contextmanager
@@ -140,14 +149,24 @@ def _umask(mask: int) -> Iterator[None]:
         os.umask(before)
 
 
-def _check_root(plan: Plan) -> None:
-    if Layer.MOUNT not in plan:
-        raise LayerFailed(Layer.UNPRIVILEGED, "root's own directories can be shown to another user in a mount namespace only")
-    status = Path("/proc/self/status").read_text()
-    held = int(status.partition("CapEff:")[2].split()[0], 16)
-    lacking = [name for name, bit in _NEEDED_BY_ROOT.items() if not held >> bit & 1]
+def root_lacks() -> str:
+    """Why this root cannot run a runner as nobody; empty if it can, or is not root."""
+    if os.geteuid() != 0:
+        return ""
+    held = int(Path("/proc/self/status").read_text().partition("CapEff:")[2].split()[0], 16)
+    lacking = [f"CAP_{name}" for name, bit in _NEEDED_BY_ROOT.items() if not held >> bit & 1]
+    hidden = os.umask(0o077)
+    os.umask(hidden)
     if lacking:
-        raise LayerFailed(Layer.UNPRIVILEGED, f"this root has no {', '.join(lacking)}")
+        return f"this root has no {', '.join(lacking)}"
+    return f"with the umask {hidden:03o} only root can read what is built" if hidden & 0o055 else ""
+
+
+def _be_readable(plan: Plan, tracer: int) -> None:
+    """For the referee, which reads outputs in our memory. The kernel takes it back at each change of user or rights."""
+    libc.prctl(libc.PR_SET_DUMPABLE, 1)
+    with contextlib.suppress(OSError):  # a kernel without Yama, which asks no more than that
+        libc.prctl(libc.PR_SET_PTRACER, libc.PTRACER_ANY if Layer.PID in plan else tracer)
 
 
 def _become_nobody(readable: Iterable[str]) -> None:

@@ -45,7 +45,8 @@ NAMESPACES = {Layer.PID: 0x20000000, Layer.MOUNT: 0x20000, Layer.NET: 0x40000000
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt", "/nix", "/sys/devices/system")
 SYSTEM_FILES = tuple(
-    f"/etc/{name}" for name in ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "nsswitch.conf", "passwd", "group")
+    f"/etc/{name}"
+    for name in ("alternatives", "group", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "nsswitch.conf", "passwd")
 )  # fmt: skip
 DEVICES = ("/dev/null", "/dev/full", "/dev/random", "/dev/urandom")
 """Not /dev/zero: a shared mapping of it is memory that no limit counts."""

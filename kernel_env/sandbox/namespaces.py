@@ -114,4 +114,4 @@ def hint() -> str:
         with contextlib.suppress(OSError):
             if Path(switch).read_text().strip() == forbids:
                 return f"{switch} is {forbids}"
-    return "forbidden by this container or kernel"
+    return "this container, or a security module, forbids it"

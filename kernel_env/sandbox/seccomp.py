@@ -28,7 +28,7 @@ _MAP_SHARED_ANONYMOUS, _MAP_GROWSDOWN = 0x21, 0x100
 _PRCTL_ALLOWED = (
     2, 3, 15, 16, 21, 23, 27, 30, 39, 41, 42, 50, 51, 56, 0x53564D41,
 )  # fmt: skip
-"""Getters, names of threads and mappings, huge pages, vector lengths. Not: becoming unreadable, unkillable or differently scheduled."""
+"""Getters, names of threads and mappings, huge pages, vector lengths. Not: becoming unreadable, or other end and scheduling."""
 _FCNTL_DENIED = (8, 10, 15)
 """F_SETOWN, F_SETSIG, F_SETOWN_EX: signals to any process, by way of a descriptor."""
 _IOCTL_DENIED = (0x5412, 0x541C, 0x8901, 0x8902)
@@ -56,12 +56,12 @@ def program(pid: int, machine: str = MACHINE) -> list[Instruction]:
     return [*code, (_RETURN, 0, 0, _ALLOW)]
 
 
-def install(pid: int) -> None:
-    """Needs no_new_privs. Raises OSError.
+def install(instructions: Iterable[Instruction]) -> None:
+    """Filter the calls of this thread, and of those that it makes. Needs no_new_privs. Raises OSError.
 
     Speculation stays as it is: on older kernels a filter would else slow down all code of the process.
     """
-    code = b"".join(struct.pack("HBBI", *instruction) for instruction in program(pid))
+    code = b"".join(struct.pack("HBBI", *instruction) for instruction in instructions)
     buffer = ctypes.create_string_buffer(code, len(code))
     head = struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(buffer))
     syscall("seccomp", _SET_MODE_FILTER, _SPECULATION_ALLOWED, ctypes.create_string_buffer(head, len(head)))

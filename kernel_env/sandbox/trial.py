@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from kernel_env.sandbox.confine import enter, fork, seal
+from kernel_env.sandbox.confine import enter, fork, root_lacks, seal
 from kernel_env.sandbox.layers import Findings, Layer, LayerFailed, Plan
 
 
@@ -16,10 +16,9 @@ def tried(plan: Plan) -> Findings:
     The caller must be the subreaper of its orphans. Layers that are not in the plan are said to be switched off.
     """
     missing = {layer.value: "switched off" for layer in Layer if layer not in plan}
-    hidden = os.umask(0o077)
-    os.umask(hidden)
-    if os.geteuid() == 0 and Layer.UNPRIVILEGED in plan and hidden & 0o055:
-        missing[Layer.UNPRIVILEGED] = f"with the umask {hidden:03o} only root can read what is built"
+    lacking = root_lacks()
+    if Layer.UNPRIVILEGED in plan and lacking:
+        missing[Layer.UNPRIVILEGED.value] = lacking
         plan = plan.without(Layer.UNPRIVILEGED)
     while True:
         try:
