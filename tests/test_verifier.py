@@ -70,8 +70,12 @@ async def until(condition: Callable[[], object], limit_s: float = 60) -> None:
 
 
 def called(temporary: Path) -> list[Path]:
-    """The traces of candidates whose `forward` was called: a file in a runner's scratch directory."""
-    return list(temporary.rglob("called"))
+    """The traces of candidates whose `forward` was called: a file in scratch, as the machine sees it or as the runner does."""
+    found: list[Path] = []
+    for place in (temporary, *(Path(f"/proc/{p.pid}/root{temporary}") for p in descendants(os.getpid()))):
+        with suppress(OSError):  # that process just ended
+            found += place.rglob("called")
+    return found
 
 
 def helpers(module: str) -> list[int]:
@@ -113,7 +117,7 @@ def test_cancelling_kills_the_candidate_and_frees_the_slot(temporary: Path, prob
             with pytest.raises(asyncio.CancelledError):
                 await task
             await until(lambda: not runners())
-            assert not called(temporary), "its scratch directory is gone too"
+            assert not called(temporary) and not list(temporary.rglob("runner-*")), "its scratch directory is gone too"
             assert (await verifier.verify(problem, CORRECT, QUICK, 1)).correct
 
     play(scenario())
@@ -254,19 +258,20 @@ def test_a_scratch_directory_is_removed_when_its_owner_is_dead_and_not_before(te
 OWNER = """
 import sys
 from kernel_env.schema import Candidate
-from kernel_env.verifier import BlockingVerifier
+from kernel_env.verifier import BlockingVerifier, LocalVerifier, VerifierConfig
 from tests.conftest import REFERENCE, Problem, VerifyConfig, python_candidate
 
 candidate = Candidate(python_candidate(sys.argv[1], top="import os, time"), "cpp")
-BlockingVerifier().verify(Problem(1, 1, "ScaledRelu", REFERENCE), candidate, VerifyConfig(), 1)
+verifier = BlockingVerifier(lambda: LocalVerifier(VerifierConfig(sandbox=sys.argv[2])))
+verifier.verify(Problem(1, 1, "ScaledRelu", REFERENCE), candidate, VerifyConfig(), 1)
 """
 DAEMON = "os.fork() or (os.setsid(), os.fork() and os._exit(0), open('called', 'w').close()); time.sleep(1000)"
 
 
-def owned(tmp_path: Path, temporary: Path, forward: str, reached: Callable[[Attempt], bool]) -> None:
+def owned(tmp_path: Path, forward: str, reached: Callable[[Attempt], bool], temporary: Path, sandbox: str = "best_effort") -> None:
     """Kill the owner of a verifier when its candidate has come so far, and expect that everything ends with it."""
     env = {"PYTHONPATH": str(Path(__file__).parents[1])}
-    with Harness((sys.executable, "-c", OWNER, forward), tmp_path, "out", env).started(tmp_path) as attempt:
+    with Harness((sys.executable, "-c", OWNER, forward, sandbox), tmp_path, "out", env).started(tmp_path) as attempt:
         assert attempt.wait_until(lambda: reached(attempt), 120), attempt.log()
         attempt.kill(attempt.victims(Target.COMMAND))
         assert attempt.wait(10) == -signal.SIGKILL
@@ -276,10 +281,14 @@ def owned(tmp_path: Path, temporary: Path, forward: str, reached: Callable[[Atte
 
 
 def test_a_killed_owner_takes_every_process_along(tmp_path: Path, temporary: Path) -> None:
-    """Also a daemon that the candidate started, which no signal to a parent or a group reaches."""
-    owned(tmp_path, temporary, DAEMON, lambda attempt: bool(called(temporary)))
+    """Also a daemon that the candidate started, which no signal to a parent or a group reaches (and which a sandbox forbids)."""
+    owned(tmp_path, DAEMON, lambda attempt: bool(called(temporary)), temporary, sandbox="off")
+
+
+def test_a_killed_owner_takes_a_sandboxed_candidate_along(tmp_path: Path, temporary: Path) -> None:
+    owned(tmp_path, "open('called', 'w').close(); time.sleep(1000)", lambda attempt: bool(called(temporary)), temporary)
 
 
 def test_a_killed_owner_leaves_no_compiler_running(tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KERNEL_ENV_CACHE", str(tmp_path / "cache"))
-    owned(tmp_path, temporary, "pass", lambda attempt: any("cc1plus" in p.command for p in attempt.living()))
+    owned(tmp_path, "pass", lambda attempt: any("cc1plus" in p.command for p in attempt.living()), temporary)
