@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from kernel_env.sandbox import Layer
 from kernel_env.schema import Candidate, Verdict, from_json
 from rollout import compose
 from rollout.reference import options
@@ -447,16 +448,8 @@ def test_verify_takes_a_triton_file_for_triton(kernel_env: Command, tmp_path: Pa
 def test_doctor_finds_that_the_main_job_can_run(kernel_env: Command) -> None:
     done = kernel_env("doctor")
     assert (done.code, done.err) == (0, "")
-    for name in (
-        "processor",
-        "GPU",
-        "compiler",
-        "build cache",
-        "sandbox landlock",
-        "sandbox seccomp",
-        "back end cpp",
-        "back end triton",
-    ):
+    looked_at = ("processor", "GPU", "compiler", "build cache", "back end cpp", "back end triton")
+    for name in (*looked_at, *(f"sandbox {layer}" for layer in Layer)):
         assert f" {name} " in done.out
     assert done.out.endswith("everything that `kernel-env eval` needs here works\n")
 

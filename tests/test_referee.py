@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from kernel_env.errors import MachineBusy, ProblemError
-from kernel_env.schema import Problem, Stage, Status
+from kernel_env.schema import Candidate, Problem, Stage, Status
+from kernel_env.verifier import BlockingVerifier, LocalVerifier, VerifierConfig
 from tests.conftest import GOOD, QUICK, REFERENCE, Judge, python_candidate
 
 RETURN = "return extension.scaled_relu(x, self.scale)"
@@ -206,7 +207,8 @@ def test_a_candidate_cannot_see_seeds_or_expected_outputs_in_its_frames(judge: J
     assert judge(spy).status is Status.CORRECT
 
 
-def test_nothing_outlives_the_verdict(judge: Judge, tmp_path: Path) -> None:
+def test_nothing_outlives_the_verdict(problem: Problem, tmp_path: Path) -> None:
+    """Not even where no sandbox forbids to fork."""
     marker = tmp_path / "alive"
     daemon = f"""
 import os, time
@@ -218,11 +220,13 @@ if os.fork() == 0:
             time.sleep(0.02)
     os._exit(0)
 """
-    judge(python_candidate(RETURN, top=daemon))
-    time.sleep(0.2)
-    before = marker.read_text() if marker.exists() else ""
-    time.sleep(0.2)
-    assert (marker.read_text() if marker.exists() else "") == before
+    with BlockingVerifier(lambda: LocalVerifier(VerifierConfig(sandbox="off"))) as verifier:
+        verifier.verify(problem, Candidate(python_candidate(RETURN, top=daemon), "cpp"), QUICK, 1)
+        assert marker.exists()
+        time.sleep(0.2)
+        before = marker.read_text()
+        time.sleep(0.2)
+        assert marker.read_text() == before
 
 
 def test_an_interpreted_triton_kernel_is_judged_without_a_time(judge: Judge) -> None:

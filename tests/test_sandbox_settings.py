@@ -93,13 +93,16 @@ def test_every_layer_is_tried_and_a_missing_one_has_a_reason() -> None:
 @pytest.mark.parametrize("version", range(1, 8))
 def test_older_kernels_landlock_is_used_as_far_as_it_goes(version: int, tmp_path: Path) -> None:
     """In a process of its own: the rules cannot be lifted."""
-    (tmp_path / "secret").write_text("x")
+    own, secret = tmp_path / "own", tmp_path / "secret"
+    own.mkdir()
+    secret.write_text("x")
     code = (
-        f"from kernel_env.sandbox import landlock, libc; known = landlock.version(); landlock.version = lambda: min({version}, known)\n"
-        "import os; libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)\n"
-        f"os.mkdir({str(tmp_path / 'own')!r}); landlock.restrict((), (), ({str(tmp_path / 'own')!r},))\n"
-        f"open({str(tmp_path / 'own' / 'x')!r}, 'w').close()\n"
-        f"open({str(tmp_path / 'secret')!r})"
+        "from kernel_env.sandbox import landlock, libc\n"
+        f"known = landlock.version(); landlock.version = lambda: min({version}, known)\n"
+        "libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)\n"
+        f"landlock.restrict((), (), ({str(own)!r},))\n"
+        f"open({str(own / 'x')!r}, 'w').close()\n"
+        f"open({str(secret)!r})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.splitlines()[-1].startswith("PermissionError: [Errno 13]") and "secret" in done.stderr.splitlines()[-1]
