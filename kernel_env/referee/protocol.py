@@ -78,7 +78,7 @@ class Channel:
             length, _ = HEADER.unpack_from(self._read)
             if length > MAX_FRAME_BYTES:
                 raise ChannelClosed(f"frame of {length} bytes refused")
-            self._fill(HEADER.size + length, deadline, None)
+            self._fill(HEADER.size + length, deadline, fds)
             frame = json.loads(self._read[HEADER.size : HEADER.size + length])
             del self._read[: HEADER.size + length]
         except (ValueError, RecursionError) as error:
@@ -92,18 +92,20 @@ class Channel:
         return frame
 
     def _fill(self, count: int, deadline: float | None, fds: list[int] | None) -> None:
-        """Read until so many bytes are there; with `fds`, descriptors may come with the first of them."""
+        """Read until so many bytes are there. Where descriptors may come, not a byte more: those of the next frame would be lost."""
         while len(self._read) < count:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 raise TimeoutError("no whole frame in time")
             if self.sock.gettimeout() != left:
                 self.sock.settimeout(left)
-            wanted = max(_READ_BYTES, min(count - len(self._read), 1 << 20))
+            missing = min(count - len(self._read), 1 << 20)
             if fds is None:
-                part = self.sock.recv(wanted)
+                part = self.sock.recv(max(missing, _READ_BYTES))
+            elif self._read:
+                part = self.sock.recv(missing)
             else:
-                part, received, _, _ = socket.recv_fds(self.sock, wanted, MAX_FDS)
+                part, received, _, _ = socket.recv_fds(self.sock, missing, MAX_FDS)
                 fds += received
             if not part:
                 raise ChannelClosed("channel closed")
