@@ -28,7 +28,7 @@ _BOOTSTRAPS = 1000
 @dataclass(frozen=True)
 class TimingPlan:
     """How long to measure. Rounds (a block of calls of the baseline and one of the candidate, in random order) end at
-    `max_rounds` or when `budget_s` is spent, but not before `min_rounds`."""
+    `max_rounds` or when `budget_s` is spent in calls, but not before `min_rounds`."""
 
     max_rounds: int = 100
     min_rounds: int = 5

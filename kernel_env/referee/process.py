@@ -197,7 +197,10 @@ class RunnerProcess:
     def place(self, cores: tuple[int, ...]) -> None:
         """Spread its threads over these cores, for timing. It is frozen."""
         self._cores = cores
-        if len(cores) > 1 and threads(self.pid) != self._placed:
+        for _ in range(20):
+            if len(cores) < 2 or threads(self.pid) == self._placed:
+                return
+            time.sleep(0.0005)  # where a thread stands can be seen once it has stopped
             self._placed = place_workers(self.pid, cores)
 
     def _wake_on(self, cores: tuple[int, ...]) -> None:

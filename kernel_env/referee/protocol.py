@@ -92,7 +92,7 @@ class Channel:
         return frame
 
     def _fill(self, count: int, deadline: float | None, fds: list[int] | None) -> None:
-        """Read until so many bytes are there. Where descriptors may come, not a byte more: those of the next frame would be lost."""
+        """Read until so many bytes are there; where descriptors may come, no byte more: the next frame's would be lost."""
         while len(self._read) < count:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
