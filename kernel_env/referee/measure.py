@@ -25,7 +25,7 @@ from kernel_env.referee.inputs import Draw, InputPool
 from kernel_env.referee.layout import Arena
 from kernel_env.referee.memory import Samples
 from kernel_env.referee.outputs import regions
-from kernel_env.referee.placement import OtherWork, Waits
+from kernel_env.referee.placement import OtherWork, Waits, page_faults
 from kernel_env.referee.process import Endpoint
 from kernel_env.referee.protocol import Frame
 from kernel_env.referee.reference import Ask, last_output
@@ -42,7 +42,8 @@ SETTLE_BELOW_S = 0.1
 """Longer calls settle by themselves; an extra one would cost more than it gives."""
 FIRST_SETTLE_BELOW_S = 5.0
 FIRST_CALLS = 6
-"""In a side's first block longer calls settle too, and up to so many times."""
+FEW_FAULTS = 256
+"""In a side's first block longer calls settle too, until one needs fewer new pages than this, and up to so many times."""
 BLOCK_S = 5e-3
 """What a block of timed calls should last."""
 BLOCK_CALLS = 16
@@ -199,16 +200,14 @@ class Session:
         return times
 
     def _settle(self, side: Side) -> None:
-        """Calls that do not count: of some length after each thaw; and in the first block until they get no faster, because a
-        program's first calls at a place of the heap pay for its pages."""
-        if not side.settled:
-            before_s = side.call_s
-            for _ in range(FIRST_CALLS if before_s < FIRST_SETTLE_BELOW_S else 0):
-                now_s = self._message(side, [self.pool.stale()])
-                if now_s > 0.8 * before_s:
+        """Calls that do not count: of some length after each thaw; and in the first block until they touch no new memory."""
+        if not side.settled and side.call_s < FIRST_SETTLE_BELOW_S:
+            for _ in range(FIRST_CALLS):
+                before = page_faults(side.endpoint.pid)
+                self._message(side, [self.pool.stale()])
+                if page_faults(side.endpoint.pid) - before < FEW_FAULTS:
                     break
-                before_s = now_s
-            side.settled = True
+        side.settled = True
         settled_s = SETTLE_S if side.call_s >= SETTLE_BELOW_S else 0.0
         while settled_s < SETTLE_S:
             settled_s += self._message(side, [self.pool.stale()])
