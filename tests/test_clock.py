@@ -4,45 +4,69 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kernel_env.errors import ConfigError
-from kernel_env.referee.clock import FLOOR_MS, LiveClock, RecordedClock, TimingPlan, stats, timing
-from kernel_env.schema import Timing
+from kernel_env.referee.clock import LiveClock, RecordedClock, Round, stats, timing
 
 KEY = ("problem", "candidate")
 
 
-def never() -> float:
+def singles(ours: Sequence[float], theirs: Sequence[float]) -> list[Round]:
+    """Rounds of one call of either side."""
+    return [Round(1, (a,), (b,)) for a, b in zip(ours, theirs, strict=True)]
+
+
+def never() -> list[Round]:
     raise AssertionError("a recorded clock runs nothing")
 
 
 def test_stats_are_what_their_names_say() -> None:
     values = [3.0, 1.0, 2.0, 10.0]
-    found = stats(np.array(values))
+    found = stats(values, 2.5)
     assert (found.median_ms, found.mean_ms, found.min_ms, found.max_ms, found.count) == (2.5, 4.0, 1.0, 10.0, 4)
     assert found.std_ms == pytest.approx(statistics.pstdev(values))
 
 
 def test_speedup_is_the_ratio_of_medians_baseline_over_candidate() -> None:
-    found = timing([2.0, 2.0, 50.0], [6.0, 6.0, 1.0], seed=0)
+    found = timing(singles([2.0, 2.0, 50.0], [6.0, 6.0, 1.0]), seed=0)
     assert found.speedup == 3.0
     assert found.runtime.median_ms == 2.0 and found.baseline.median_ms == 6.0
     assert found.speedup_low <= 3.0 <= found.speedup_high
 
 
+def test_a_round_counts_by_the_median_of_its_block() -> None:
+    found = timing([Round(1, (1.0, 1.0, 99.0), (4.0, 4.0)), Round(1, (1.0,), (4.0,)), Round(1, (7.0,), (5.0,))], seed=0)
+    assert (found.runtime.median_ms, found.baseline.median_ms) == (1.0, 4.0)
+    assert (found.runtime.count, found.runtime.max_ms, found.baseline.count) == (5, 99.0, 4)
+
+
+def test_what_gains_by_working_on_several_calls_at_once_is_timed_by_single_calls() -> None:
+    single = [Round(1, (10.0,), (10.0,))] * 5
+    together = [Round(16, (2.0,), (9.0,))] * 5
+    assert timing([*single, *together], seed=0).speedup == 1.0
+
+
+def test_what_pads_nothing_but_single_calls_gains_nothing_either() -> None:
+    single = [Round(1, (1.0,), (10.0,))] * 5
+    together = [Round(16, (9.0,), (9.0,))] * 5
+    assert timing([*single, *together], seed=0).speedup == pytest.approx(10 / 9)
+
+
 def test_the_interval_depends_on_the_seed_alone() -> None:
-    ours, theirs = list(np.linspace(1, 2, 20)), list(np.linspace(2, 5, 20))
-    assert timing(ours, theirs, 7) == timing(ours, theirs, 7)
-    assert timing(ours, theirs, 7) != timing(ours, theirs, 8)
-    assert timing(ours, theirs, 2**200).speedup == timing(ours, theirs, 7).speedup
+    rng = np.random.default_rng(4)
+    rounds = singles(rng.lognormal(0, 0.2, 20), rng.lognormal(0, 0.2, 20))
+    assert timing(rounds, 7) == timing(rounds, 7)
+    assert timing(rounds, 7) != timing(rounds, 8)
+    assert timing(rounds, 2**200).speedup == timing(rounds, 7).speedup
 
 
 def test_equal_samples_give_an_interval_of_no_width() -> None:
-    found = timing([2.0] * 5, [3.0] * 5, seed=1)
+    found = timing(singles([2.0] * 5, [3.0] * 5), seed=1)
     assert found.speedup_low == found.speedup == found.speedup_high == 1.5
 
 
@@ -52,100 +76,33 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     covered, widths = 0, []
     for seed in range(300):
         ours, theirs = (scale * rng.lognormal(0, 0.2, 40) for scale in (1.0, 2.0))
-        found = timing(list(ours), list(theirs), seed)
+        found = timing(singles(ours, theirs), seed)
         covered += found.speedup_low <= 2.0 <= found.speedup_high
         widths.append(found.speedup_high - found.speedup_low)
     assert 0.91 * 300 <= covered <= 0.99 * 300
     assert statistics.median(widths) < 0.6
 
 
+def test_what_slows_both_sides_of_some_rounds_does_not_widen_the_interval() -> None:
+    """A machine that is half as fast in every other round: each side alone varies by a factor of two."""
+    rng = np.random.default_rng(3)
+    rounds = []
+    for index in range(30):
+        slow = 2.0 if index % 3 == 0 else 1.0
+        rounds.append(Round(1, tuple(slow * rng.lognormal(0, 0.01, 5)), tuple(3 * slow * rng.lognormal(0, 0.01, 5))))
+    found = timing(rounds, 0)
+    assert found.speedup == pytest.approx(3.0, rel=0.03)
+    assert found.speedup_high - found.speedup_low < 0.15
+
+
 def test_more_rounds_narrow_the_interval() -> None:
     rng = np.random.default_rng(2)
-    few, many = (timing(list(rng.lognormal(0, 0.2, n)), list(rng.lognormal(0, 0.2, n)), 0) for n in (10, 400))
+    few, many = (timing(singles(rng.lognormal(0, 0.2, n), rng.lognormal(0, 0.2, n)), 0) for n in (10, 400))
     assert many.speedup_high - many.speedup_low < few.speedup_high - few.speedup_low
 
 
-class Scripted(LiveClock):
-    """A live clock whose time passes only in calls; remembers who was called."""
-
-    def __init__(self) -> None:
-        self.time, self.calls = 0.0, ""
-
-    def now(self) -> float:
-        return self.time
-
-    def run(self, candidate_s: float, baseline_s: float, plan: TimingPlan, exchange_s: float = 0.0, seed: int = 3) -> Timing:
-        def call(letter: str, seconds: float) -> float:
-            self.calls += letter
-            self.time += seconds
-            return seconds
-
-        return self.measure(
-            lambda: call("c", candidate_s), lambda: call("b", baseline_s), lambda: call("e", exchange_s), plan, KEY, seed
-        )
-
-    @property
-    def timed(self) -> str:
-        """The timed calls, without warm-up and empty exchanges."""
-        return self.calls.rpartition("e")[2]
-
-
-def test_rounds_end_at_their_number() -> None:
-    clock = Scripted()
-    found = clock.run(0.001, 0.002, TimingPlan(max_rounds=17, budget_s=1e9))
-    assert found.runtime.count == found.baseline.count == 17
-    assert clock.timed.count("c") == clock.timed.count("b") == 17
-    assert found.speedup == pytest.approx(2.0)
-
-
-def test_rounds_end_when_the_budget_is_spent() -> None:
-    clock = Scripted()
-    assert clock.run(0.125, 0.25, TimingPlan(max_rounds=1000, budget_s=2.9)).runtime.count == 8
-
-
-def test_slow_programs_get_their_least_number_of_rounds() -> None:
-    clock = Scripted()
-    assert clock.run(100.0, 200.0, TimingPlan(max_rounds=1000, min_rounds=4, budget_s=0.5)).runtime.count == 4
-
-
-def test_both_sides_are_called_in_random_order_once_a_round() -> None:
-    clock, again, other = Scripted(), Scripted(), Scripted()
-    plan = TimingPlan(max_rounds=40, budget_s=1e9)
-    clock.run(0.001, 0.001, plan)
-    again.run(0.001, 0.001, plan)
-    other.run(0.001, 0.001, plan, seed=4)
-    rounds = [clock.timed[i : i + 2] for i in range(0, 80, 2)]
-    assert set(rounds) == {"bc", "cb"}
-    assert 8 <= rounds.count("bc") <= 32
-    assert clock.timed == again.timed != other.timed
-
-
-def test_both_sides_are_warmed_up_before_anything_counts() -> None:
-    clock = Scripted()
-    clock.run(0.001, 0.001, TimingPlan(max_rounds=5, warmup_rounds=3))
-    assert clock.calls.startswith("bcbcbce")
-
-
-def test_the_cost_of_an_empty_exchange_is_taken_off() -> None:
-    found = Scripted().run(0.003, 0.005, TimingPlan(max_rounds=5), exchange_s=0.001)
-    assert found.runtime.median_ms == pytest.approx(2.0)
-    assert found.speedup == pytest.approx(2.0)
-
-
-def test_no_call_reads_as_shorter_than_the_floor() -> None:
-    found = Scripted().run(0.001, 0.001, TimingPlan(max_rounds=5), exchange_s=0.002)
-    assert found.runtime.min_ms == found.baseline.max_ms == FLOOR_MS
-
-
-def test_a_program_can_be_measured_against_itself() -> None:
-    times = iter(np.linspace(0.001, 0.002, 1000))
-
-    def call() -> float:
-        return float(next(times))
-
-    found = LiveClock().measure(call, call, lambda: 0.0, TimingPlan(max_rounds=10, budget_s=1e9), KEY, 0)
-    assert found.runtime.count == found.baseline.count == 10
-    assert found.runtime != found.baseline
+def test_a_live_clock_measures_with_what_it_is_given() -> None:
+    assert LiveClock().measure(lambda: singles([1.0], [2.0]), KEY, 0).speedup == 2.0
 
 
 def test_a_live_clock_goes_forward() -> None:
@@ -157,14 +114,14 @@ def test_a_recorded_clock_gives_what_was_recorded_and_runs_nothing(tmp_path: Pat
     path = tmp_path / "times.json"
     path.write_text(json.dumps({"candidate": [2, 5.0]}))
     clock = RecordedClock.load(path)
-    found = clock.measure(never, never, never, TimingPlan(), KEY, 0)
+    found = clock.measure(never, KEY, 0)
     assert (found.runtime.median_ms, found.baseline.median_ms, found.speedup) == (2.0, 5.0, 2.5)
     assert clock.kind == "recorded" and clock.now() == clock.now() == 0.0
 
 
 def test_unrecorded_times_derive_from_problem_and_candidate() -> None:
     def speedup(*key: str) -> float:
-        return RecordedClock().measure(never, never, never, TimingPlan(), (key[0], key[1]), 0).speedup
+        return RecordedClock().measure(never, (key[0], key[1]), 0).speedup
 
     found = {(p, c): speedup(p, c) for p in "pqrs" for c in "abcdefgh"}
     assert len(set(found.values())) == len(found)

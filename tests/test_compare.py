@@ -16,7 +16,7 @@ from kernel_env.errors import ConfigError
 from kernel_env.referee import compare as module
 from kernel_env.referee.compare import TOLERANCES, Difference, Tolerance, compare, same_bytes, tolerance
 from kernel_env.referee.layout import Arena
-from kernel_env.referee.values import plan, write
+from kernel_env.referee.values import packed, plan, write
 
 LOOSE, TIGHT = TOLERANCES["tritonforge"], TOLERANCES["kernelbench"]
 EXACT = Tolerance("exact", 0.0, 0.0)
@@ -25,7 +25,7 @@ EXACT = Tolerance("exact", 0.0, 0.0)
 def laid_out(value: Any) -> tuple[Any, Arena]:
     """A value as its spec tree and a mapping that holds its tensors."""
     tensors: list[torch.Tensor] = []
-    tree, size = plan(value, tensors, keep_stride=False)
+    tree, size = plan(value, tensors, planner=packed)
     arena = Arena(size)
     write(tree, tensors, arena.map)
     return tree, arena

@@ -87,10 +87,10 @@ def test_a_solved_episode_terminates(problem: Problem) -> None:
         """A verifier that finds everything correct and three times as fast."""
 
         async def verify(self, problem, candidate, config, seed):  # type: ignore[no-untyped-def]
-            from kernel_env.referee.clock import timing
+            from kernel_env.referee.clock import Round, timing
             from kernel_env.schema import Stage, Verdict
 
-            times = timing([1.0], [3.0], 0)
+            times = timing([Round(1, (1.0,), (3.0,))], 0)
             digests = {"problem_digest": problem.digest, "candidate_digest": candidate.digest}
             return Verdict(
                 Status.CORRECT, Stage.DONE, problem.key, backend="cpp", timing=times, trials=1, trials_passed=1, **digests

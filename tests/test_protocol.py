@@ -79,6 +79,17 @@ def test_descriptors_come_with_their_frame(pair: Pair) -> None:
         os.close(fd)
 
 
+def test_descriptors_of_frames_that_wait_together_all_arrive(pair: Pair) -> None:
+    with open(os.devnull) as file:
+        for number in range(5):
+            pair[0].send({"n": number}, [file.fileno()] * (number % 3))
+    for number in range(5):
+        frame, fds = pair[1].recv(10, accept_fds=True)
+        assert (frame, len(fds)) == ({"n": number}, number % 3)
+        for fd in fds:
+            os.close(fd)
+
+
 def test_descriptors_that_nobody_asked_for_never_enter_this_process(pair: Pair) -> None:
     before = open_descriptors()
     with open(os.devnull) as file:

@@ -485,6 +485,15 @@ def test_the_referee_reads_a_frozen_runners_memory(box: Box, trick: str) -> None
     assert seen == {"text": "plugh", "errno": 0}
 
 
+def test_the_referee_moves_a_frozen_runner_to_a_core(box: Box) -> None:
+    runner, _ = box.load("return 1")
+    box.host.ask(op="freeze", id=runner)
+    core = max(os.sched_getaffinity(0))
+    seen = box.host.ask(op="place", id=runner, core=core)
+    box.host.ask(op="close", id=runner)
+    assert seen["cores"] == [core] and seen["stands"].startswith("0x")
+
+
 @pytest.mark.parametrize("option", ["1, 0", "4, 0", "22, 2", "35, 0", "62, 1"])
 def test_a_runner_cannot_make_itself_unreadable_or_unkillable(box: Box, option: str) -> None:
     assert box.denied(f"check(libc.prctl({option}, 0, 0, 0))", "EPERM")

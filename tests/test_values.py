@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from kernel_env.referee.layout import ALIGN, ITEM_BYTES, Arena, leaves, total_bytes
-from kernel_env.referee.values import Unsupported, plan, read, view, write
+from kernel_env.referee.values import Planner, Unsupported, packed, plan, read, view, write
 
 
-def sent(value: Any, *, keep_stride: bool = True) -> Any:
+def sent(value: Any, planner: Planner | None = None) -> Any:
     """The value as the other side reads it."""
     tensors: list[torch.Tensor] = []
-    tree, size = plan(value, tensors, keep_stride=keep_stride)
+    tree, size = plan(value, tensors, planner=planner)
     assert size == total_bytes(tree)
     arena = Arena(size)
     write(tree, tensors, arena.map)
@@ -66,7 +66,7 @@ def test_whole_trees_arrive(value: Any) -> None:
 def test_another_order_of_dimensions_keeps_its_strides(tensor: torch.Tensor) -> None:
     arrived = sent(tensor)
     assert equal(arrived, tensor) and arrived.stride() == tensor.stride()
-    assert sent(tensor, keep_stride=False).is_contiguous()
+    assert sent(tensor, packed).is_contiguous()
 
 
 @pytest.mark.parametrize(

@@ -9,16 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import random
-import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from kernel_env.errors import ConfigError
 from kernel_env.schema import Stats, Timing
@@ -27,19 +24,24 @@ FLOOR_MS = 1e-3
 """No call is reported as shorter than this: the exchange around it costs more."""
 _BOOTSTRAPS = 1000
 
-Call = Callable[[], float]
-"""Runs one call and returns the seconds from request to reply, seen from outside."""
-
 
 @dataclass(frozen=True)
 class TimingPlan:
-    """How long to measure. Rounds (one baseline and one candidate call each, in random order) end at `max_rounds` or when
-    `budget_s` is spent, but not before `min_rounds`."""
+    """How long to measure. Rounds (a block of calls of the baseline and one of the candidate, in random order) end at
+    `max_rounds` or when `budget_s` is spent in calls, but not before `min_rounds`."""
 
     max_rounds: int = 100
     min_rounds: int = 5
-    warmup_rounds: int = 2
     budget_s: float = 1.0
+
+
+@dataclass(frozen=True)
+class Round:
+    """One block of either side, taken shortly after each other: milliseconds a call, each of `together` calls in one message."""
+
+    together: int
+    candidate_ms: tuple[float, ...]
+    baseline_ms: tuple[float, ...]
 
 
 class Clock(Protocol):
@@ -48,60 +50,60 @@ class Clock(Protocol):
     def now(self) -> float:
         """Seconds, monotonic."""
 
-    def measure(self, candidate: Call, baseline: Call, empty: Call, plan: TimingPlan, key: tuple[str, str], seed: int) -> Timing:
-        """Time `candidate` against `baseline`; `empty` is the same exchange without work.
-
-        `key` is (problem digest, candidate digest).
-        """
+    def measure(self, rounds: Callable[[], Sequence[Round]], key: tuple[str, str], seed: int) -> Timing:
+        """The times of a candidate against its baseline. `rounds` takes them; `key` is (problem digest, candidate digest)."""
 
 
 class LiveClock:
-    """Measures: request to reply from outside, less the cost of an empty exchange."""
+    """Measures."""
 
     kind: Literal["live", "recorded"] = "live"
 
     def now(self) -> float:
         return time.perf_counter()
 
-    def measure(self, candidate: Call, baseline: Call, empty: Call, plan: TimingPlan, key: tuple[str, str], seed: int) -> Timing:
-        order = random.Random(seed)
-        for _ in range(plan.warmup_rounds):
-            baseline(), candidate()
-        exchange = statistics.median(empty() for _ in range(30))
-        sides = ((baseline, theirs := list[float]()), (candidate, ours := list[float]()))
-        started = self.now()
-        for count in range(plan.max_rounds):
-            if count >= plan.min_rounds and self.now() - started > plan.budget_s:
-                break
-            for call, times_ms in order.sample(sides, 2):
-                times_ms.append(max((call() - exchange) * 1e3, FLOOR_MS))
-        return timing(ours, theirs, seed)
+    def measure(self, rounds: Callable[[], Sequence[Round]], key: tuple[str, str], seed: int) -> Timing:
+        return timing(rounds(), seed)
 
 
-def timing(runtime_ms: list[float], baseline_ms: list[float], seed: int) -> Timing:
-    """Summary of two lists of times: ratio of medians, and its 95% interval from a bootstrap of both lists."""
-    ours, theirs = np.asarray(runtime_ms), np.asarray(baseline_ms)
+def timing(rounds: Sequence[Round], seed: int) -> Timing:
+    """Summary of rounds: a side's time is the median over rounds of its blocks' medians, the speedup their ratio.
+
+    Where calls were sent both singly and several at a time, the larger of a side's times counts: neither padding single calls nor
+    working on several at once gains anything. The 95% interval is a bootstrap over rounds, both sides of a round together, so
+    that what slows the machine for a while does not widen it.
+    """
     rng = np.random.default_rng(seed % (1 << 63))
-    ratios = _resampled_medians(theirs, rng) / _resampled_medians(ours, rng)
-    speedup = float(np.median(theirs) / np.median(ours))
-    low, high = (float(q) for q in np.quantile(ratios, (0.025, 0.975)))
-    return Timing(stats(ours), stats(theirs), speedup, min(low, speedup), max(high, speedup))
+    groups = [[r for r in rounds if r.together == n] for n in sorted({r.together for r in rounds})]
+    sides = [
+        [np.array([np.median(r.baseline_ms) for r in g]) for g in groups],
+        [np.array([np.median(r.candidate_ms) for r in g]) for g in groups],
+    ]
+    picks = [rng.integers(0, len(g), (_BOOTSTRAPS, len(g))) for g in groups]
+    resampled = [np.max([np.median(m[p], axis=1) for m, p in zip(side, picks, strict=True)], axis=0) for side in sides]
+    slowest = [int(np.argmax([np.median(m) for m in side])) for side in sides]
+    baseline_ms, runtime_ms = (float(np.median(side[i])) for side, i in zip(sides, slowest, strict=True))
+    low, high = (float(q) for q in np.quantile(resampled[0] / resampled[1], (0.025, 0.975)))
+    speedup = baseline_ms / runtime_ms
+    return Timing(
+        stats([ms for r in groups[slowest[1]] for ms in r.candidate_ms], runtime_ms),
+        stats([ms for r in groups[slowest[0]] for ms in r.baseline_ms], baseline_ms),
+        speedup,
+        min(low, speedup),
+        max(high, speedup),
+    )
 
 
-def _resampled_medians(values: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    picks = rng.integers(0, values.size, (_BOOTSTRAPS, values.size))
-    medians: npt.NDArray[np.float64] = np.median(values[picks], axis=1)
-    return medians
-
-
-def stats(values_ms: npt.NDArray[np.float64]) -> Stats:
+def stats(values_ms: Sequence[float], median_ms: float) -> Stats:
+    """Of single calls, around a median that was found in another way."""
+    values = np.asarray(values_ms)
     return Stats(
-        median_ms=float(np.median(values_ms)),
-        mean_ms=float(values_ms.mean()),
-        std_ms=float(values_ms.std()),
-        min_ms=float(values_ms.min()),
-        max_ms=float(values_ms.max()),
-        count=int(values_ms.size),
+        median_ms=median_ms,
+        mean_ms=float(values.mean()),
+        std_ms=float(values.std()),
+        min_ms=min(float(values.min()), median_ms),
+        max_ms=max(float(values.max()), median_ms),
+        count=int(values.size),
     )
 
 
@@ -132,9 +134,9 @@ class RecordedClock:
     def now(self) -> float:
         return 0.0
 
-    def measure(self, candidate: Call, baseline: Call, empty: Call, plan: TimingPlan, key: tuple[str, str], seed: int) -> Timing:
+    def measure(self, rounds: Callable[[], Sequence[Round]], key: tuple[str, str], seed: int) -> Timing:
         runtime_ms, baseline_ms = self._recorded.get(key[1]) or self._derived(key)
-        return timing([runtime_ms], [baseline_ms], seed)
+        return timing([Round(1, (runtime_ms,), (baseline_ms,))], seed)
 
     def _derived(self, key: tuple[str, str]) -> tuple[float, float]:
         word = hashlib.sha256("/".join(key).encode()).digest()

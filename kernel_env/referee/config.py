@@ -16,9 +16,9 @@ class VerifyConfig:
     num_correct_trials: int = 5
     """Correctness trials, each with fresh inputs; the weights change half-way."""
     num_perf_trials: int = 100
-    """Most timing rounds; fewer when `timing_budget_s` is spent."""
+    """Most timing rounds (a block of calls of either side); fewer when `timing_budget_s` is spent."""
     timing_budget_s: float = 1.0
-    """Seconds of timing after which no further round starts (at least 5 rounds are made)."""
+    """Seconds in timed calls, of both sides, after which no further round starts (at least 5 rounds are made)."""
     timeout_s: float = 60.0
     """Limit for the candidate's import, construction and trials, builds not counted, or 5 times what the reference needs for the
     same calls if that is more."""
@@ -27,7 +27,8 @@ class VerifyConfig:
     tolerance: str = "kernelbench"
     """How near outputs must be: `kernelbench` (1e-4 in fp32), `kernelbench-v0` or `tritonforge` (1e-2)."""
     noise_limit: float = 0.25
-    """Times count only if the baseline's threads waited for a core at most this share of the time; else they are taken again."""
+    """Times count only if at most this share of the time the baseline's threads waited for a core, or other work had the cores;
+    else they are taken again."""
     measure_performance: bool = True
     """False: correctness only."""
     memory_limit_mb: int = 8192

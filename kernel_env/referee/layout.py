@@ -7,6 +7,7 @@ This module knows no torch; `runner` writes and reads tensors, `compare` reads t
 from __future__ import annotations
 
 import fcntl
+import math
 import mmap
 import os
 from collections.abc import Iterator
@@ -35,6 +36,8 @@ class TensorSpec:
     stride: tuple[int, ...] | None
     offset: int
     nbytes: int
+    address: int = 0
+    """Where an output lies in its runner's own memory, as the runner says; 0 elsewhere."""
 
     @staticmethod
     def parse(data: Any) -> TensorSpec:
@@ -45,9 +48,13 @@ class TensorSpec:
         for ints in (shape, stride or []):
             if not isinstance(ints, list) or len(ints) > 64 or not all(type(n) is int and 0 <= n < 1 << 48 for n in ints):
                 raise ValueError("not a tensor spec")
-        if type(data.get("offset")) is not int or type(data.get("nbytes")) is not int:
+        offset, nbytes, address = data.get("offset"), data.get("nbytes"), data.get("address", 0)
+        if not all(type(n) is int and 0 <= n < 1 << 63 for n in (offset, nbytes, address)):
             raise ValueError("not a tensor spec")
-        return TensorSpec(data["dtype"], tuple(shape), None if stride is None else tuple(stride), data["offset"], data["nbytes"])
+        assert isinstance(offset, int)
+        if nbytes != math.prod(shape) * ITEM_BYTES[data["dtype"]] or (stride is not None and len(stride) != len(shape)):
+            raise ValueError("not a tensor spec")
+        return TensorSpec(data["dtype"], tuple(shape), None if stride is None else tuple(stride), offset, nbytes, address)
 
 
 def leaves(tree: Any) -> Iterator[TensorSpec]:
@@ -68,6 +75,26 @@ def leaves(tree: Any) -> Iterator[TensorSpec]:
 def total_bytes(tree: Any) -> int:
     """Size of the mapping that the tree's tensors need."""
     return max((spec.offset + spec.nbytes for spec in leaves(tree)), default=0)
+
+
+def packed(tree: Any, offset: int = 0) -> tuple[Any, int]:
+    """The same tree with its tensors contiguous, one after the other from `offset`; and the first free offset.
+
+    Raises ValueError on malformed trees.
+    """
+    if not isinstance(tree, dict) or len(tree) != 1:
+        raise ValueError("not a value tree")
+    ((kind, value),) = tree.items()
+    if kind == "tensor":
+        spec, start = TensorSpec.parse(value), align(offset)
+        leaf = {"dtype": spec.dtype, "shape": list(spec.shape), "stride": None, "offset": start, "nbytes": spec.nbytes}
+        return {"tensor": leaf}, start + spec.nbytes
+    if kind not in ("list", "tuple", "dict"):
+        return tree, offset
+    entries = {}
+    for key, item in value.items() if kind == "dict" else enumerate(value):
+        entries[key], offset = packed(item, offset)
+    return {kind: entries if kind == "dict" else list(entries.values())}, offset
 
 
 class Arena:

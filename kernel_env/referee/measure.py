@@ -1,94 +1,267 @@
-"""One timing session: who runs, who is frozen, and whether the machine was quiet enough to believe the times.
+"""One timing session: rounds of calls of a baseline and of a candidate, each timed from outside of the process that runs it.
 
-Noise is read from the kernel's own books: how long the baseline's threads were ready to run and had no core. The candidate is
-frozen while the baseline runs, so it cannot make that noise, and a session that was too noisy says nothing about anyone.
+One message is one call (or, for very short ones, several); the clock runs from request to reply. While one side is measured, the
+other is frozen. A call's inputs are written into the side's own mappings after its last reply and right before its request, so
+between two calls there is nothing to work on. After a reply, words of the output are read from outside at once, and again before
+the next request: work that goes on after the reply shows. A block ends with the side frozen, and its last output is compared.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
+import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
 
 from kernel_env.errors import MachineBusy
-from kernel_env.referee.clock import Clock, TimingPlan
+from kernel_env.referee.clock import FLOOR_MS, Round, TimingPlan
+from kernel_env.referee.inputs import Draw, InputPool
+from kernel_env.referee.layout import Arena
+from kernel_env.referee.memory import Samples
+from kernel_env.referee.outputs import regions
+from kernel_env.referee.placement import OtherWork, Waits, page_faults
 from kernel_env.referee.process import Endpoint
 from kernel_env.referee.protocol import Frame
+from kernel_env.referee.reference import Ask, last_output
 from kernel_env.schema import Timing
 
 PAUSES_S = (0.0, 0.1, 0.5, 2.0, 5.0)
 """Waits before each attempt at a quiet session."""
 WAKING_S = 150e-6
 """A thread that is woken for a call waits about so long for its core on a quiet machine too."""
+SETTLE_S = 1e-3
+"""A block's calls count only after so much time in calls: after a thaw the scheduler has to spread the threads over the cores
+again, and caches are cold."""
 SETTLE_BELOW_S = 0.1
 """Longer calls settle by themselves; an extra one would cost more than it gives."""
+FIRST_SETTLE_BELOW_S = 5.0
+FIRST_CALLS = 6
+FEW_FAULTS = 256
+"""In a side's first block longer calls settle too, until one needs fewer new pages than this, and up to so many times."""
+BLOCK_S = 5e-3
+"""What a block of timed calls should last."""
+BLOCK_CALLS = 16
+SHORT_S = 50e-6
+"""Calls shorter than this are sent singly in some rounds and together in others."""
+TOGETHER = 16
 
-Ask = Callable[[Frame], Frame]
+_EMPTY_MESSAGES = 2
+_MOST_WALL = 3.0
+"""A session lasts at most so many times its budget of time in calls: writing and comparing large tensors takes time too."""
+
+_Taken = tuple[int, dict["Side", list[float]]]
+"""Of one round: how many calls were sent together, and either side's seconds a message."""
 
 
-@dataclass(frozen=True)
+class LateWork(Exception):
+    """An output changed after its call had ended."""
+
+
+@dataclass(eq=False)
 class Side:
-    """One program in the session: how to ask it, and how to stop it."""
+    """One program in the session: how to ask it, and the mappings that its inputs go to."""
 
     endpoint: Endpoint
     ask: Ask
+    slots: Sequence[Arena]
+    call_s: float
+    """How long a call takes, as far as is known."""
+    settled: bool = False
+    """Whether it had a block already."""
+    output: Any = None
+    """Described output of its last call, ..."""
+    slot: int = 0
+    """... and where that call's inputs are."""
+    samples: Samples | None = None
+    """Places to read in the next output; None where its memory may not be read from here."""
+    sizes: tuple[int, ...] = ()
+    words: bytes | None = None
+    """What was there at the reply."""
 
 
+@dataclass(eq=False)
+class _Exchange:
+    """What a message costs beside its calls, learned from the baseline, whose own clock can be believed."""
+
+    empty_s: list[float] = field(default_factory=list)
+    """Messages with nothing to call."""
+    around_calls_s: list[float] = field(default_factory=list)
+    """By how much replies came later than the calls took, ..."""
+    calls_s: list[float] = field(default_factory=list)
+    """... and how long they took."""
+
+    def cost_s(self, message_s: float) -> float:
+        """Of a message that lasted so long. A long call leaves cold caches behind, which make its reply dearer; so what is taken
+        off grows with the call, from an empty message's cost to that of a message with the baseline's calls."""
+        empty_s, full_s = statistics.median(self.empty_s), statistics.median(self.around_calls_s)
+        share = (message_s - full_s) / statistics.median(self.calls_s)
+        return empty_s + (full_s - empty_s) * min(1.0, max(0.0, share))
+
+
+Check = Callable[[Side, Side, Draw], None]
+"""Compares the last calls of a round, of the baseline and of the candidate, both on the same draw and both frozen."""
+
+
+@dataclass(eq=False)
 class Session:
-    """Times a candidate against the baseline, one call a message, in random order, the other side frozen."""
+    """Times a candidate against the baseline, in rounds, in random order."""
 
-    def __init__(self, clock: Clock, baseline: Side, candidate: Side, inputs: Sequence[int], threads: int, seed: int) -> None:
-        self._clock, self._baseline, self._candidate = clock, baseline, candidate
-        self._inputs, self._threads = inputs, threads
-        self._seed = seed
-        self._pick = random.Random(seed)
-        self._active: Side | None = None
-        self._last_s: dict[int, float] = {}
-        self._waited_s = self._baseline_s = 0.0
+    baseline: Side
+    candidate: Side
+    pool: InputPool
+    check: Check
+    cores: tuple[int, ...]
+    helpers: tuple[int, ...]
+    """Processes of ours that draw inputs meanwhile: no noise."""
+    random_forward: bool
+    """Whether the problem draws random numbers in forward, so that both sides need the generator in one state."""
+    noise: float = 0.0
+    """Share of the baseline's time that its threads waited for a core, or of the cores' time that other work had: the smaller."""
+    _rng: random.Random = field(default_factory=random.SystemRandom)
+    _words: np.random.Generator = field(default_factory=np.random.default_rng)
+    _exchanges: dict[int, _Exchange] = field(default_factory=dict)
+    _waited_s: float = 0.0
+    _spent_s: float = 0.0
 
-    def timing(self, plan: TimingPlan, key: tuple[str, str]) -> Timing:
-        """The times, with their noise."""
-        self._waited_s = self._baseline_s = 0.0
-        timing = self._clock.measure(self._candidate_call, self._baseline_call, self._empty_call, plan, key, self._seed)
-        self._candidate.endpoint.thaw()
-        self._active = None
-        return replace(timing, noise=round(self._waited_s / self._baseline_s, 4)) if self._baseline_s else timing
+    def rounds(self, plan: TimingPlan) -> list[Round]:
+        """Take times as planned. Raises LateWork, and what `check` and the sides raise."""
+        self._exchanges, self._waited_s = {}, 0.0
+        others = OtherWork(self.cores, (os.getpid(), self.baseline.endpoint.pid, self.candidate.endpoint.pid, *self.helpers))
+        taken: list[_Taken] = []
+        with self._own_core():
+            started = time.perf_counter()
+            while len(taken) < plan.max_rounds and (len(taken) < plan.min_rounds or time.perf_counter() - started < plan.budget_s):
+                taken.append(self._round())
+        self.candidate.endpoint.thaw()
+        self.baseline.endpoint.thaw()
+        waiting = self._waited_s / sum(sum(times[self.baseline]) for _, times in taken)
+        self.noise = round(min(waiting, others.share()), 4)
+        return [
+            Round(together, *(self._calls_ms(times[side], together, side) for side in (self.candidate, self.baseline)))
+            for together, times in taken
+        ]
 
-    def _candidate_call(self) -> float:
-        self._activate(self._candidate, self._baseline)
-        return self._timed(self._candidate)
+    def _calls_ms(self, messages_s: Sequence[float], together: int, side: Side) -> tuple[float, ...]:
+        exchange_s = self._exchanges[together].cost_s(statistics.median(messages_s))
+        if side is self.baseline:
+            exchange_s = statistics.median(self._exchanges[together].around_calls_s)
+        return tuple(max((s - exchange_s) / together * 1e3, FLOOR_MS) for s in messages_s)
 
-    def _baseline_call(self) -> float:
-        self._activate(self._baseline, self._candidate)
-        before_s = self._baseline.endpoint.waited_s()
-        elapsed_s = self._timed(self._baseline)
-        waited_s = self._baseline.endpoint.waited_s() - before_s
-        self._waited_s += max(0.0, waited_s - self._threads * WAKING_S)
-        self._baseline_s += elapsed_s
+    @contextlib.contextmanager
+    def _own_core(self) -> Iterator[None]:
+        """This process keeps to the first core, where a side's main thread wakes as soon as this process goes to sleep."""
+        before = os.sched_getaffinity(0)
+        separate = self.candidate.endpoint.pid != os.getpid()
+        try:
+            if separate:
+                os.sched_setaffinity(0, self.cores[:1])
+            yield
+        finally:
+            os.sched_setaffinity(0, before)
+
+    def _round(self) -> _Taken:
+        short = min(self.baseline.call_s, self.candidate.call_s) < SHORT_S
+        together = self._rng.choice((1, min(TOGETHER, len(self.baseline.slots)))) if short else 1
+        self.pool.refresh()
+        last, times = self.pool.last(), dict[Side, list[float]]()
+        sides = self._rng.sample((self.baseline, self.candidate), 2)
+        for side, other in zip(sides, reversed(sides), strict=True):
+            other.endpoint.freeze()
+            times[side] = self._block(side, last, together)
+        self.check(self.baseline, self.candidate, last)
+        return together, times
+
+    def _block(self, side: Side, last: Draw, together: int) -> list[float]:
+        """Seconds of some messages. Ends with the side frozen after a call on `last`."""
+        side.endpoint.freeze()
+        side.endpoint.place(self.cores)
+        side.endpoint.thaw()
+        self.pool.deal()
+        self._settle(side)
+        wanted = min(BLOCK_CALLS, max(3, int(BLOCK_S / (side.call_s * together)))) if side.call_s < SETTLE_BELOW_S else 1
+        count = self._rng.randint(1 + wanted // 2, wanted)
+        times = []
+        if side is self.baseline:
+            for _ in range(_EMPTY_MESSAGES):
+                self._message(side, [self.pool.stale() for _ in range(together)], empty=True)
+        with contextlib.closing(Waits(side.endpoint.pid)) as waits:
+            for left in reversed(range(count)):
+                draws = [self.pool.draw() for _ in range(together)]
+                self._unchanged(side)
+                times.append(self._message(side, draws if left else [*draws[1:], last], waits))
+        side.endpoint.freeze()
+        self._unchanged(side)
+        return times
+
+    def _settle(self, side: Side) -> None:
+        """Calls that do not count: of some length after each thaw; and in the first block until they touch no new memory."""
+        if not side.settled and side.call_s < FIRST_SETTLE_BELOW_S:
+            for _ in range(FIRST_CALLS):
+                before = page_faults(side.endpoint.pid)
+                self._message(side, [self.pool.stale()])
+                if page_faults(side.endpoint.pid) - before < FEW_FAULTS:
+                    break
+        side.settled = True
+        settled_s = SETTLE_S if side.call_s >= SETTLE_BELOW_S else 0.0
+        while settled_s < SETTLE_S:
+            settled_s += self._message(side, [self.pool.stale()])
+
+    def _message(self, side: Side, draws: Sequence[Draw], waits: Waits | None = None, *, empty: bool = False) -> float:
+        """Write the inputs, send one request, and return the seconds until its reply. With `waits`, the message counts."""
+        os.sched_yield()  # the side shares our core, and has yet to go to sleep after its last reply
+        slots = self._rng.sample(range(len(side.slots)), len(draws))
+        for slot, draw in zip(slots, draws, strict=True):
+            self.pool.write(draw, side.slots[slot])
+        frame: Frame = {"op": "call", "indices": slots, "empty": empty}
+        if self.random_forward:
+            frame["seeds"] = [draw.seed for draw in draws]
+        waited_s = waits.seconds() if waits else 0.0
+        answer = side.ask(frame)
+        elapsed_s = side.endpoint.elapsed_s
+        self._spent_s += elapsed_s
+        side.slot, side.output = slots[-1], last_output(answer)
+        self._watch(side)
+        if empty:
+            self._exchange(len(draws)).empty_s.append(elapsed_s)
+            return elapsed_s
+        known_s = self._exchange(len(draws)).empty_s
+        side.call_s = max(elapsed_s - (statistics.median(known_s) if known_s else 0.0), 1e-6) / len(draws)
+        if waits and side is self.baseline:
+            self._waited_s += max(0.0, waits.seconds() - waited_s - len(self.cores) * WAKING_S)
+            self._exchange(len(draws)).around_calls_s.append(elapsed_s - answer["took_s"])
+            self._exchange(len(draws)).calls_s.append(answer["took_s"])
         return elapsed_s
 
-    def _empty_call(self) -> float:
-        self._activate(self._baseline, self._candidate)
-        return self._timed(self._baseline, {"op": "noop"})
+    def _exchange(self, together: int) -> _Exchange:
+        return self._exchanges.setdefault(together, _Exchange())
 
-    def _activate(self, side: Side, other: Side) -> None:
-        """Freeze the other side, thaw this one and, if that changes anything, let it settle: after a thaw the scheduler needs a
-        call to spread the threads over the cores again (measured: half as long again, and four times the waiting)."""
-        if self._active is side:
+    def _watch(self, side: Side) -> None:
+        """Read some words of the output at once, before anything else takes time."""
+        side.words = None
+        places = regions(side.output)
+        sizes = tuple(size for _, size in places)
+        if side.samples is None or sizes != side.sizes:
+            side.samples, side.sizes = Samples(sizes, self._words), sizes
+        with contextlib.suppress(OSError):  # not allowed here, or nothing there: then comparing is left to tell
+            side.words = side.samples.read(side.endpoint.pid, [address for address, _ in places])
+
+    def _unchanged(self, side: Side) -> None:
+        """Raises LateWork when the last output is another one than at its reply. Looks once, and elsewhere the next time."""
+        if side.words is None or side.samples is None:
             return
-        other.endpoint.freeze()
-        side.endpoint.thaw()
-        self._active = side
-        if self._last_s.get(id(side), 0.0) < SETTLE_BELOW_S:
-            self._timed(side)
-
-    def _timed(self, side: Side, frame: Frame | None = None) -> float:
-        chosen = frame or {"op": "call", "index": self._pick.choice(self._inputs)}
-        started = self._clock.now()
-        side.ask(chosen)
-        self._last_s[id(side)] = self._clock.now() - started
-        return self._last_s[id(side)]
+        try:
+            now = side.samples.read(side.endpoint.pid, [address for address, _ in regions(side.output)])
+        except OSError as error:
+            raise LateWork("the output's memory was given back after forward() had returned") from error
+        if now != side.words:
+            raise LateWork("the output went on changing after forward() had returned")
+        side.samples, side.words = Samples(side.sizes, self._words), None
 
 
 def quiet_timing(attempt: Callable[[], Timing], noise_limit: float) -> Timing:

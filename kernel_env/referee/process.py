@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kernel_env.errors import VerifierError
+from kernel_env.referee.placement import place_workers, threads
 from kernel_env.referee.protocol import Channel, ChannelClosed, Frame
 from kernel_env.sandbox import Layer
 
@@ -40,13 +41,17 @@ class RunnerDied(Exception):
 class Endpoint(Protocol):
     """One program that answers frames: a process of its own (`RunnerProcess`) or, for debugging, this process."""
 
+    pid: int
+    """The process whose memory the outputs are in."""
+    elapsed_s: float
+    """From sending the last request to the arrival of its answer, not yet read."""
     isolation: tuple[str, ...]
     """Layers that stand around it, known after the first request."""
 
     def request(self, frame: Frame, fds: Sequence[int] = (), timeout_s: float | None = None) -> Frame: ...
     def freeze(self) -> None: ...
     def thaw(self) -> None: ...
-    def waited_s(self) -> float: ...
+    def place(self, cores: tuple[int, ...]) -> None: ...
     def log(self) -> str: ...
     def close(self) -> None: ...
 
@@ -105,6 +110,9 @@ class RunnerProcess:
         self._log = bytearray()
         self._log_open = True
         self._closed = False
+        self.elapsed_s = self._arrived = 0.0
+        self._cores: tuple[int, ...] = ()
+        self._placed: frozenset[int] = frozenset()
         os.set_blocking(log_fd, False)
         self._poll = select.poll()
         self._poll.register(channel.fileno(), select.POLLIN)
@@ -122,11 +130,14 @@ class RunnerProcess:
         if not self._ready:
             self._begin(self._receive(deadline))
         try:
-            self._channel.send(frame, fds)
+            self._wake_on(self._cores[:1])
+            sent = self._channel.send(frame, fds)
+            self._wake_on(self._cores)
         except ChannelClosed as error:
             raise self._died() from error
         while True:
             answer = self._receive(deadline)
+            self.elapsed_s = self._arrived - sent
             if "build" not in answer:
                 return answer
             started = time.monotonic()
@@ -150,10 +161,13 @@ class RunnerProcess:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 raise RunnerTimeout()
-            events = dict(self._poll.poll(None if left is None else max(1, int(left * 1000) + 1)))
+            ready = self._poll.poll(None if left is None else max(1, int(left * 1000) + 1))
+            now = time.perf_counter()
+            events = dict(ready)
             if self._log_fd in events:
                 self._drain()
             if self._channel.fileno() in events:
+                self._arrived = now
                 try:
                     return self._channel.recv(timeout_s=left)[0]
                 except TimeoutError as error:
@@ -194,13 +208,19 @@ class RunnerProcess:
         if not self._closed:
             os.killpg(self.pid, number)
 
-    def waited_s(self) -> float:
-        """Seconds that its living threads were ready to run and had no core (the kernel's run delay); 0 where it keeps no books."""
-        total_ns = 0
-        for thread in Path(f"/proc/{self.pid}/task").glob("*/schedstat"):
-            with contextlib.suppress(OSError):  # the thread ended meanwhile
-                total_ns += int(thread.read_text().split()[1])
-        return total_ns / 1e9
+    def place(self, cores: tuple[int, ...]) -> None:
+        """Spread its threads over these cores, for timing. It is frozen."""
+        self._cores = cores
+        for _ in range(20):
+            if len(cores) < 2 or threads(self.pid) == self._placed:
+                return
+            time.sleep(0.0005)  # where a thread stands can be seen once it has stopped
+            self._placed = place_workers(self.pid, cores)
+
+    def _wake_on(self, cores: tuple[int, ...]) -> None:
+        if self._cores:
+            with contextlib.suppress(OSError):  # it died: sending says so
+                os.sched_setaffinity(self.pid, cores)
 
     def log(self) -> str:
         """What the program printed, bounded."""
@@ -230,10 +250,13 @@ class LocalEndpoint:
         from kernel_env.referee.runner import Runner
 
         self.isolation: tuple[str, ...] = ()
+        self.pid, self.elapsed_s = os.getpid(), 0.0
         self._runner: Any = Runner(role, scratch, build, interpreter=interpreter)
 
     def request(self, frame: Frame, fds: Sequence[int] = (), timeout_s: float | None = None) -> Frame:
+        started = time.perf_counter()
         answer: Frame = self._runner.handle(frame, fds)
+        self.elapsed_s = time.perf_counter() - started
         return answer
 
     def freeze(self) -> None:
@@ -242,8 +265,8 @@ class LocalEndpoint:
     def thaw(self) -> None:
         """Nothing was frozen."""
 
-    def waited_s(self) -> float:
-        return 0.0
+    def place(self, cores: tuple[int, ...]) -> None:
+        """Left where they are: they are this process's own threads."""
 
     def log(self) -> str:
         return ""

@@ -21,6 +21,7 @@ Frame = dict[str, Any]
 HEADER = struct.Struct("!II")
 MAX_FRAME_BYTES = 64 << 20
 MAX_FDS = 8
+_READ_BYTES = 1 << 16
 SEND_TIMEOUT_S = 60.0
 """A peer that reads nothing for so long is taken for dead."""
 
@@ -34,15 +35,19 @@ class Channel:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+        self._read = bytearray()
+        """What was read beyond the last frame."""
 
     def fileno(self) -> int:
         return self.sock.fileno()
 
-    def send(self, frame: Frame, fds: Sequence[int] = ()) -> None:
-        """Raises ChannelClosed when nobody reads any more."""
-        self.sock.settimeout(SEND_TIMEOUT_S)
+    def send(self, frame: Frame, fds: Sequence[int] = ()) -> float:
+        """Returns when it was sent, by `time.perf_counter`. Raises ChannelClosed when nobody reads any more."""
+        if self.sock.gettimeout() != SEND_TIMEOUT_S:
+            self.sock.settimeout(SEND_TIMEOUT_S)
         body = json.dumps(frame, allow_nan=True).encode()
         head = HEADER.pack(len(body), len(fds))
+        started = time.perf_counter()
         try:
             if fds:
                 socket.send_fds(self.sock, [head], list(fds))
@@ -51,6 +56,7 @@ class Channel:
                 self.sock.sendall(head + body)
         except OSError as error:
             raise ChannelClosed(f"channel closed while sending: {error}") from error
+        return started
 
     def recv(self, timeout_s: float | None = None, *, accept_fds: bool = False) -> tuple[Frame, list[int]]:
         """Return the next frame and the descriptors that came with it (none unless `accept_fds`: the kernel drops them).
@@ -68,11 +74,13 @@ class Channel:
 
     def _frame(self, deadline: float | None, fds: list[int] | None) -> Frame:
         try:
-            head = self._exactly(HEADER.size, deadline) if fds is None else self._head(deadline, fds)
-            length, _ = HEADER.unpack(head)
+            self._fill(HEADER.size, deadline, fds)
+            length, _ = HEADER.unpack_from(self._read)
             if length > MAX_FRAME_BYTES:
                 raise ChannelClosed(f"frame of {length} bytes refused")
-            frame = json.loads(self._exactly(length, deadline))
+            self._fill(HEADER.size + length, deadline, fds)
+            frame = json.loads(self._read[HEADER.size : HEADER.size + length])
+            del self._read[: HEADER.size + length]
         except (ValueError, RecursionError) as error:
             raise ChannelClosed("the peer sent something that is not JSON") from error
         except TimeoutError:
@@ -83,29 +91,25 @@ class Channel:
             raise ChannelClosed("the peer sent something that is not an object")
         return frame
 
-    def _head(self, deadline: float | None, fds: list[int]) -> bytes:
-        self._wait_until(deadline)
-        head, received, _, _ = socket.recv_fds(self.sock, HEADER.size, MAX_FDS)
-        fds += received
-        return head + self._exactly(HEADER.size - len(head), deadline)
-
-    def _exactly(self, count: int, deadline: float | None) -> bytes:
-        parts = []
-        while count:
-            self._wait_until(deadline)
-            part = self.sock.recv(min(count, 1 << 20))
+    def _fill(self, count: int, deadline: float | None, fds: list[int] | None) -> None:
+        """Read until so many bytes are there; where descriptors may come, no byte more: the next frame's would be lost."""
+        while len(self._read) < count:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                raise TimeoutError("no whole frame in time")
+            if self.sock.gettimeout() != left:
+                self.sock.settimeout(left)
+            missing = min(count - len(self._read), 1 << 20)
+            if fds is None:
+                part = self.sock.recv(max(missing, _READ_BYTES))
+            elif self._read:
+                part = self.sock.recv(missing)
+            else:
+                part, received, _, _ = socket.recv_fds(self.sock, missing, MAX_FDS)
+                fds += received
             if not part:
                 raise ChannelClosed("channel closed")
-            parts.append(part)
-            count -= len(part)
-        return b"".join(parts)
-
-    def _wait_until(self, deadline: float | None) -> None:
-        """The next read may last until `deadline`: a peer that sends byte by byte gains no time."""
-        left = None if deadline is None else deadline - time.monotonic()
-        if left is not None and left <= 0:
-            raise TimeoutError("no whole frame in time")
-        self.sock.settimeout(left)
+            self._read += part
 
     def close(self) -> None:
         self.sock.close()

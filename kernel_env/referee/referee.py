@@ -7,26 +7,36 @@ inputs, expected outputs, the comparison and the clock stay here and in the refe
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
+import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from kernel_env.backends import get_backend
 from kernel_env.builder import Builder, BuildRequest
-from kernel_env.errors import ProblemError
 from kernel_env.hostlock import CoresLock
 from kernel_env.referee.clock import Clock, TimingPlan
 from kernel_env.referee.compare import Tolerance, compare, same_bytes, tolerance
 from kernel_env.referee.config import VerifyConfig, derive_seed
-from kernel_env.referee.layout import Arena, total_bytes
-from kernel_env.referee.measure import Session, Side, quiet_timing
+from kernel_env.referee.inputs import Draw, InputPool, InputSet
+from kernel_env.referee.layout import Arena, packed
+from kernel_env.referee.measure import TOGETHER, LateWork, Session, Side, quiet_timing
+from kernel_env.referee.outputs import regions
 from kernel_env.referee.process import BuildHandler, Endpoint, RunnerDied, RunnerTimeout
 from kernel_env.referee.protocol import Frame
+from kernel_env.referee.reference import Ask, Reference, collected, last_output, no_builds
 from kernel_env.schema import Candidate, Problem, Stage, Status, Timing, Verdict
 
-TIMED_INPUT_BYTES = 256 << 20
-"""Inputs kept for timing, so that calls see different values and addresses."""
+CHECK_BYTES = 8 << 20
+"""Outputs of up to this size are compared in every round of timing, larger ones in a share of the rounds."""
+POOL_BYTES = 128 << 20
+"""Inputs of trials that are kept, to make those of timed calls from; one set at least."""
+SLOT_BYTES = 128 << 20
+"""Mappings of one side that the inputs of timed calls take turns in; one at least."""
+_TRIAL = -1
+"""Index of a trial's inputs in a runner; those of timed calls count from 0."""
 _WEIGHTS = ("same_seed", "loaded", "own", "none")
 
 
@@ -56,20 +66,10 @@ class _Failed(Exception):
         self.status, self.stage, self.message, self.category = status, stage, message, category
 
 
-@dataclass
-class _InputSet:
-    """One trial's data, kept for timing."""
-
-    index: int
-    forward_seed: int
-    tree: Any
-    expected: Arena
-
-
 class Referee:
     """Reaches verdicts, one job at a time.
 
-    `launch(role, build, config)` starts a runner that has `threads` cores; `lock` is held alone while times are taken.
+    `launch(role, build, config)` starts a runner on `cores`; `lock` is held alone while times are taken.
     """
 
     def __init__(
@@ -80,10 +80,10 @@ class Referee:
         lock: CoresLock,
         *,
         mode: Literal["process", "inprocess"] = "process",
-        threads: int = 1,
+        cores: tuple[int, ...] = (0,),
     ) -> None:
         self._launch, self._builder, self._clock, self.lock = launch, builder, clock, lock
-        self._mode, self.threads = mode, threads
+        self._mode, self.cores = mode, cores
 
     def prepare(self, job: Job) -> Prepared:
         """Check and import the candidate once, off the device, so that everything is built. Raises BuilderError, VerifierError."""
@@ -115,6 +115,14 @@ class _Work:
         self.trials_passed = 0
         self.log = ""
         self.reference_s = self.spent_s = 0.0
+        self.call_s = 0.0
+        """The candidate's last call in a trial."""
+        self.random_forward = False
+        """Whether the problem draws random numbers in forward, ..."""
+        self.inputs_change = False
+        """... whether it changes its inputs, ..."""
+        self.unsteady = False
+        """... and whether it was seen keeping a state from call to call, so that its timed outputs depend on their order."""
         self.stage = Stage.CHECK
         self.runner: Endpoint | None = None
         """The candidate's, once there is one."""
@@ -165,34 +173,34 @@ class _Work:
         return None
 
     def verify(self) -> Verdict:
-        with self._reference() as reference, self._candidate() as candidate:
+        with self._reference() as maker, self._reference() as reference, self._candidate() as candidate:
             self._load(candidate)
-            return self._judge(reference, candidate)
+            return self._judge(maker, reference, candidate)
 
-    def _judge(self, reference: _Reference, candidate: Endpoint) -> Verdict:
-        sets: list[_InputSet] = []
-        try:
+    def _judge(self, maker: Reference, reference: Reference, candidate: Endpoint) -> Verdict:
+        """The reference does what the candidate does, call for call; what only the problem does (drawing inputs) is done by
+        `maker`, a process of its own. Else the two that are compared would have heaps of another history, and on memory-bound
+        programs that alone was worth up to 20% of time."""
+        with contextlib.ExitStack() as kept:
+            sets: list[InputSet] = []
             trials = self.config.num_correct_trials
             for index in range(trials):
                 if index in (0, trials // 2):  # two initialisations, so that nothing can rest on known weights
-                    self._drop(reference, candidate, sets, len(sets))
-                    self._construct(reference, candidate, derive_seed(self.job.seed, "init", index))
+                    self._construct(maker, reference, candidate, derive_seed(self.job.seed, "init", index))
                 self.stage = Stage.TRIALS
-                sets.append(self._trial(reference, candidate, index))
-                self._keep_within_budget(reference, candidate, sets)
-            timing, note = self._time(reference, candidate, sets)
-        finally:
-            for kept in sets:
-                kept.expected.close()
+                sets.append(maker.inputs(derive_seed(self.job.seed, "inputs", index)))
+                kept.callback(sets[-1].arena.close)
+                self._trial(reference, candidate, sets[-1], index)
+            timing, note = self._time(maker, reference, candidate, sets)
         return self._verdict(Status.CORRECT, Stage.DONE, timing=timing, timing_note=note)
 
     # ---------------------------------------------------------- runners
 
     @contextlib.contextmanager
-    def _reference(self) -> Iterator[_Reference]:
-        endpoint = self.referee._launch("reference", _no_builds, self.config)
+    def _reference(self) -> Iterator[Reference]:
+        endpoint = self.referee._launch("reference", no_builds, self.config)
         try:
-            reference = _Reference(endpoint, self.job.problem, self.config.reference_timeout_s)
+            reference = Reference(endpoint, self.job.problem, self.config.reference_timeout_s)
             reference.ask({"op": "load", "code": self.job.problem.source, "entry": "Model"})
             yield reference
         finally:
@@ -269,11 +277,11 @@ class _Work:
 
     # ---------------------------------------------------------- construction and trials
 
-    def _construct(self, reference: _Reference, candidate: Endpoint, seed: int) -> None:
+    def _construct(self, maker: Reference, reference: Reference, candidate: Endpoint, seed: int) -> None:
         """Build both models under one seed, then bring the candidate to the reference's weights where they differ."""
         self.stage = Stage.INIT
-        planned = reference.ask({"op": "init_inputs", "seed": seed})
-        with reference.written(planned) as arguments:
+        planned = maker.ask({"op": "init_inputs", "seed": seed})
+        with maker.written(planned) as arguments:
             frame = {"op": "init", "arguments": planned["tree"], "seed": seed}
             started = self.clock.now()
             reference.ask(frame, (arguments.fd,))
@@ -285,84 +293,110 @@ class _Work:
         word = str(answer.get("weights"))
         self.weights = word if word in _WEIGHTS else "own"
 
-    def _trial(self, reference: _Reference, candidate: Endpoint, index: int) -> _InputSet:
-        """Fresh inputs, expected outputs from the reference, the candidate's outputs compared with them."""
-        seed = derive_seed(self.job.seed, "inputs", index)
-        forward_seed = derive_seed(self.job.seed, "forward", index)
-        planned = reference.ask({"op": "make_inputs", "seed": seed})
-        with reference.written(planned) as pristine, _copy(pristine) as theirs, _copy(pristine) as ours:
-            take = {"op": "take_inputs", "index": index, "inputs": planned["tree"]}
+    def _trial(self, reference: Reference, candidate: Endpoint, inputs: InputSet, index: int) -> None:
+        """Expected outputs from the reference, the candidate's outputs compared with them, on equal inputs of their own."""
+        call = {"op": "call", "indices": [_TRIAL], "seeds": [derive_seed(self.job.seed, "forward", index)]}
+        take = {"op": "take_inputs", "index": _TRIAL, "inputs": inputs.tree}
+        with _copy(inputs.arena) as theirs, _copy(inputs.arena) as ours:
             reference.ask(take, (theirs.fd,))
             started = self.clock.now()
-            reference.ask({"op": "call", "index": index, "seed": forward_seed})
+            expected = last_output(reference.ask(call))
             self.reference_s += self.clock.now() - started
-            described = reference.ask({"op": "describe"})
-            expected = Arena(described["size"])
-            try:
-                reference.ask({"op": "write"}, (expected.fd,))
-                self._ask(candidate, take, (ours.fd,))
-                kept = _InputSet(index, forward_seed, described["tree"], expected)
-                self._check(candidate, kept, f"trial {index + 1} of {self.config.num_correct_trials}")
-                if same_bytes(theirs, pristine) and not same_bytes(ours, pristine):
-                    raise _Failed(
-                        Status.MUTATED_INPUTS, self.stage, "forward() changed its inputs; the reference leaves them as they are"
-                    )
-            except BaseException:
-                expected.close()
-                raise
+            self.random_forward |= bool(reference.ask({"op": "is_random", "seed": call["seeds"][0]})["random"])
+            self._ask(candidate, take, (ours.fd,))
+            spent_s = self.spent_s
+            got = last_output(self._ask(candidate, call))
+            self.call_s = self.spent_s - spent_s
+            candidate.freeze()  # what is not there now does not count
+            self.inputs_change |= not same_bytes(theirs, inputs.arena)
+            where = f"trial {index + 1} of {self.config.num_correct_trials}"
+            self._compare(reference, expected, candidate, got, where)
+            if not self.inputs_change and not same_bytes(ours, inputs.arena):
+                raise self._mutated(where)
+            candidate.thaw()
+        for ask in (reference.ask, lambda frame: self._ask(candidate, frame)):
+            ask({"op": "drop_inputs", "index": _TRIAL})
         self.trials_passed += 1
-        return kept
 
-    def _check(self, candidate: Endpoint, kept: _InputSet, name: str) -> None:
-        """One call whose output must agree with the expected one."""
-        self._ask(candidate, {"op": "call", "index": kept.index, "seed": kept.forward_seed})
-        output = Arena(kept.expected.size)
-        try:
-            output.poison()
-            answer = self._ask(candidate, {"op": "collect", "size": total_bytes(kept.tree)}, (output.fd,))
-            found = compare(kept.tree, kept.expected, answer.get("tree"), output, self.tolerance)
-        finally:
-            output.close()
+    def _compare(self, reference: Reference, expected: Any, candidate: Endpoint, got: Any, where: str) -> None:
+        """The last outputs of both sides, as they described them. The candidate is frozen. Raises _Failed."""
+        layout, size = packed(expected)
+        ask = functools.partial(self._ask, candidate)
+        with (
+            contextlib.closing(collected(expected, layout, size, reference.endpoint, reference.ask)) as theirs,
+            contextlib.closing(collected(got, layout, size, candidate, ask)) as ours,
+        ):
+            found = compare(layout, theirs, got, ours, self.tolerance)
         if found is not None:
-            raise _Failed(Status.WRONG_OUTPUT, self.stage, f"{found.message}\n({name})", found.category)
+            raise _Failed(Status.WRONG_OUTPUT, self.stage, f"{found.message}\n({where})", found.category)
 
-    def _keep_within_budget(self, reference: _Reference, candidate: Endpoint, sets: list[_InputSet]) -> None:
-        size = sets[-1].expected.size
-        while len(sets) > 1 and len(sets) * size > TIMED_INPUT_BYTES:
-            self._drop(reference, candidate, sets, 1)
-
-    def _drop(self, reference: _Reference, candidate: Endpoint, sets: list[_InputSet], count: int) -> None:
-        """Forget the oldest `count` sets on all sides."""
-        for _ in range(count):
-            kept = sets.pop(0)
-            kept.expected.close()
-            frame = {"op": "drop_inputs", "index": kept.index}
-            reference.ask(frame)
-            self._ask(candidate, frame)
+    def _mutated(self, where: str) -> _Failed:
+        return _Failed(
+            Status.MUTATED_INPUTS, self.stage, f"forward() changed its inputs; the reference leaves them as they are ({where})"
+        )
 
     # ---------------------------------------------------------- timing
 
-    def _time(self, reference: _Reference, candidate: Endpoint, sets: list[_InputSet]) -> tuple[Timing | None, str]:
+    def _time(self, maker: Reference, reference: Reference, candidate: Endpoint, sets: list[InputSet]) -> tuple[Timing | None, str]:
         if not self.backend.timed:
             return None, "interpreter"
         if not self.config.measure_performance:
             return None, ""
         self.stage = Stage.TIMING
-        sides = Side(reference.endpoint, reference.ask), Side(candidate, lambda frame: self._timed_ask(candidate, frame))
-        seed = derive_seed(self.job.seed, "order")
-        session = Session(self.clock, *sides, [kept.index for kept in sets], self.referee.threads, seed)
+        key = self.job.problem.digest, self.job.candidate.digest
+        if self.clock.kind == "recorded":
+            return self.clock.measure(lambda: (), key, derive_seed(self.job.seed, "interval")), ""
+        with self._session(maker, reference, candidate, sets) as session:
 
-        def attempt() -> Timing:
-            with self.referee.lock.exclusive() if self.clock.kind == "live" else contextlib.nullcontext():
-                return session.timing(self._plan(), (self.job.problem.digest, self.job.candidate.digest))
+            def attempt() -> Timing:
+                with self.referee.lock.exclusive():
+                    timing = self.clock.measure(lambda: session.rounds(self._plan()), key, derive_seed(self.job.seed, "interval"))
+                return replace(timing, noise=session.noise)
 
-        timing = quiet_timing(attempt, self.config.noise_limit)
-        self._check(candidate, random.Random(seed).choice(sets), "after timing")
-        return timing, ""
+            try:
+                return quiet_timing(attempt, self.config.noise_limit), ""
+            except LateWork as late:
+                raise _Failed(Status.TAMPERED, self.stage, f"{late}: a call ends when its output is there", "late_work") from None
 
-    def _timed_ask(self, candidate: Endpoint, frame: Frame) -> Frame:
-        self.spent_s = 0.0  # in timing, the limit holds for each call
-        return self._ask(candidate, frame)
+    @contextlib.contextmanager
+    def _session(self, maker: Reference, reference: Reference, candidate: Endpoint, sets: list[InputSet]) -> Iterator[Session]:
+        """Both sides with mappings of their own for inputs, and a pool of fresh inputs."""
+        size = sets[-1].arena.size
+        secret = random.SystemRandom()
+        pool = InputPool(sets[-max(1, POOL_BYTES // size) :], lambda: maker.inputs(secret.getrandbits(62)), secret)
+        with contextlib.closing(pool), contextlib.ExitStack() as kept:
+
+            def side(endpoint: Endpoint, ask: Ask, call_s: float) -> Side:
+                slots = []
+                for index in range(max(1, min(TOGETHER, SLOT_BYTES // size))):
+                    slots.append(kept.enter_context(contextlib.closing(Arena(size))))
+                    slots[-1].copy_from(sets[-1].arena)
+                    ask({"op": "take_inputs", "index": index, "inputs": pool.tree}, (slots[-1].fd,))
+                return Side(endpoint, ask, slots, call_s)
+
+            baseline = side(reference.endpoint, reference.ask, self.reference_s / self.trials_passed)
+            ours = side(candidate, functools.partial(self._timed_ask, candidate), self.call_s)
+            check = functools.partial(self._check_round, reference, pool)
+            yield Session(baseline, ours, pool, check, self.referee.cores, (maker.endpoint.pid,), self.random_forward)
+
+    def _check_round(self, reference: Reference, pool: InputPool, baseline: Side, candidate: Side, draw: Draw) -> None:
+        """Compare the last calls of a round; where outputs are large, of a secret share of the rounds. Both sides are frozen."""
+        size = sum(size for _, size in regions(baseline.output))
+        if self.unsteady or secrets.randbelow(max(size, CHECK_BYTES)) >= CHECK_BYTES:
+            return
+        try:
+            self._compare(reference, baseline.output, candidate.endpoint, candidate.output, "a timed call")
+            if not self.inputs_change and not same_bytes(baseline.slots[baseline.slot], candidate.slots[candidate.slot]):
+                raise self._mutated("a timed call")
+        except _Failed:
+            reference.endpoint.thaw()
+            self.unsteady = not reference.is_steady(0, draw.seed, lambda: pool.write(draw, baseline.slots[0]))
+            if not self.unsteady:
+                raise
+
+    def _timed_ask(self, candidate: Endpoint, frame: Frame, fds: tuple[int, ...] = ()) -> Frame:
+        self.spent_s = 0.0  # in timing, the limit holds for each message
+        return self._ask(candidate, frame, fds)
 
     def _plan(self) -> TimingPlan:
         per_call = self.reference_s / max(self.trials_passed, 1)
@@ -370,39 +404,8 @@ class _Work:
         return TimingPlan(
             max_rounds=self.config.num_perf_trials,
             min_rounds=min(3 if slow else 5, self.config.num_perf_trials),
-            warmup_rounds=0 if slow else 2,
             budget_s=self.config.timing_budget_s,
         )
-
-
-class _Reference:
-    """The problem's side. Its failures are the problem's, never the candidate's."""
-
-    def __init__(self, endpoint: Endpoint, problem: Problem, timeout_s: float) -> None:
-        self.endpoint, self._problem, self._timeout_s = endpoint, problem, timeout_s
-
-    def ask(self, frame: Frame, fds: tuple[int, ...] = ()) -> Frame:
-        """Raises ProblemError."""
-        where = f"problem {self._problem.key} ({self._problem.name}, from {self._problem.origin})"
-        try:
-            answer = self.endpoint.request(frame, fds, self._timeout_s)
-        except RunnerTimeout:
-            raise ProblemError(
-                f"{where}: {frame['op']} took longer than {self._timeout_s:g} s; raise verify.reference_timeout_s"
-            ) from None
-        except RunnerDied as death:
-            raise ProblemError(f"{where}: its process died ({death.cause}) in {frame['op']}; is there enough memory?") from None
-        if "error" in answer:
-            first = str(answer["error"].get("text", "")).split("\n")
-            raise ProblemError(f"{where} failed in {frame['op']}: {' '.join(first[:1])}{' at' + first[-1] if first[1:] else ''}")
-        return answer
-
-    @contextlib.contextmanager
-    def written(self, planned: Frame) -> Iterator[Arena]:
-        """A mapping that holds what the reference just planned."""
-        with contextlib.closing(Arena(planned["size"])) as arena:
-            self.ask({"op": "write"}, (arena.fd,))
-            yield arena
 
 
 @contextlib.contextmanager
@@ -410,10 +413,6 @@ def _copy(arena: Arena) -> Iterator[Arena]:
     with contextlib.closing(Arena(arena.size)) as copy:
         copy.copy_from(arena)
         yield copy
-
-
-def _no_builds(frame: Frame) -> Frame:
-    return {"ok": False, "log": "a problem's reference cannot build extensions"}
 
 
 def _doing(frame: Frame) -> str:

@@ -12,6 +12,7 @@ import linecache
 import mmap
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -46,12 +47,12 @@ class Runner:
         self._init_tree: Any = None
         self._inputs: dict[int, tuple[Any, mmap.mmap]] = {}
         self._pending: tuple[Any, list[torch.Tensor]] | None = None
-        self._output: Any = None
+        self._outputs: list[Any] = []
         self._operations: dict[str, Callable[[Frame, Sequence[int]], Frame]] = {
             "load": self._load, "init_inputs": self._init_inputs, "init": self._init, "export_state": self._export_state,
             "sync_state": self._sync_state, "make_inputs": self._make_inputs, "take_inputs": self._take_inputs,
-            "drop_inputs": self._drop_inputs, "call": self._call, "describe": self._describe, "collect": self._collect,
-            "write": self._write, "noop": lambda frame, fds: {},
+            "drop_inputs": self._drop_inputs, "call": self._call, "is_random": self._is_random, "collect": self._collect,
+            "write": self._write,
         }  # fmt: skip
 
     def handle(self, frame: Frame, fds: Sequence[int]) -> Frame:
@@ -86,7 +87,7 @@ class Runner:
 
     def _init(self, frame: Frame, fds: Sequence[int]) -> Frame:
         """Construct the entry class under the seed, with positional arguments or, from a dict, keyword arguments."""
-        self._model = self._output = None
+        self._model, self._outputs = None, []
         with _mapped(fds) as memory:
             arguments = _copied(values.read(frame["arguments"], memory))
         torch.manual_seed(frame["seed"])
@@ -126,47 +127,60 @@ class Runner:
 
     def _make_inputs(self, frame: Frame, fds: Sequence[int]) -> Frame:
         torch.manual_seed(frame["seed"])
-        made = self._function("get_inputs")()
+        with values.PlainDraws() as draws:
+            made = self._function("get_inputs")()
         if not isinstance(made, (list, tuple, dict)):
             raise TypeError(f"get_inputs() returned {type(made).__name__}, expected a list")
-        return self._plan(made if isinstance(made, dict) else list(made))
+        answer = self._plan(made if isinstance(made, dict) else list(made))
+        assert self._pending is not None
+        return {**answer, "plain": [draws.is_plain(tensor) for tensor in self._pending[1]]}
 
     def _take_inputs(self, frame: Frame, fds: Sequence[int]) -> Frame:
-        """Keep a set of inputs under an index. The mapping is this runner's own: writing to it shows as mutation."""
-        memory = mmap.mmap(fds[0], os.fstat(fds[0]).st_size)
+        """Keep a mapping for inputs under an index. It is this runner's own: writing to it shows as mutation.
+
+        Its pages are all there before the first call, which must not pay for them.
+        """
+        memory = mmap.mmap(fds[0], os.fstat(fds[0]).st_size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
         self._inputs[frame["index"]] = (values.read(frame["inputs"], memory), memory)
         return {}
 
     def _drop_inputs(self, frame: Frame, fds: Sequence[int]) -> Frame:
-        self._output = None
+        self._outputs = []
         self._inputs.pop(frame["index"], None)
         return {}
 
     # ---------------------------------------------------------- calls
 
     def _call(self, frame: Frame, fds: Sequence[int]) -> Frame:
-        """Run forward on one set of inputs; the output stays here until `describe` and `collect`."""
-        self._output = None
-        inputs = self._inputs[frame["index"]][0]
-        if frame.get("seed") is not None:
-            torch.manual_seed(frame["seed"])
-        self._output = self._model(**inputs) if isinstance(inputs, dict) else self._model(*inputs)
-        return {}
+        """Run forward on each of the named inputs in turn; say where the outputs lie, and how long it took. They stay until the
+        next call. The time is believed of a reference only, to learn what the exchange around it costs; so is that of an
+        `empty` call, which runs nothing."""
+        self._outputs = []
+        model, outputs = _first if frame.get("empty") else self._model, self._outputs
+        seeds = frame.get("seeds") or [None] * len(frame["indices"])
+        started = time.perf_counter()
+        for index, seed in zip(frame["indices"], seeds, strict=True):
+            inputs = self._inputs[index][0]
+            if seed is not None:
+                torch.manual_seed(seed)
+            outputs.append(model(**inputs) if isinstance(inputs, dict) else model(*inputs))
+        took_s = time.perf_counter() - started
+        return {"outputs": [values.described(output) for output in outputs], "took_s": took_s}
 
-    def _describe(self, frame: Frame, fds: Sequence[int]) -> Frame:
-        """Plan the output for transport. A candidate's tensors are described as they are."""
-        return self._plan(self._output, keep_stride=False)
+    def _is_random(self, frame: Frame, fds: Sequence[int]) -> Frame:
+        """Whether the last call drew random numbers, after `seed` had been set for it."""
+        now = torch.get_rng_state()
+        torch.manual_seed(frame["seed"])
+        return {"random": not torch.equal(now, torch.get_rng_state())}
 
     def _collect(self, frame: Frame, fds: Sequence[int]) -> Frame:
-        """Write the described output into the mapping, if it is of the size that the referee expects."""
-        answer = self._plan(self._output, keep_stride=False)
-        if answer["size"] != frame["size"]:
-            return {**answer, "written": False}
-        return {**answer, **self._write(frame, fds), "written": True}
+        """Write the last output into the mapping, if it is of the size that the referee expects."""
+        answer = self._plan(self._outputs[-1], values.packed)
+        return self._write(frame, fds) if answer["size"] == frame["size"] else {}
 
-    def _plan(self, value: Any, *, keep_stride: bool = True) -> Frame:
+    def _plan(self, value: Any, planner: values.Planner | None = None) -> Frame:
         tensors: list[torch.Tensor] = []
-        tree, size = values.plan(value, tensors, keep_stride=keep_stride)
+        tree, size = values.plan(value, tensors, planner=planner)
         self._pending = (tree, tensors)
         return {"tree": tree, "size": size}
 
@@ -175,8 +189,6 @@ class Runner:
         assert self._pending is not None
         tree, tensors = self._pending
         self._pending = None
-        if self.role == "reference":
-            self._output = None  # written once; large outputs are too large to keep twice
         if next(leaves(tree), None) is not None:
             values.write(tree, tensors, mmap.mmap(fds[0], os.fstat(fds[0]).st_size))
         return {}
@@ -187,7 +199,7 @@ class Runner:
         if isinstance(error, BuildFailed):
             return {"kind": "build", "type": "BuildFailed", "text": str(error)}
         kind = ""
-        if isinstance(error, values.Unsupported) and operation in ("describe", "collect"):
+        if isinstance(error, values.Unsupported) and operation == "call":
             kind = "output"
         elif _is_out_of_memory(error):
             kind = "memory"
@@ -209,6 +221,10 @@ class Runner:
 
     def _frame_text(self, filename: str, line: int) -> str:
         return f"  {self._path.name}, line {line}: {linecache.getline(filename, line).strip()[:200]}"
+
+
+def _first(*inputs: Any, **named: Any) -> Any:
+    return next(iter((*inputs, *named.values())), None)
 
 
 def _name(error: BaseException, interpreter: bool) -> str:

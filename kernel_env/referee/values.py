@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,13 +19,17 @@ def _dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def plan(value: Any, tensors: list[torch.Tensor], *, keep_stride: bool = True, offset: int = 0) -> tuple[Any, int]:
+Planner = Callable[[torch.Tensor, int], tuple[dict[str, Any], int]]
+"""Describes one tensor from an offset on, and gives the first free offset after it."""
+
+
+def plan(value: Any, tensors: list[torch.Tensor], offset: int = 0, planner: Planner | None = None) -> tuple[Any, int]:
     """Spec tree of `value` and the first free offset; its tensors are appended to `tensors` in the order of the leaves.
 
     Raises Unsupported.
     """
     if isinstance(value, torch.Tensor):
-        spec, end = _plan_tensor(value, keep_stride, align(offset))
+        spec, end = (planner or _plan_tensor)(value, align(offset))
         tensors.append(value)
         return {"tensor": spec}, end
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -36,24 +41,56 @@ def plan(value: Any, tensors: list[torch.Tensor], *, keep_stride: bool = True, o
     if isinstance(value, (list, tuple)):
         items = []
         for item in value:
-            spec, offset = plan(item, tensors, keep_stride=keep_stride, offset=offset)
+            spec, offset = plan(item, tensors, offset, planner)
             items.append(spec)
         return {"list" if isinstance(value, list) else "tuple": items}, offset
     if isinstance(value, dict) and all(isinstance(k, str) for k in value):
         entries = {}
         for key, item in value.items():
-            entries[key], offset = plan(item, tensors, keep_stride=keep_stride, offset=offset)
+            entries[key], offset = plan(item, tensors, offset, planner)
         return {"dict": entries}, offset
     raise Unsupported(f"values of type {type(value).__name__} are not supported here")
 
 
-def _plan_tensor(tensor: torch.Tensor, keep_stride: bool, offset: int) -> tuple[dict[str, Any], int]:
+def described(output: Any) -> Any:
+    """Spec tree of an output as it lies in this process: each leaf also has its `address`. Raises Unsupported.
+
+    Only plain tensors count: a subclass, or an instance with methods of its own, could compute its values later or elsewhere.
+    """
+    return plan(output, [], planner=_place)[0]
+
+
+def _place(tensor: torch.Tensor, offset: int) -> tuple[dict[str, Any], int]:
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter) or getattr(tensor, "__dict__", None):
+        raise Unsupported(f"an output must be a plain torch.Tensor, got {type(tensor).__name__}")
+    spec = _spec(tensor, offset)
+    if not tensor.is_contiguous():
+        spec["stride"] = list(tensor.stride())
+    if tensor.is_conj() or tensor.is_neg():
+        raise Unsupported("an output must be materialised: call resolve_conj() or resolve_neg() on it")
+    spec["address"] = tensor.data_ptr()
+    return spec, offset + int(spec["nbytes"])
+
+
+def packed(tensor: torch.Tensor, offset: int) -> tuple[dict[str, Any], int]:
+    """A planner: the tensor is contiguous where it travels to, however it lies here."""
+    spec = _spec(tensor, offset)
+    return spec, offset + int(spec["nbytes"])
+
+
+def _plan_tensor(tensor: torch.Tensor, offset: int) -> tuple[dict[str, Any], int]:
+    spec = _spec(tensor, offset)
+    if not tensor.is_contiguous() and _is_permuted(tensor):
+        spec["stride"] = list(tensor.stride())
+    return spec, offset + int(spec["nbytes"])
+
+
+def _spec(tensor: torch.Tensor, offset: int) -> dict[str, Any]:
     name = _dtype_name(tensor.dtype)
     if name not in ITEM_BYTES or tensor.layout != torch.strided:
         raise Unsupported(f"tensors of dtype {name} and layout {tensor.layout} are not supported here")
-    stride = list(tensor.stride()) if keep_stride and not tensor.is_contiguous() and _is_permuted(tensor) else None
     nbytes = tensor.numel() * ITEM_BYTES[name]
-    return {"dtype": name, "shape": list(tensor.shape), "stride": stride, "offset": offset, "nbytes": nbytes}, offset + nbytes
+    return {"dtype": name, "shape": list(tensor.shape), "stride": None, "offset": offset, "nbytes": nbytes}
 
 
 def _is_permuted(tensor: torch.Tensor) -> bool:
@@ -70,6 +107,31 @@ def view(spec: TensorSpec, memory: mmap.mmap) -> torch.Tensor:
     count = spec.nbytes // ITEM_BYTES[spec.dtype]
     flat = torch.frombuffer(memory, dtype=dtype, count=count, offset=spec.offset)
     return flat.as_strided(spec.shape, spec.stride) if spec.stride is not None else flat.view(spec.shape)
+
+
+class PlainDraws:
+    """While active, remembers which tensors `torch.rand` and `torch.randn` returned, so that untouched ones can be told later."""
+
+    def __enter__(self) -> PlainDraws:
+        self._drawn: dict[int, torch.Tensor] = {}
+        self._kept = torch.rand, torch.randn
+        torch.rand, torch.randn = (self._noting(f) for f in self._kept)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        torch.rand, torch.randn = self._kept
+
+    def _noting(self, function: Callable[..., torch.Tensor]) -> Any:
+        def draw(*arguments: Any, **options: Any) -> torch.Tensor:
+            drawn = function(*arguments, **options)
+            self._drawn[id(drawn)] = drawn
+            return drawn
+
+        return draw
+
+    def is_plain(self, tensor: torch.Tensor) -> bool:
+        """Whether every element still is an independent draw: the tensor was never written to, and is no view."""
+        return id(tensor) in self._drawn and tensor._version == 0 and tensor.is_contiguous()
 
 
 def write(tree: Any, tensors: list[torch.Tensor], memory: mmap.mmap) -> None:

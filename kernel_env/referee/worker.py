@@ -38,7 +38,7 @@ def process_referee(zygote: ZygoteClient, cores: tuple[int, ...], builder: Build
     def launch(role: str, build: BuildHandler, config: VerifyConfig) -> Endpoint:
         return zygote.fork(role, Slot(cores, config.memory_limit_mb << 20), build)
 
-    return Referee(launch, builder, clock, lock, mode="process", threads=len(cores))
+    return Referee(launch, builder, clock, lock, mode="process", cores=cores)
 
 
 def inprocess_referee(builder: Builder, clock: Clock, lock: CoresLock, flavour: str, scratch: Path) -> Referee:

@@ -223,6 +223,7 @@ def _set_environment(scratch: Path, frame: Frame) -> None:
 
 def _set_limits(frame: Frame) -> None:
     os.sched_setaffinity(0, frame["cores"])
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))  # so that waking it never pushes the referee from the core
     memory = frame["memory_bytes"]
     for what, value in _LIMITS:
         hard = resource.getrlimit(what)[1]

@@ -16,8 +16,8 @@ from kernel_env.sandbox import landlock, libc, namespaces, seccomp
 from kernel_env.sandbox.layers import DEVICES, NAMESPACES, SYSTEM, SYSTEM_FILES, Layer, LayerFailed, Plan
 
 NOBODY = 65534
-_NEEDED_BY_ROOT = {"CHOWN": 0, "KILL": 5, "SETGID": 6, "SETUID": 7, "SYS_PTRACE": 19, "SYS_ADMIN": 21}
-"""Capabilities: to make namespaces, run a runner in them as nobody, and then freeze it, end it and read its outputs."""
+_NEEDED_BY_ROOT = {"CHOWN": 0, "KILL": 5, "SETGID": 6, "SETUID": 7, "SYS_PTRACE": 19, "SYS_ADMIN": 21, "SYS_NICE": 23}
+"""Capabilities: to make namespaces, run a runner in them as nobody, and then freeze it, place it, end it and read its outputs."""
 _SIGABRT = 6
 
 

@@ -1,0 +1,65 @@
+"""Reading another process's memory from outside, while that process is frozen or between two of its calls.
+
+The referee reads outputs where a runner says that they lie. So nothing of the candidate's has to run to hand an output over, and
+what was not yet written when "done" arrived is seen as missing. Uses process_vm_readv(2), which needs the right to trace the
+process: the same user, and under Yama's restriction the runner's own consent (`PR_SET_PTRACER`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_PIECE = 1 << 30
+"""One call reads at most this much: the kernel refuses 2 GiB and more."""
+_libc = ctypes.CDLL(None, use_errno=True)
+_readv = _libc.process_vm_readv
+_readv.restype = ctypes.c_ssize_t
+_readv.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong]
+_IOVEC = np.dtype([("base", np.uint64), ("length", np.uint64)])
+
+
+def read_memory(pid: int, address: int, target: npt.NDArray[np.uint8]) -> None:
+    """Fill `target` (contiguous) from `address` of the process. Raises OSError: PermissionError where it may not be read."""
+    for start in range(0, target.size, _PIECE):
+        part = target[start : start + _PIECE]
+        local = np.array([(part.ctypes.data, part.size)], _IOVEC)
+        remote = np.array([(address + start, part.size)], _IOVEC)
+        if _call(pid, local, remote) != part.size:
+            raise OSError(f"{part.size} bytes at {address + start:#x} of process {pid} cannot be read whole")
+
+
+class Samples:
+    """8-byte words at random places of an output's tensors, read in one system call of a few microseconds."""
+
+    def __init__(self, sizes: Sequence[int], rng: np.random.Generator, count: int = 64) -> None:
+        """`sizes` are bytes; tensors under 8 bytes are left out."""
+        weights = np.array([max(size - 7, 0) for size in sizes], np.float64)
+        count = count if weights.any() else 0
+        self._chosen = rng.choice(len(sizes), count, p=weights / weights.sum()) if count else np.zeros(0, np.int64)
+        self._places = (rng.random(count) * weights[self._chosen]).astype(np.uint64)
+        self._remote = np.zeros(count, _IOVEC)
+        self._remote["length"] = 8
+
+    def read(self, pid: int, addresses: Sequence[int]) -> bytes:
+        """The words, of tensors at these addresses. Raises OSError."""
+        words = np.zeros(self._remote.size, np.uint64)
+        if words.size:
+            self._remote["base"] = np.array(addresses, np.uint64)[self._chosen] + self._places
+            local = np.array([(words.ctypes.data, words.nbytes)], _IOVEC)
+            if _call(pid, local, self._remote) != words.nbytes:
+                raise OSError(f"the output's memory in process {pid} cannot be read")
+        return words.tobytes()
+
+
+def _call(pid: int, local: npt.NDArray[Any], remote: npt.NDArray[Any]) -> int:
+    got = int(_readv(pid, local.ctypes.data, local.size, remote.ctypes.data, remote.size, 0))
+    if got < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return got

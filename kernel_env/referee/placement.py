@@ -1,0 +1,128 @@
+"""Where a runner's threads run while it is timed.
+
+Left to the scheduler, a main thread that wakes for a call often lands on the core where one of its own OpenMP workers still spins,
+and then waits for a time slice of milliseconds while another core idles. So workers get cores of their own, and a main thread
+is woken on the first core. Between its waking and its next sleep it may run anywhere: threads that it starts inherit that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from pathlib import Path
+
+_OPENMP = re.compile(r"/lib(gomp|omp|iomp5)\b[^/]*$")
+
+
+def place_workers(pid: int, cores: tuple[int, ...]) -> frozenset[int]:
+    """Give each OpenMP worker of a frozen process a core, from the second on, in the order of their creation in each library.
+
+    A worker is known by where it waits: in code of the OpenMP library. Without the right to see that, nothing is placed.
+    Returns the threads that were looked at: none is left out unless it had not yet stopped.
+    """
+    libraries, placed, seen = _libraries(pid), dict[str, int](), set[int]()
+    for thread in sorted(threads(pid)):
+        instruction = _instruction(pid, thread)
+        library = _library_at(instruction, libraries) if thread != pid else None
+        if instruction or thread == pid:
+            seen.add(thread)
+        if library is not None:
+            index = placed[library] = placed.get(library, 0) + 1
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                os.sched_setaffinity(thread, {cores[1 + (index - 1) % (len(cores) - 1)]})
+    return frozenset(seen)
+
+
+def threads(pid: int) -> frozenset[int]:
+    """Its threads; none when it has ended."""
+    try:
+        return frozenset(int(name) for name in os.listdir(f"/proc/{pid}/task"))
+    except OSError:
+        return frozenset()
+
+
+def _libraries(pid: int) -> list[tuple[int, int, str]]:
+    """(start, end, path) of the code of OpenMP libraries."""
+    found = []
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            span, rights, *rest = line.split(maxsplit=5)
+            if "x" in rights and len(rest) == 4 and _OPENMP.search(rest[3]):
+                start, end = (int(text, 16) for text in span.split("-"))
+                found.append((start, end, rest[3]))
+    return found
+
+
+def _instruction(pid: int, thread: int) -> int:
+    """The user-mode instruction at which a thread stands; 0 where that cannot be seen."""
+    with contextlib.suppress(OSError, ValueError):
+        return int(Path(f"/proc/{pid}/task/{thread}/syscall").read_text().split()[-1], 16)
+    return 0
+
+
+def _library_at(address: int, libraries: list[tuple[int, int, str]]) -> str | None:
+    return next((path for start, end, path in libraries if start <= address < end), None)
+
+
+def page_faults(pid: int) -> int:
+    """Pages that it was given so far without reading a disk; 0 where that cannot be seen."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
+    return 0
+
+
+class Waits:
+    """How long threads of a process were ready to run and had no core, by the kernel's books. Reading costs microseconds."""
+
+    def __init__(self, pid: int) -> None:
+        """Of the threads that are there now."""
+        self._files = []
+        for thread in threads(pid):
+            with contextlib.suppress(OSError):
+                self._files.append(os.open(f"/proc/{pid}/task/{thread}/schedstat", os.O_RDONLY | os.O_CLOEXEC))
+
+    def seconds(self) -> float:
+        """Sum over the threads; 0 where the kernel keeps no books."""
+        total_ns = 0
+        for file in self._files:
+            with contextlib.suppress(OSError, IndexError):  # the thread ended meanwhile
+                total_ns += int(os.pread(file, 100, 0).split()[1])
+        return total_ns / 1e9
+
+    def close(self) -> None:
+        for file in self._files:
+            os.close(file)
+        self._files = []
+
+
+class OtherWork:
+    """How much of some cores' time went to other processes than the given ones, since this object was made."""
+
+    def __init__(self, cores: tuple[int, ...], processes: tuple[int, ...]) -> None:
+        self._cores, self._processes = cores, processes
+        self._started = self._now()
+
+    def share(self) -> float:
+        """Between 0 and 1. The kernel counts in ticks: some tenths of a second are too short to say much."""
+        wall_s, busy_s, own_s = (now - then for now, then in zip(self._now(), self._started, strict=True))
+        return min(1.0, max(0.0, (busy_s - own_s) / (wall_s * len(self._cores))))
+
+    def _now(self) -> tuple[float, float, float]:
+        return time.perf_counter(), sum(map(_busy_s, self._cores)), sum(map(_process_s, self._processes))
+
+
+def _busy_s(core: int) -> float:
+    """Seconds that a core was not idle, stolen time of a virtual machine included; 0 where that cannot be read."""
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/stat").read_text().splitlines()
+        fields = [int(n) for n in next(line for line in lines if line.startswith(f"cpu{core} ")).split()[1:9]]
+        return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
+    return 0.0
+
+
+def _process_s(pid: int) -> float:
+    with contextlib.suppress(OSError):  # it ended
+        return time.clock_gettime(((~pid) << 3) | 2)  # the clock of a process's CPU time, as clock_getcpuclockid(3) makes it
+    return 0.0

@@ -1,0 +1,98 @@
+"""The problem's side of a verification, and how outputs of either side are collected."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from kernel_env.errors import ProblemError
+from kernel_env.referee.inputs import InputSet
+from kernel_env.referee.layout import Arena, packed
+from kernel_env.referee.outputs import Unreadable, fetch
+from kernel_env.referee.process import Endpoint, RunnerDied, RunnerTimeout
+from kernel_env.referee.protocol import Frame
+from kernel_env.schema import Problem
+
+Ask = Callable[..., Frame]
+"""Sends one frame, with descriptors if need be, and returns the answer; a failure is raised as what it means for that side."""
+
+
+class Reference:
+    """The problem's side. Its failures are the problem's, never the candidate's."""
+
+    def __init__(self, endpoint: Endpoint, problem: Problem, timeout_s: float) -> None:
+        self.endpoint, self._problem, self._timeout_s = endpoint, problem, timeout_s
+
+    def ask(self, frame: Frame, fds: tuple[int, ...] = ()) -> Frame:
+        """Raises ProblemError."""
+        where = f"problem {self._problem.key} ({self._problem.name}, from {self._problem.origin})"
+        try:
+            answer = self.endpoint.request(frame, fds, self._timeout_s)
+        except RunnerTimeout:
+            raise ProblemError(
+                f"{where}: {frame['op']} took longer than {self._timeout_s:g} s; raise verify.reference_timeout_s"
+            ) from None
+        except RunnerDied as death:
+            raise ProblemError(f"{where}: its process died ({death.cause}) in {frame['op']}; is there enough memory?") from None
+        if "error" in answer:
+            first = str(answer["error"].get("text", "")).split("\n")
+            raise ProblemError(f"{where} failed in {frame['op']}: {' '.join(first[:1])}{' at' + first[-1] if first[1:] else ''}")
+        return answer
+
+    @contextlib.contextmanager
+    def written(self, planned: Frame) -> Iterator[Arena]:
+        """A mapping that holds what the reference just planned."""
+        with contextlib.closing(Arena(planned["size"])) as arena:
+            self.ask({"op": "write"}, (arena.fd,))
+            yield arena
+
+    def inputs(self, seed: int) -> InputSet:
+        """A new set of inputs. The caller closes its arena. Raises ProblemError."""
+        planned = self.ask({"op": "make_inputs", "seed": seed})
+        arena = Arena(planned["size"])
+        self.ask({"op": "write"}, (arena.fd,))
+        return InputSet(planned["tree"], arena, tuple(planned["plain"]))
+
+    def is_steady(self, index: int, seed: int, prepare: Callable[[], None]) -> bool:
+        """Whether it gives the same output for the same inputs twice. One that keeps a state from call to call does not.
+
+        `prepare` writes the inputs; a reference may change them.
+        """
+        seen = []
+        for _ in range(2):
+            prepare()
+            output = last_output(self.ask({"op": "call", "indices": [index], "seeds": [seed]}))
+            with contextlib.closing(collected(output, *packed(output), self.endpoint, self.ask)) as arena:
+                seen.append(hashlib.sha256(arena.map).digest())
+        return seen[0] == seen[1]
+
+
+def last_output(answer: Frame) -> Any:
+    """Description of the last output of a call."""
+    outputs = answer.get("outputs")
+    return outputs[-1] if isinstance(outputs, list) and outputs else None
+
+
+def collected(output: Any, layout: Any, size: int, endpoint: Endpoint, ask: Ask) -> Arena:
+    """The bytes of a runner's last output, laid out as `layout` says. The caller closes the mapping.
+
+    Where its memory cannot be read from here, the runner is thawed and writes them itself.
+    """
+    arena = Arena(size)
+    try:
+        arena.poison()
+        try:
+            fetch(output, layout, arena, endpoint.pid)
+        except Unreadable:
+            endpoint.thaw()
+            ask({"op": "collect", "size": size}, (arena.fd,))
+    except BaseException:
+        arena.close()
+        raise
+    return arena
+
+
+def no_builds(frame: Frame) -> Frame:
+    return {"ok": False, "log": "a problem's reference cannot build extensions"}
