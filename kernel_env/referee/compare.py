@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kernel_env.errors import ConfigError
-from kernel_env.referee.layout import Arena, TensorSpec
+from kernel_env.referee.layout import Memory, TensorSpec
 
 Array = npt.NDArray[Any]
 _CHUNK = 1 << 22
@@ -60,7 +60,7 @@ class Difference:
 
 
 def compare(
-    expected: Any, expected_arena: Arena, got: Any, got_arena: Arena, tol: Tolerance, path: str = "output"
+    expected: Any, expected_arena: Memory, got: Any, got_arena: Memory, tol: Tolerance, path: str = "output"
 ) -> Difference | None:
     """Compare two spec trees over their mappings. Tensor data of `got` is read at the places that `expected` dictates.
 
@@ -73,7 +73,7 @@ def compare(
         return Difference("structure", f"{path} cannot be read as a value")
 
 
-def _compare(expected: Any, a: Arena, got: Any, b: Arena, tol: Tolerance, path: str) -> Difference | None:
+def _compare(expected: Any, a: Memory, got: Any, b: Memory, tol: Tolerance, path: str) -> Difference | None:
     ((kind, value),) = expected.items()
     ((got_kind, got_value),) = got.items()
     if kind != got_kind:
@@ -113,7 +113,7 @@ def _compare_plain(expected: Any, got: Any, tol: Tolerance, path: str) -> Differ
     return None if same else Difference("values", f"{path}: expected {expected!r:.60}, got {got!r:.60}")
 
 
-def _compare_tensor(spec: TensorSpec, a: Arena, got: TensorSpec, b: Arena, tol: Tolerance, path: str) -> Difference | None:
+def _compare_tensor(spec: TensorSpec, a: Memory, got: TensorSpec, b: Memory, tol: Tolerance, path: str) -> Difference | None:
     if got.shape != spec.shape:
         return Difference("shape", f"{path} has the wrong shape: expected {list(spec.shape)}, got {list(got.shape)}")
     if got.dtype != spec.dtype:
@@ -127,7 +127,7 @@ def _compare_tensor(spec: TensorSpec, a: Arena, got: TensorSpec, b: Arena, tol: 
     return report.difference()
 
 
-def flat(spec: TensorSpec, arena: Arena) -> Array:
+def flat(spec: TensorSpec, arena: Memory) -> Array:
     """The tensor's elements as a flat array over the mapping (bfloat16 as its uint16 bits)."""
     stored = np.dtype("uint16" if spec.dtype == "bfloat16" else spec.dtype)
     return np.frombuffer(arena.map, dtype=stored, count=spec.nbytes // stored.itemsize, offset=spec.offset)
@@ -192,7 +192,7 @@ def _number(value: Any) -> str:
     return f"{value:.6g}" if np.asarray(value).dtype.kind in "fc" else str(value)
 
 
-def same_bytes(a: Arena, b: Arena) -> bool:
+def same_bytes(a: Memory, b: Memory) -> bool:
     step = 64 << 20
     return all(
         np.array_equal(

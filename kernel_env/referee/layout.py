@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 ALIGN = 64
 ITEM_BYTES = {
     "bool": 1, "uint8": 1, "int8": 1, "int16": 2, "uint16": 2, "int32": 4, "uint32": 4, "int64": 8, "uint64": 8,
@@ -110,16 +112,21 @@ class Arena:
         fcntl.fcntl(self.fd, _F_ADD_SEALS, _SEALS)
         self.map = mmap.mmap(self.fd, self.size)
 
-    def copy_from(self, other: Arena) -> None:
-        with memoryview(self.map) as ours, memoryview(other.map) as theirs:
-            ours[:] = theirs
-
-    def poison(self) -> None:
-        """Fill with a byte pattern that reads as NaN in every floating-point type, so that nothing stale can look right."""
-        block = b"\xff" * (1 << 20)
-        for start in range(0, self.size, len(block)):
-            self.map[start : start + len(block)] = block[: min(len(block), self.size - start)]
+    def copy_from(self, other: Memory) -> None:
+        np.frombuffer(self.map, np.uint8)[:] = np.frombuffer(other.map, np.uint8)
 
     def close(self) -> None:
         self.map.close()
         os.close(self.fd)
+
+
+class Buffer:
+    """Private memory of this process, for outputs that are read from a runner's memory. Filled with a byte pattern that reads as
+    NaN in every floating-point type, so that nothing stale can look right."""
+
+    def __init__(self, size: int) -> None:
+        self.size = max(size, 1)
+        self.map = np.full(self.size, 0xFF, np.uint8)
+
+
+Memory = Arena | Buffer

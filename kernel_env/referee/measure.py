@@ -21,7 +21,7 @@ import numpy as np
 
 from kernel_env.errors import MachineBusy
 from kernel_env.referee.clock import FLOOR_MS, Round, TimingPlan
-from kernel_env.referee.inputs import Draw, InputPool
+from kernel_env.referee.inputs import Draw, InputPool, InputSet
 from kernel_env.referee.layout import Arena
 from kernel_env.referee.memory import Samples
 from kernel_env.referee.outputs import regions
@@ -69,8 +69,10 @@ class Side:
 
     endpoint: Endpoint
     ask: Ask
-    slots: Sequence[Arena]
-    call_s: float
+    slots: list[Arena] = field(default_factory=list)
+    tree: Any = None
+    """How the inputs lie in them."""
+    call_s: float = 0.0
     """How long a call takes, as far as is known."""
     settled: bool = False
     """Whether it had a block already."""
@@ -83,6 +85,20 @@ class Side:
     sizes: tuple[int, ...] = ()
     words: bytes | None = None
     """What was there at the reply."""
+
+
+def give_slots(side: Side, like: InputSet, count: int) -> None:
+    """At least so many mappings for inputs such as these. Their pages are all there before the first call: it must not pay."""
+    if like.tree != side.tree:
+        for index, arena in enumerate(side.slots):
+            side.ask({"op": "drop_inputs", "index": index})
+            arena.close()
+        side.slots.clear()
+        side.tree = like.tree
+    while len(side.slots) < count:
+        side.slots.append(arena := Arena(like.arena.size))
+        arena.copy_from(like.arena)
+        side.ask({"op": "take_inputs", "index": len(side.slots) - 1, "inputs": like.tree}, (arena.fd,))
 
 
 @dataclass(eq=False)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kernel_env.referee.layout import ITEM_BYTES, Arena, TensorSpec, leaves
+from kernel_env.referee.layout import ITEM_BYTES, Memory, TensorSpec, leaves
 from kernel_env.referee.memory import read_memory
 
 _MOST_SPARSE = 8
@@ -27,7 +27,7 @@ def regions(described: Any) -> list[tuple[int, int]]:
         return []
 
 
-def fetch(described: Any, layout: Any, arena: Arena, pid: int) -> None:
+def fetch(described: Any, layout: Any, memory: Memory, pid: int) -> None:
     """Copy every tensor of an output, as process `pid` described it, to its place in `layout` (a `packed` tree).
 
     Only where shapes and dtypes agree. What does not agree stays unread: comparing the trees tells how they differ.
@@ -40,21 +40,21 @@ def fetch(described: Any, layout: Any, arena: Arena, pid: int) -> None:
         if kind != got_kind:
             return
         if kind == "tensor":
-            _fetch_tensor(TensorSpec.parse(got), TensorSpec.parse(value), arena, pid)
+            _fetch_tensor(TensorSpec.parse(got), TensorSpec.parse(value), memory, pid)
         elif kind in ("list", "tuple"):
             for item, place in zip(got, value, strict=False):
-                fetch(item, place, arena, pid)
+                fetch(item, place, memory, pid)
         elif kind == "dict":
             for key in value.keys() & got.keys():
-                fetch(got[key], value[key], arena, pid)
+                fetch(got[key], value[key], memory, pid)
     except _MALFORMED:
         return
 
 
-def _fetch_tensor(spec: TensorSpec, place: TensorSpec, arena: Arena, pid: int) -> None:
+def _fetch_tensor(spec: TensorSpec, place: TensorSpec, memory: Memory, pid: int) -> None:
     if (spec.shape, spec.dtype) != (place.shape, place.dtype) or place.nbytes == 0:
         return
-    target = np.frombuffer(arena.map, np.uint8, place.nbytes, place.offset)
+    target = np.frombuffer(memory.map, np.uint8, place.nbytes, place.offset)
     try:
         if spec.stride is None:
             read_memory(pid, spec.address, target)

@@ -21,22 +21,20 @@ from kernel_env.referee.clock import Clock, TimingPlan
 from kernel_env.referee.compare import Tolerance, compare, same_bytes, tolerance
 from kernel_env.referee.config import VerifyConfig, derive_seed
 from kernel_env.referee.inputs import Draw, InputPool, InputSet
-from kernel_env.referee.layout import Arena, packed
-from kernel_env.referee.measure import TOGETHER, LateWork, Session, Side, quiet_timing
+from kernel_env.referee.layout import packed
+from kernel_env.referee.measure import TOGETHER, LateWork, Session, Side, give_slots, quiet_timing
 from kernel_env.referee.outputs import regions
 from kernel_env.referee.process import BuildHandler, Endpoint, RunnerDied, RunnerTimeout
 from kernel_env.referee.protocol import Frame
-from kernel_env.referee.reference import Ask, Reference, collected, last_output, no_builds
+from kernel_env.referee.reference import Reference, collected, last_output, no_builds
 from kernel_env.schema import Candidate, Problem, Stage, Status, Timing, Verdict
 
 CHECK_BYTES = 8 << 20
 """Outputs of up to this size are compared in every round of timing, larger ones in a share of the rounds."""
-POOL_BYTES = 128 << 20
-"""Inputs of trials that are kept, to make those of timed calls from; one set at least."""
+KEPT_SETS = 2
+"""Inputs of trials that are kept, to make those of timed calls from."""
 SLOT_BYTES = 128 << 20
 """Mappings of one side that the inputs of timed calls take turns in; one at least."""
-_TRIAL = -1
-"""Index of a trial's inputs in a runner; those of timed calls count from 0."""
 _WEIGHTS = ("same_seed", "loaded", "own", "none")
 
 
@@ -115,8 +113,6 @@ class _Work:
         self.trials_passed = 0
         self.log = ""
         self.reference_s = self.spent_s = 0.0
-        self.call_s = 0.0
-        """The candidate's last call in a trial."""
         self.random_forward = False
         """Whether the problem draws random numbers in forward, ..."""
         self.inputs_change = False
@@ -181,17 +177,24 @@ class _Work:
         """The reference does what the candidate does, call for call; what only the problem does (drawing inputs) is done by
         `maker`, a process of its own. Else the two that are compared would have heaps of another history, and on memory-bound
         programs that alone was worth up to 20% of time."""
-        with contextlib.ExitStack() as kept:
-            sets: list[InputSet] = []
-            trials = self.config.num_correct_trials
+        baseline = Side(reference.endpoint, reference.ask)
+        ours = Side(candidate, functools.partial(self._ask, candidate))
+        sets: list[InputSet] = []
+        trials = self.config.num_correct_trials
+        try:
             for index in range(trials):
                 if index in (0, trials // 2):  # two initialisations, so that nothing can rest on known weights
                     self._construct(maker, reference, candidate, derive_seed(self.job.seed, "init", index))
                 self.stage = Stage.TRIALS
-                sets.append(maker.inputs(derive_seed(self.job.seed, "inputs", index)))
-                kept.callback(sets[-1].arena.close)
-                self._trial(reference, candidate, sets[-1], index)
-            timing, note = self._time(maker, reference, candidate, sets)
+                old = sets.pop(0) if len(sets) == KEPT_SETS else None
+                sets.append(maker.inputs(derive_seed(self.job.seed, "inputs", index), old.arena if old else None))
+                if old and sets[-1].arena is not old.arena:
+                    old.arena.close()
+                self._trial(reference, baseline, ours, sets[-1], index)
+            timing, note = self._time(maker, reference, baseline, ours, sets)
+        finally:
+            for arena in [*baseline.slots, *ours.slots, *(kept.arena for kept in sets)]:
+                arena.close()
         return self._verdict(Status.CORRECT, Stage.DONE, timing=timing, timing_note=note)
 
     # ---------------------------------------------------------- runners
@@ -293,29 +296,27 @@ class _Work:
         word = str(answer.get("weights"))
         self.weights = word if word in _WEIGHTS else "own"
 
-    def _trial(self, reference: Reference, candidate: Endpoint, inputs: InputSet, index: int) -> None:
+    def _trial(self, reference: Reference, baseline: Side, ours: Side, inputs: InputSet, index: int) -> None:
         """Expected outputs from the reference, the candidate's outputs compared with them, on equal inputs of their own."""
-        call = {"op": "call", "indices": [_TRIAL], "seeds": [derive_seed(self.job.seed, "forward", index)]}
-        take = {"op": "take_inputs", "index": _TRIAL, "inputs": inputs.tree}
-        with _copy(inputs.arena) as theirs, _copy(inputs.arena) as ours:
-            reference.ask(take, (theirs.fd,))
-            started = self.clock.now()
-            expected = last_output(reference.ask(call))
-            self.reference_s += self.clock.now() - started
-            self.random_forward |= bool(reference.ask({"op": "is_random", "seed": call["seeds"][0]})["random"])
-            self._ask(candidate, take, (ours.fd,))
-            spent_s = self.spent_s
-            got = last_output(self._ask(candidate, call))
-            self.call_s = self.spent_s - spent_s
-            candidate.freeze()  # what is not there now does not count
-            self.inputs_change |= not same_bytes(theirs, inputs.arena)
-            where = f"trial {index + 1} of {self.config.num_correct_trials}"
-            self._compare(reference, expected, candidate, got, where)
-            if not self.inputs_change and not same_bytes(ours, inputs.arena):
-                raise self._mutated(where)
-            candidate.thaw()
-        for ask in (reference.ask, lambda frame: self._ask(candidate, frame)):
-            ask({"op": "drop_inputs", "index": _TRIAL})
+        for side in (baseline, ours):
+            give_slots(side, inputs, 1)
+            side.slots[0].copy_from(inputs.arena)
+        call = {"op": "call", "indices": [0], "seeds": [derive_seed(self.job.seed, "forward", index)]}
+        started = self.clock.now()
+        expected = last_output(baseline.ask(call))
+        baseline.call_s = self.clock.now() - started
+        self.reference_s += baseline.call_s
+        self.random_forward |= bool(baseline.ask({"op": "is_random", "seed": call["seeds"][0]})["random"])
+        spent_s = self.spent_s
+        got = last_output(ours.ask(call))
+        ours.call_s = self.spent_s - spent_s
+        ours.endpoint.freeze()  # what is not there now does not count
+        self.inputs_change |= not same_bytes(baseline.slots[0], inputs.arena)
+        where = f"trial {index + 1} of {self.config.num_correct_trials}"
+        self._compare(reference, expected, ours.endpoint, got, where)
+        if not self.inputs_change and not same_bytes(ours.slots[0], inputs.arena):
+            raise self._mutated(where)
+        ours.endpoint.thaw()
         self.trials_passed += 1
 
     def _compare(self, reference: Reference, expected: Any, candidate: Endpoint, got: Any, where: str) -> None:
@@ -323,8 +324,8 @@ class _Work:
         layout, size = packed(expected)
         ask = functools.partial(self._ask, candidate)
         with (
-            contextlib.closing(collected(expected, layout, size, reference.endpoint, reference.ask)) as theirs,
-            contextlib.closing(collected(got, layout, size, candidate, ask)) as ours,
+            collected(expected, layout, size, reference.endpoint, reference.ask) as theirs,
+            collected(got, layout, size, candidate, ask) as ours,
         ):
             found = compare(layout, theirs, got, ours, self.tolerance)
         if found is not None:
@@ -337,7 +338,9 @@ class _Work:
 
     # ---------------------------------------------------------- timing
 
-    def _time(self, maker: Reference, reference: Reference, candidate: Endpoint, sets: list[InputSet]) -> tuple[Timing | None, str]:
+    def _time(
+        self, maker: Reference, reference: Reference, baseline: Side, ours: Side, sets: list[InputSet]
+    ) -> tuple[Timing | None, str]:
         if not self.backend.timed:
             return None, "interpreter"
         if not self.config.measure_performance:
@@ -346,7 +349,7 @@ class _Work:
         key = self.job.problem.digest, self.job.candidate.digest
         if self.clock.kind == "recorded":
             return self.clock.measure(lambda: (), key, derive_seed(self.job.seed, "interval")), ""
-        with self._session(maker, reference, candidate, sets) as session:
+        with self._session(maker, reference, baseline, ours, sets) as session:
 
             def attempt() -> Timing:
                 with self.referee.lock.exclusive():
@@ -359,25 +362,18 @@ class _Work:
                 raise _Failed(Status.TAMPERED, self.stage, f"{late}: a call ends when its output is there", "late_work") from None
 
     @contextlib.contextmanager
-    def _session(self, maker: Reference, reference: Reference, candidate: Endpoint, sets: list[InputSet]) -> Iterator[Session]:
+    def _session(
+        self, maker: Reference, reference: Reference, baseline: Side, ours: Side, sets: list[InputSet]
+    ) -> Iterator[Session]:
         """Both sides with mappings of their own for inputs, and a pool of fresh inputs."""
-        size = sets[-1].arena.size
         secret = random.SystemRandom()
-        pool = InputPool(sets[-max(1, POOL_BYTES // size) :], lambda: maker.inputs(secret.getrandbits(62)), secret)
-        with contextlib.closing(pool), contextlib.ExitStack() as kept:
-
-            def side(endpoint: Endpoint, ask: Ask, call_s: float) -> Side:
-                slots = []
-                for index in range(max(1, min(TOGETHER, SLOT_BYTES // size))):
-                    slots.append(kept.enter_context(contextlib.closing(Arena(size))))
-                    slots[-1].copy_from(sets[-1].arena)
-                    ask({"op": "take_inputs", "index": index, "inputs": pool.tree}, (slots[-1].fd,))
-                return Side(endpoint, ask, slots, call_s)
-
-            baseline = side(reference.endpoint, reference.ask, self.reference_s / self.trials_passed)
-            ours = side(candidate, functools.partial(self._timed_ask, candidate), self.call_s)
+        ours.ask = functools.partial(self._timed_ask, ours.endpoint)
+        for side in (baseline, ours):
+            give_slots(side, sets[-1], max(1, min(TOGETHER, SLOT_BYTES // sets[-1].arena.size)))
+        with contextlib.closing(InputPool(sets, lambda: maker.inputs(secret.getrandbits(62)), secret)) as pool:
             check = functools.partial(self._check_round, reference, pool)
-            yield Session(baseline, ours, pool, check, self.referee.cores, (maker.endpoint.pid,), self.random_forward)
+            helpers = (maker.endpoint.pid,)
+            yield Session(baseline, ours, pool, check, self.referee.cores, helpers, self.random_forward)
 
     def _check_round(self, reference: Reference, pool: InputPool, baseline: Side, candidate: Side, draw: Draw) -> None:
         """Compare the last calls of a round; where outputs are large, of a secret share of the rounds. Both sides are frozen."""
@@ -406,13 +402,6 @@ class _Work:
             min_rounds=min(3 if slow else 5, self.config.num_perf_trials),
             budget_s=self.config.timing_budget_s,
         )
-
-
-@contextlib.contextmanager
-def _copy(arena: Arena) -> Iterator[Arena]:
-    with contextlib.closing(Arena(arena.size)) as copy:
-        copy.copy_from(arena)
-        yield copy
 
 
 def _doing(frame: Frame) -> str:

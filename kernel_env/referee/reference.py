@@ -7,9 +7,11 @@ import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from kernel_env.errors import ProblemError
 from kernel_env.referee.inputs import InputSet
-from kernel_env.referee.layout import Arena, packed
+from kernel_env.referee.layout import Arena, Buffer, Memory, packed
 from kernel_env.referee.outputs import Unreadable, fetch
 from kernel_env.referee.process import Endpoint, RunnerDied, RunnerTimeout
 from kernel_env.referee.protocol import Frame
@@ -48,11 +50,14 @@ class Reference:
             self.ask({"op": "write"}, (arena.fd,))
             yield arena
 
-    def inputs(self, seed: int) -> InputSet:
-        """A new set of inputs. The caller closes its arena. Raises ProblemError."""
+    def inputs(self, seed: int, again: Arena | None = None) -> InputSet:
+        """A new set of inputs, in the mapping `again` if that is of the right size; else the caller closes the new one.
+
+        Raises ProblemError.
+        """
         planned = self.ask({"op": "make_inputs", "seed": seed})
-        arena = Arena(planned["size"])
-        self.ask({"op": "write"}, (arena.fd,))
+        arena = again if again is not None and again.size == max(planned["size"], 1) else Arena(planned["size"])
+        self.ask({"op": "write", "keep": True}, (arena.fd,))
         return InputSet(planned["tree"], arena, tuple(planned["plain"]))
 
     def is_steady(self, index: int, seed: int, prepare: Callable[[], None]) -> bool:
@@ -64,8 +69,8 @@ class Reference:
         for _ in range(2):
             prepare()
             output = last_output(self.ask({"op": "call", "indices": [index], "seeds": [seed]}))
-            with contextlib.closing(collected(output, *packed(output), self.endpoint, self.ask)) as arena:
-                seen.append(hashlib.sha256(arena.map).digest())
+            with collected(output, *packed(output), self.endpoint, self.ask) as memory:
+                seen.append(hashlib.sha256(np.frombuffer(memory.map, np.uint8).data).digest())
         return seen[0] == seen[1]
 
 
@@ -75,23 +80,23 @@ def last_output(answer: Frame) -> Any:
     return outputs[-1] if isinstance(outputs, list) and outputs else None
 
 
-def collected(output: Any, layout: Any, size: int, endpoint: Endpoint, ask: Ask) -> Arena:
-    """The bytes of a runner's last output, laid out as `layout` says. The caller closes the mapping.
+@contextlib.contextmanager
+def collected(output: Any, layout: Any, size: int, endpoint: Endpoint, ask: Ask) -> Iterator[Memory]:
+    """The bytes of a runner's last output, laid out as `layout` says.
 
     Where its memory cannot be read from here, the runner is thawed and writes them itself.
     """
-    arena = Arena(size)
+    buffer = Buffer(size)
     try:
-        arena.poison()
-        try:
-            fetch(output, layout, arena, endpoint.pid)
-        except Unreadable:
+        fetch(output, layout, buffer, endpoint.pid)
+    except Unreadable:
+        with contextlib.closing(Arena(size)) as arena:
+            arena.copy_from(buffer)
             endpoint.thaw()
             ask({"op": "collect", "size": size}, (arena.fd,))
-    except BaseException:
-        arena.close()
-        raise
-    return arena
+            yield arena
+    else:
+        yield buffer
 
 
 def no_builds(frame: Frame) -> Frame:

@@ -48,6 +48,7 @@ class Runner:
         self._inputs: dict[int, tuple[Any, mmap.mmap]] = {}
         self._pending: tuple[Any, list[torch.Tensor]] | None = None
         self._outputs: list[Any] = []
+        self._maps: dict[int, mmap.mmap] = {}
         self._operations: dict[str, Callable[[Frame, Sequence[int]], Frame]] = {
             "load": self._load, "init_inputs": self._init_inputs, "init": self._init, "export_state": self._export_state,
             "sync_state": self._sync_state, "make_inputs": self._make_inputs, "take_inputs": self._take_inputs,
@@ -140,7 +141,7 @@ class Runner:
 
         Its pages are all there before the first call, which must not pay for them.
         """
-        memory = mmap.mmap(fds[0], os.fstat(fds[0]).st_size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+        memory = self._memory(fds[0], keep=False)
         self._inputs[frame["index"]] = (values.read(frame["inputs"], memory), memory)
         return {}
 
@@ -190,8 +191,19 @@ class Runner:
         tree, tensors = self._pending
         self._pending = None
         if next(leaves(tree), None) is not None:
-            values.write(tree, tensors, mmap.mmap(fds[0], os.fstat(fds[0]).st_size))
+            values.write(tree, tensors, self._memory(fds[0], keep=bool(frame.get("keep"))))
         return {}
+
+    def _memory(self, fd: int, *, keep: bool) -> mmap.mmap:
+        """The descriptor's memory. What is mapped to `keep` stays so, for it will be written again: mapping costs more than
+        writing."""
+        about = os.fstat(fd)
+        if about.st_ino not in self._maps or not keep:
+            memory = mmap.mmap(fd, about.st_size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
+            if not keep:
+                return memory
+            self._maps[about.st_ino] = memory
+        return self._maps[about.st_ino]
 
     # ---------------------------------------------------------- errors
 
