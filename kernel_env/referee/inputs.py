@@ -55,12 +55,12 @@ class InputPool:
         self._fresh: list[InputSet] = []
         self._deck: list[InputSet] = []
 
-    def refresh(self) -> None:
-        """Have new sets made, where turning the old ones gives nothing new."""
+    def refresh(self, calls: int) -> None:
+        """Have new sets made for so many calls of either side, where turning the old ones gives nothing new."""
         if self.turnable:
             return
         self.close()
-        count = max(2, min(_FRESH_SETS, _FRESH_BYTES // self._sets[-1].arena.size))
+        count = max(2, min(calls, _FRESH_SETS, _FRESH_BYTES // self._sets[-1].arena.size))
         self._fresh = [made for made in (self._renew() for _ in range(count)) if made.tree == self.tree]
 
     def deal(self) -> None:

@@ -38,7 +38,7 @@ WAKING_S = 150e-6
 SETTLE_S = 1e-3
 """A block's calls count only after so much time in calls: after a thaw the scheduler has to spread the threads over the cores
 again, and caches are cold."""
-SETTLE_BELOW_S = 0.1
+SETTLE_BELOW_S = 0.03
 """Longer calls settle by themselves; an extra one would cost more than it gives."""
 FIRST_SETTLE_BELOW_S = 5.0
 FIRST_CALLS = 6
@@ -184,24 +184,30 @@ class Session:
     def _round(self) -> _Taken:
         short = min(self.baseline.call_s, self.candidate.call_s) < SHORT_S
         together = self._rng.choice((1, min(TOGETHER, len(self.baseline.slots)))) if short else 1
-        self.pool.refresh()
-        last, times = self.pool.last(), dict[Side, list[float]]()
         sides = self._rng.sample((self.baseline, self.candidate), 2)
-        for side, other in zip(sides, reversed(sides), strict=True):
+        counts = [self._count(side, together) for side in sides]
+        self.pool.refresh(max(counts) * together)
+        last, times = self.pool.last(), dict[Side, list[float]]()
+        for side, other, count in zip(sides, reversed(sides), counts, strict=True):
             other.endpoint.freeze()
-            times[side] = self._block(side, last, together)
+            times[side] = self._block(side, last, together, count)
         self.check(self.baseline, self.candidate, last)
         return together, times
 
-    def _block(self, side: Side, last: Draw, together: int) -> list[float]:
-        """Seconds of some messages. Ends with the side frozen after a call on `last`."""
+    def _count(self, side: Side, together: int) -> int:
+        """How many messages a block has; the program can't know it."""
+        if side.call_s >= SETTLE_BELOW_S:
+            return 1
+        wanted = min(BLOCK_CALLS, max(3, int(BLOCK_S / max(side.call_s * together, 1e-6))))
+        return self._rng.randint(1 + wanted // 2, wanted)
+
+    def _block(self, side: Side, last: Draw, together: int, count: int) -> list[float]:
+        """Seconds of so many messages. Ends with the side frozen after a call on `last`."""
         side.endpoint.freeze()
         side.endpoint.place(self.cores)
         side.endpoint.thaw()
         self.pool.deal()
         self._settle(side)
-        wanted = min(BLOCK_CALLS, max(3, int(BLOCK_S / (side.call_s * together)))) if side.call_s < SETTLE_BELOW_S else 1
-        count = self._rng.randint(1 + wanted // 2, wanted)
         times = []
         if side is self.baseline:
             for _ in range(_EMPTY_MESSAGES):

@@ -33,8 +33,8 @@ CHECK_BYTES = 8 << 20
 """Outputs of up to this size are compared in every round of timing, larger ones in a share of the rounds."""
 KEPT_SETS = 2
 """Inputs of trials that are kept, to make those of timed calls from."""
-SLOT_BYTES = 128 << 20
-"""Mappings of one side that the inputs of timed calls take turns in; one at least."""
+SLOT_BYTES = 16 << 20
+"""Mappings of one side that the inputs of timed calls take turns in: as many as fit, two at least. New pages are dear."""
 _WEIGHTS = ("same_seed", "loaded", "own", "none")
 
 
@@ -369,7 +369,7 @@ class _Work:
         secret = random.SystemRandom()
         ours.ask = functools.partial(self._timed_ask, ours.endpoint)
         for side in (baseline, ours):
-            give_slots(side, sets[-1], max(1, min(TOGETHER, SLOT_BYTES // sets[-1].arena.size)))
+            give_slots(side, sets[-1], max(2, min(TOGETHER, SLOT_BYTES // sets[-1].arena.size)))
         with contextlib.closing(InputPool(sets, lambda: maker.inputs(secret.getrandbits(62)), secret)) as pool:
             check = functools.partial(self._check_round, reference, pool)
             helpers = (maker.endpoint.pid,)
