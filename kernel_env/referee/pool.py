@@ -30,7 +30,7 @@ ATTEMPTS = 3
 """How often one job is given to a worker before its deaths are taken for the job's own doing."""
 _START_LIMIT_S = 120.0
 _KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES")
-_KEEP_MEMORY = f"glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold={1 << 62}:glibc.malloc.top_pad={16 << 20}"
+KEEP_MEMORY = f"glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold={1 << 62}:glibc.malloc.top_pad={16 << 20}"
 """The allocator of runners gives no memory back. Else, by luck of the heap's layout, a program maps and faults in every output of
 every call or none: the same eager baseline read 4 ms in one process and 13 ms in the next."""
 
@@ -246,5 +246,5 @@ def _spawn(name: str, theirs: socket.socket, *arguments: str) -> subprocess.Pope
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             process_group=0,  # Ctrl-C at the terminal is for us, who end them in order
-            env={**kept, "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "GLIBC_TUNABLES": _KEEP_MEMORY},
+            env={**kept, "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "GLIBC_TUNABLES": KEEP_MEMORY},
         )

@@ -1,0 +1,207 @@
+"""How well does the referee's clock tell the truth?
+
+Six honest kernels of 20 us to 1 s are verified against themselves: the true speedup is 1.00. For each: how often the 95% interval
+covers 1.00, how wide it is, and how far the referee's time of the baseline lies from in-process best-practice timing of the same
+program (a process of its own: same threads, same allocator, warmed up, garbage collection off, the median of many calls on
+inputs that take turns).
+
+    python benchmarks/clock_fidelity.py                  # 100 repeats, 10 of the longest
+    python benchmarks/clock_fidelity.py --repeats 20     # a quick look
+    python benchmarks/clock_fidelity.py --burn           # single-threaded, while another process burns another core
+
+Uses nothing but the public verifier. Prints a table and, last, one line with the headline; `--json FILE` keeps the numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from kernel_env.errors import MachineBusy
+from kernel_env.referee.config import VerifyConfig
+from kernel_env.referee.pool import KEEP_MEMORY
+from kernel_env.schema import Candidate, Problem, Timing
+from kernel_env.verifier import BlockingVerifier, LocalVerifier, VerifierConfig
+
+TEMPLATE = """
+import torch
+import torch.nn as nn
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        {init}
+
+    def forward(self, x):
+        return {forward}
+
+
+def get_inputs():
+    return [torch.randn({shape})]
+
+
+def get_init_inputs():
+    return []
+"""
+KERNELS = {
+    "relu 20 us": ("torch.relu(x)", "64, 1024", "pass"),
+    "softmax 100 us": ("torch.softmax(x, dim=-1)", "128, 1024", "pass"),
+    "layernorm 1 ms": ("self.norm(self.norm(self.norm(x)))", "512, 1024", "self.norm = nn.LayerNorm(1024)"),
+    "matmul 10 ms": ("self.linear(x)", "512, 2048", "self.linear = nn.Linear(2048, 1024)"),
+    "convolution 100 ms": ("self.conv(x)", "16, 64, 64, 64", "self.conv = nn.Conv2d(64, 128, 5, padding=2)"),
+    "matmuls 1 s": (
+        "self.b(torch.relu(self.a(x)))",
+        "4096, 4096",
+        "self.a = nn.Linear(4096, 3072); self.b = nn.Linear(3072, 4096)",
+    ),
+}
+EXTENSION = '''
+from torch.utils.cpp_extension import load_inline
+
+ModelNew.extension = load_inline(name="same", cpp_sources="""
+#include <torch/extension.h>
+torch::Tensor same(torch::Tensor x) { return x; }
+""", functions=["same"])
+'''
+"""The static rules want a kernel; it is never called, so that candidate and baseline are one program."""
+IN_PROCESS = """
+import gc, json, statistics, sys, time
+import torch
+source, threads = sys.stdin.read(), int(sys.argv[1])
+torch.set_num_threads(threads)
+module = {}
+exec(source, module)
+model, inputs = module["Model"](), [module["get_inputs"]() for _ in range(4)]
+gc.collect(); gc.disable()
+with torch.no_grad():
+    started, times = time.perf_counter(), []
+    while len(times) < 10 or time.perf_counter() - started < 1.0:
+        x = inputs[len(times) % 4]
+        before = time.perf_counter()
+        y = model(*x)
+        times.append(time.perf_counter() - before)
+print(json.dumps(statistics.median(times[len(times) // 5 :]) * 1e3))
+"""
+
+
+@dataclass
+class Row:
+    kernel: str
+    repeats: int
+    covered: int
+    """Repeats whose 95% interval holds 1.00."""
+    half_width: float
+    """Median, as a share of the speedup."""
+    speedup: float
+    """Median."""
+    referee_ms: float
+    """Median of the baseline's medians."""
+    in_process_ms: float
+    too_busy: int
+    """Repeats that gave no time."""
+
+    @property
+    def disagreement(self) -> float:
+        return self.referee_ms / self.in_process_ms - 1
+
+
+def program(name: str) -> str:
+    forward, shape, init = KERNELS[name]
+    return TEMPLATE.format(forward=forward, shape=shape, init=init)
+
+
+def in_process_ms(source: str, cores: int) -> float:
+    """Median of five processes."""
+    environment = {**os.environ, "GLIBC_TUNABLES": KEEP_MEMORY, "OMP_NUM_THREADS": str(cores)}
+    command = [sys.executable, "-c", IN_PROCESS, str(cores)]
+    runs = [subprocess.run(command, input=source, text=True, capture_output=True, check=True, env=environment) for _ in range(5)]
+    return statistics.median(json.loads(run.stdout) for run in runs)
+
+
+def measured(verifier: BlockingVerifier, name: str, repeats: int, cores: int) -> Row:
+    source = program(name)
+    problem = Problem(1, 1, "Self", source, origin="benchmark")
+    candidate = Candidate(source.replace("class Model(", "class ModelNew(") + EXTENSION, "cpp")
+    config = VerifyConfig(num_correct_trials=2)
+    timings: list[Timing] = []
+    for seed in range(repeats):
+        with contextlib.suppress(MachineBusy):
+            verdict = verifier.verify(problem, candidate, config, seed)
+            if verdict.timing is None:
+                raise SystemExit(f"{name}: {verdict.status}: {verdict.message}")
+            timings.append(verdict.timing)
+    if not timings:
+        raise SystemExit(f"{name}: this machine is too busy to take times")
+    return Row(
+        name,
+        len(timings),
+        sum(t.speedup_low <= 1.0 <= t.speedup_high for t in timings),
+        statistics.median((t.speedup_high - t.speedup_low) / 2 / t.speedup for t in timings),
+        statistics.median(t.speedup for t in timings),
+        statistics.median(t.baseline.median_ms for t in timings),
+        in_process_ms(source, cores),
+        repeats - len(timings),
+    )
+
+
+@contextlib.contextmanager
+def burning(burn: bool) -> Iterator[None]:
+    """Another process on the last core, all the while."""
+    if not burn:
+        yield
+        return
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    os.sched_setaffinity(process.pid, {max(os.sched_getaffinity(0))})
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--repeats", type=int, default=100, help="a tenth as many of the 1 s kernel")
+    parser.add_argument("--burn", action="store_true", help="one thread, while another process burns the last core")
+    parser.add_argument("--only", help="part of a kernel's name")
+    parser.add_argument("--json", type=Path, help="write the numbers there")
+    chosen = parser.parse_args()
+    cores = len(os.sched_getaffinity(0))
+    threads = 1 if chosen.burn else cores
+    config = VerifierConfig(slots=cores if chosen.burn else 1)  # with a slot a core, the first one's runner has one thread
+    rows = []
+    print(f"{'kernel':<20} {'covers 1.00':>12} {'half-width':>11} {'speedup':>8} {'referee':>11} {'in process':>11} {'apart':>7}")
+    with burning(chosen.burn), BlockingVerifier(lambda: LocalVerifier(config)) as verifier:
+        for name in KERNELS:
+            if chosen.only and chosen.only not in name:
+                continue
+            repeats = max(1, chosen.repeats // 10) if name.endswith("1 s") else chosen.repeats
+            row = measured(verifier, name, repeats, threads)
+            rows.append(row)
+            busy = f"  ({row.too_busy} too busy)" if row.too_busy else ""
+            print(
+                f"{row.kernel:<20} {row.covered:>6} of {row.repeats:<3} {row.half_width:>10.1%} {row.speedup:>8.3f} "
+                f"{row.referee_ms:>8.4g} ms {row.in_process_ms:>8.4g} ms {row.disagreement:>+7.1%}{busy}",
+                flush=True,
+            )
+    if chosen.json:
+        chosen.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    worst = min(rows, key=lambda row: row.covered / row.repeats)
+    longer = [abs(row.disagreement) for row in rows if "20 us" not in row.kernel] or [0.0]
+    print(
+        f"1.00 covered in at least {worst.covered} of {worst.repeats} repeats ({worst.kernel}); median half-width at most "
+        f"{max(row.half_width for row in rows):.1%}; at most {max(longer):.1%} from in-process timing from 100 us up"
+    )
+
+
+if __name__ == "__main__":
+    main()
