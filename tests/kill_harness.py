@@ -307,7 +307,7 @@ class Attempt:
         zygotes = {p.pid for p in living if _MODULES[Target.ZYGOTE] in p.command}
         if target is Target.CANDIDATE:
             return [p for p in living if p.pid in zygotes and p.parent in zygotes]
-        return [p for p in living if _MODULES[target] in p.command and p.parent not in zygotes]
+        return [p for p in living if _MODULES[target] in p.command and p.parent == self.process.pid]
 
     def kill(self, victims: Sequence[Process]) -> None:
         for victim in victims:

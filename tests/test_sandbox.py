@@ -489,7 +489,8 @@ def test_the_referee_moves_a_frozen_runner_to_a_core(box: Box) -> None:
     runner, _ = box.load("return 1")
     box.host.ask(op="freeze", id=runner)
     core = max(os.sched_getaffinity(0))
-    seen = box.host.ask(op="place", id=runner, core=core)
+    while (seen := box.host.ask(op="place", id=runner, core=core))["stands"] == "running":
+        time.sleep(0.001)  # it has not stopped yet
     box.host.ask(op="close", id=runner)
     assert seen["cores"] == [core] and seen["stands"].startswith("0x")
 
