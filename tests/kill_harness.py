@@ -65,6 +65,15 @@ class Process:
     parent: int
     started: int
 
+    def described(self) -> str:
+        """What it is, whose child, and what it waits for in the kernel."""
+        facts = []
+        for name in ("wchan", "syscall", "status"):
+            with suppress(OSError):
+                facts.append(Path(f"/proc/{self.pid}/{name}").read_text().strip())
+        state = next((line for line in "\n".join(facts).splitlines() if line.startswith("State")), "")
+        return f"[{self.pid}, child of {self.parent}] {state} in {' '.join(facts[:2])}: {self.command}"
+
     @property
     def command(self) -> str:
         with suppress(OSError):
@@ -351,7 +360,7 @@ class Attempt:
         deadline = time.monotonic() + limit_s
         while orphans := self.living():
             if time.monotonic() > deadline:
-                raise Violation(f"still alive {limit_s:g} s after the command: {[p.command for p in orphans]}")
+                raise Violation(f"still alive {limit_s:g} s after the command: {[p.described() for p in orphans]}")
             time.sleep(10 * POLL_S)
 
     def log(self) -> str:
