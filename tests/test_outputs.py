@@ -166,8 +166,8 @@ def test_what_was_not_read_reads_as_nan() -> None:
 
 MALFORMED = [
     None, 0, "", [], {}, {"tensor": None}, {"tensor": []}, {"tensor": {}}, {"tensor": "x", "list": []}, {"list": 3},
-    {"list": None}, {"list": [None]}, {"list": "ab"}, {"list": {}}, {"dict": []}, {"dict": {"a": 3}}, {"dict": None}, {"tuple": [[]]},
-    {"other": []},
+    {"list": None}, {"list": [None]}, {"list": "ab"}, {"list": {}}, {"dict": []}, {"dict": {"a": 3}}, {"dict": None},
+    {"tuple": [[]]}, {"other": []},
 ]  # fmt: skip
 
 
