@@ -317,6 +317,21 @@ def test_a_baselines_call_is_what_its_own_clock_says() -> None:
     assert times(found)[0] == pytest.approx(5.0)
 
 
+def test_a_baselines_shorter_calls_pay_no_less_for_their_exchange() -> None:
+    found = scene(5e-3, 5e-3)
+    found.baseline.empty_s, found.baseline.full_s = 1e-4, 9e-4
+    check, lengths = found.session.check, [5e-3]
+
+    def another_length(theirs: Side, ours: Side, draw: Draw) -> None:
+        check(theirs, ours, draw)
+        found.baseline.call_s = [1e-3, 5e-3, 8e-3][len(lengths) % 3]
+        lengths.append(found.baseline.call_s)
+
+    found.session.check = another_length
+    for taken, call_s in zip(found.rounds(9), lengths, strict=False):
+        assert taken.baseline_ms == pytest.approx([call_s * 1e3] * len(taken.baseline_ms))
+
+
 @pytest.mark.parametrize(
     ("candidate_s", "taken_off_s"),
     [(5.0e-3, 9e-4), (9.0e-3, 9e-4), (2.5e-3, 5e-4), (1e-4, 1e-4), (0.0, 1e-4)],
@@ -418,11 +433,14 @@ def test_an_output_that_changes_before_the_next_request_is_late_work() -> None:
     assert 1 <= len(found.checked) < 10
 
 
-def test_one_changed_element_is_found_sooner_or_later() -> None:
-    found = scene()
-    found.candidate.on_freeze = lambda: found.candidate.output[5:7].add_(1)
+def test_one_changed_element_of_many_is_found_in_the_long_run() -> None:
+    """One look sees 64 of 16,000 places, and each looks elsewhere."""
+    found = scene(_words=np.random.default_rng(1))
+    found.candidate.output = torch.zeros(4096)
+    found.candidate.on_freeze = lambda: found.candidate.output[5].add_(1)
     with pytest.raises(LateWork):
-        found.rounds(50)
+        found.rounds(200)
+    assert len(found.checked) > 5
 
 
 def test_memory_that_is_given_back_after_the_reply_is_late_work() -> None:

@@ -93,6 +93,13 @@ def test_an_address_of_nothing_is_an_error(holder: Holder, address: int) -> None
         Samples([64], np.random.default_rng(1)).read(holder.pid, [address])
 
 
+def test_samples_that_can_be_read_in_part_only_are_an_error(guarded: tuple[int, npt.NDArray[np.uint8]]) -> None:
+    address, _ = guarded
+    for seed in range(5):
+        with pytest.raises(OSError):
+            Samples([64, 64], np.random.default_rng(seed)).read(os.getpid(), [address, address + PAGE])
+
+
 def test_a_process_that_ended_is_an_error() -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()

@@ -150,6 +150,16 @@ def test_what_is_of_another_kind_stays_unread(holder: Holder, other: Any) -> Non
     assert untouched(held(holder, other), described(BASE), holder.pid)
 
 
+def test_a_tuple_is_no_list(holder: Holder) -> None:
+    assert untouched(held(holder, (BASE,)), described([BASE]), holder.pid)
+    assert untouched(held(holder, [BASE]), described((BASE,)), holder.pid)
+
+
+def test_of_a_dict_with_other_keys_the_common_ones_are_read(holder: Holder) -> None:
+    got = fetched(held(holder, {"b": BASE, "x": BASE}), holder.pid, described({"a": BASE, "b": BASE, "c": BASE}))
+    assert torch.equal(got["b"], BASE) and got["a"].isnan().all() and got["c"].isnan().all()
+
+
 def test_of_a_list_of_another_length_the_common_part_is_read(holder: Holder) -> None:
     long, short = held(holder, [BASE, BASE, BASE]), held(holder, [BASE])
     assert torch.equal(fetched(long, holder.pid, short)[0], BASE)

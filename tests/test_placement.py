@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from kernel_env.referee import placement as module
 from kernel_env.referee.placement import OtherWork, Waits, page_faults, place_workers, threads
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))
@@ -135,6 +136,15 @@ def test_workers_are_dealt_over_the_cores_from_the_second_on(program: Program, m
     assert program.pid not in given
 
 
+def test_a_main_thread_is_not_bound_wherever_it_stands(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(module, "_library_at", lambda *_: "libgomp.so")
+    monkeypatch.setattr(os, "sched_setaffinity", lambda thread, cores: given.append(thread))
+    with program.frozen():
+        place_workers(program.pid, (0, 1))
+        assert sorted(given) == sorted(threads(program.pid) - {program.pid})
+
+
 def test_a_program_without_openmp_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_setaffinity", lambda thread, cores: pytest.fail("bound a thread"))
     with Waiting() as pid:
@@ -171,13 +181,13 @@ def test_page_faults_grow_by_the_memory_that_is_touched(program: Program) -> Non
 
 
 def test_waiting_for_a_core_grows_where_others_take_it() -> None:
-    core = {CORES[0]}
-    with burning(core, 2) as (first, second), contextlib.closing(Waits(first.pid)) as waits:
-        before = waits.seconds()
-        time.sleep(0.6)
-        waited = waits.seconds() - before
-        assert threads(second.pid)
-    assert 0.1 < waited < 2.0
+    """One of three on a core waits twice as long as it runs."""
+    with burning({CORES[0]}, 3) as (burner, *_), contextlib.closing(Waits(burner.pid)) as waits:
+        waited_s, ran_s = waits.seconds(), module._process_s(burner.pid)
+        time.sleep(0.8)
+        waited_s, ran_s = waits.seconds() - waited_s, module._process_s(burner.pid) - ran_s
+    assert 0.2 < waited_s < 2.0
+    assert waited_s > 1.2 * ran_s > 0
 
 
 def test_a_thread_that_sleeps_waits_for_nothing() -> None:
@@ -237,6 +247,14 @@ def test_a_process_that_ended_has_no_threads_waits_or_work(gone: int) -> None:
         assert waits.seconds() == 0.0
     assert 0.0 <= OtherWork(CORES, (gone,)).share() <= 1.0
     assert place_workers(gone, (0, 1)) == frozenset()
+
+
+def test_a_core_is_busy_with_everything_but_idling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """user nice system idle iowait irq softirq steal guest guest_nice; a guest's time is in the user's already."""
+    text = "cpu  9 9 9 9 9 9 9 9 9 9\ncpu1 1 2 4 1000 2000 8 16 32 4000 8000\ncpu11 7 0 0 0 0 0 0 0 0 0\nintr 3\n"
+    monkeypatch.setattr(Path, "read_text", lambda path: text)
+    second = os.sysconf("SC_CLK_TCK")
+    assert module._busy_s(1) == 63 / second and module._busy_s(11) == 7 / second
 
 
 def test_a_core_that_is_not_there_is_never_busy() -> None:

@@ -427,6 +427,31 @@ def test_a_reduction_over_the_whole_input_is_not_worth_remembering(judge: Judge,
     assert cheat.timing is None or cheat.timing.speedup < 3
 
 
+@pytest.mark.xfail(reason="a drawn tensor is turned round although another input was computed from it")
+def test_a_structure_between_inputs_holds_in_timed_calls_too(judge: Judge, problem: Problem) -> None:
+    of = changed(
+        problem,
+        ("return [torch.randn(ROWS, 8)]", "x = torch.randn(ROWS, 8); return [x, (x > 0).float()]"),
+        ("forward(self, x)", "forward(self, x, mask)"),
+        ("torch.relu(x)", "x * mask"),
+    )
+    verdict = judge(python_candidate("return mine(x, self.scale)").replace("forward(self, x)", "forward(self, x, mask)"), of=of)
+    assert verdict.status is Status.CORRECT, verdict.message
+
+
+@pytest.mark.xfail(reason="one last bit that differs makes a reference unsteady, and then no timed output is compared")
+def test_a_reference_that_differs_in_last_bits_is_still_compared(judge: Judge, problem: Problem) -> None:
+    of = changed(
+        problem,
+        ("import torch\n", "import time\nimport torch\n"),
+        ("return torch.relu(x) * self.scale", "return torch.relu(x) * self.scale * (1 + time.perf_counter() % 1 * 1e-6)"),
+    )
+    honest = judge(python_candidate("return mine(x, self.scale)"), of=of)
+    assert honest.status is Status.CORRECT
+    cheat, _ = SKIPPED["stale output"]
+    assert judge(python_candidate(f"{LATER}{cheat}; return y", top=COUNT + "; kept = {}"), of=of).status is Status.WRONG_OUTPUT
+
+
 NATIVE = '''
 import torch
 import torch.nn as nn
