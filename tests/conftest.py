@@ -12,6 +12,7 @@ import pytest
 from kernel_env.referee.config import VerifyConfig
 from kernel_env.schema import Candidate, Problem, Verdict
 from kernel_env.verifier import BlockingVerifier
+from tests.holder import Holder
 from tests.sandbox_box import box, extension, neighbour
 
 __all__ = ["box", "extension", "neighbour"]
@@ -49,6 +50,13 @@ def verifier() -> Iterator[BlockingVerifier]:
     """The real thing: a zygote, workers, isolated runners."""
     with BlockingVerifier() as shared:
         yield shared
+
+
+@pytest.fixture(scope="session")
+def holder() -> Iterator[Holder]:
+    """Another process, to read memory of."""
+    with Holder() as process:
+        yield process
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from kernel_env.referee.memory import read_memory
 
 _MOST_SPARSE = 8
 """A view may reach over so many times its own bytes; a sparser one is copied together by the runner."""
-_MALFORMED = (ValueError, KeyError, TypeError, AttributeError)
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 """What walking an untrusted tree may raise."""
 
 

@@ -1,0 +1,257 @@
+"""Inputs of timed calls: new values for each, of the same distribution, in the right bytes."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from kernel_env.referee.inputs import Draw, InputPool, InputSet
+from kernel_env.referee.layout import ALIGN, Arena
+from kernel_env.referee.values import plan, read, write
+
+KINDS = ["float32", "bfloat16", "float16", "float64", "int64", "int8", "bool", "complex64"]
+
+
+def made(value: Any, *plain: bool) -> InputSet:
+    """A set of inputs as a runner makes it."""
+    tensors: list[torch.Tensor] = []
+    tree, size = plan(value, tensors)
+    arena = Arena(size)
+    write(tree, tensors, arena.map)
+    return InputSet(tree, arena, plain)
+
+
+def never() -> InputSet:
+    raise AssertionError("nothing has to be made anew")
+
+
+def pool(*sets: InputSet, seed: int = 1) -> InputPool:
+    return InputPool(sets, never, random.Random(seed))
+
+
+def written(pool: InputPool, draw: Draw) -> Any:
+    """What a program finds in its mapping."""
+    target = Arena(draw.source.arena.size)
+    target.map[:] = b"\xee" * target.size
+    pool.write(draw, target)
+    return read(draw.source.tree, target.map)
+
+
+def raw(tensor: torch.Tensor) -> bytes:
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+
+
+def elements(tensor: torch.Tensor) -> list[bytes]:
+    data, size = raw(tensor), tensor.element_size()
+    return [data[i : i + size] for i in range(0, len(data), size)]
+
+
+def sample(dtype: str, *shape: int) -> torch.Tensor:
+    return (torch.randn(shape, generator=torch.Generator().manual_seed(3)) * 50).to(getattr(torch, dtype))
+
+
+@pytest.mark.parametrize("dtype", KINDS)
+def test_a_draw_is_the_same_elements_turned_round(dtype: str) -> None:
+    x = sample(dtype, 5, 7)
+    turned = pool(made([x], True))
+    for _ in range(20):
+        draw = turned.draw()
+        (got,) = written(turned, draw)
+        assert got.dtype == x.dtype and got.shape == x.shape
+        assert raw(got) == raw(x.reshape(-1).roll(-draw.turns[0]))
+        assert Counter(elements(got)) == Counter(elements(x))
+
+
+def test_draws_differ_from_each_other_and_each_tensor_turns_on_its_own() -> None:
+    drawn = pool(made([torch.randn(1000), torch.randn(1000)], True, True))
+    draws = [drawn.draw() for _ in range(50)]
+    assert len({raw(written(drawn, draw)[0]) for draw in draws}) > 40
+    assert len({d.turns[0] - d.turns[1] for d in draws}) > 40
+    assert len({d.seed for d in draws}) == 50
+
+
+def test_every_turn_comes_up_and_none_beyond_the_end() -> None:
+    drawn = pool(made([torch.randn(4)], True))
+    assert {drawn.draw().turns for _ in range(200)} == {(0,), (1,), (2,), (3,)}
+
+
+def test_only_plain_tensors_turn() -> None:
+    mask, x = torch.ones(16, 16).triu(), torch.randn(16, 16)
+    mixed = pool(made({"mask": mask, "x": x}, False, True))
+    for draw in [mixed.draw() for _ in range(20)] + [mixed.stale(), mixed.last()]:
+        got = written(mixed, draw)
+        assert torch.equal(got["mask"], mask)
+        assert draw.turns[0] == 0 and (draw.turns[1] == 0) == torch.equal(got["x"], x)
+
+
+def test_all_sets_of_one_tree_are_drawn_from_and_others_are_not() -> None:
+    a, b, longer = made([torch.zeros(8)], True), made([torch.ones(8)], True), made([torch.ones(9)], True)
+    mixed = pool(longer, a, b)
+    assert {id(draw().source) for draw in (mixed.draw, mixed.stale, mixed.last) for _ in range(50)} == {id(a), id(b)}
+    assert pool(a, longer).draw().source is longer
+
+
+@pytest.mark.parametrize("dtype", KINDS)
+def test_tensors_are_written_to_the_byte_and_nothing_beside_them(dtype: str) -> None:
+    """Sizes that fill no whole number of aligned blocks: the padding between tensors is nobody's."""
+    values = [sample(dtype, 3), sample(dtype, 1), sample(dtype, 0, 4), sample(dtype, 67), sample(dtype)]
+    drawn = pool(made(values, *[True] * 5))
+    draw = drawn.draw()
+    target = Arena(draw.source.arena.size)
+    target.map[:] = b"\xee" * target.size
+    drawn.write(draw, target)
+    got, covered = read(draw.source.tree, target.map), set[int]()
+    for leaf, tensor, value in zip(draw.source.tree["list"], got, values, strict=True):
+        start, size = leaf["tensor"]["offset"], leaf["tensor"]["nbytes"]
+        assert start % ALIGN == 0 and size == value.numel() * value.element_size()
+        assert sorted(elements(tensor)) == sorted(elements(value))
+        covered |= set(range(start, start + size))
+    assert {target.map[i] for i in set(range(target.size)) - covered} == {0xEE}
+
+
+def test_a_permuted_input_keeps_its_strides() -> None:
+    x = torch.randn(4, 6).t()
+    drawn = pool(made([x], False))
+    (got,) = written(drawn, drawn.draw())
+    assert got.stride() == x.stride() and torch.equal(got, x)
+
+
+@pytest.mark.parametrize("value", [[], [3, "word", None], [torch.empty(0, 3)], {"n": 2.5}])
+def test_inputs_without_elements_are_drawn_and_written(value: Any) -> None:
+    tensors: list[torch.Tensor] = []
+    plan(value, tensors)
+    drawn = pool(made(value, *[True] * len(tensors)))
+    drawn.refresh(100)
+    drawn.deal()
+    for draw in (drawn.draw(), drawn.stale(), drawn.last()):
+        assert str(written(drawn, draw)) == str(value)
+
+
+def test_a_pool_that_can_turn_makes_nothing_anew() -> None:
+    drawn = pool(made([torch.randn(8), torch.arange(8)], True, False))
+    assert drawn.turnable
+    drawn.refresh(1000)
+
+
+class Renewing:
+    """Sets of one int64 tensor, each of its own number."""
+
+    def __init__(self, length: int = 4) -> None:
+        self.count, self.length = 0, length
+
+    def __call__(self) -> InputSet:
+        self.count += 1
+        return made([torch.full((self.length,), self.count)], False)
+
+    def number(self, draw: Draw) -> int:
+        return int.from_bytes(draw.source.arena.map[:8], "little")
+
+
+@pytest.fixture
+def renew() -> Iterator[Renewing]:
+    yield Renewing()
+
+
+def renewing(renew: Renewing) -> InputPool:
+    return InputPool([renew(), renew()], renew, random.Random(2))
+
+
+def test_what_cannot_be_turned_is_made_anew_for_each_round(renew: Renewing) -> None:
+    drawn = renewing(renew)
+    assert not drawn.turnable
+    before = renew.count
+    for _ in range(3):
+        drawn.refresh(5)
+        drawn.deal()
+        numbers = [renew.number(drawn.draw()) for _ in range(4)]
+        assert len(set(numbers)) == 4 and min(numbers) > before
+        before = renew.count
+
+
+def test_the_last_draw_is_no_other_draw_of_the_round(renew: Renewing) -> None:
+    drawn = renewing(renew)
+    for _ in range(5):
+        drawn.refresh(6)
+        last = renew.number(drawn.last())
+        seen = set()
+        for _ in range(2):  # either side's block
+            drawn.deal()
+            seen |= {renew.number(drawn.draw()) for _ in range(12)}
+        assert last not in seen and len(seen) == 5
+        assert renew.number(drawn.last()) == last
+
+
+def test_a_deck_gives_each_set_once_before_any_comes_again(renew: Renewing) -> None:
+    drawn = renewing(renew)
+    drawn.refresh(9)
+    drawn.deal()
+    drawn.draw()
+    orders = set()
+    for _ in range(2):
+        drawn.deal()
+        orders.add(tuple(renew.number(drawn.draw()) for _ in range(8)))
+    assert len(orders) == 2 and len({frozenset(order) for order in orders}) == 1
+    assert all(len(set(order)) == 8 for order in orders)
+
+
+def test_stale_draws_are_old_sets(renew: Renewing) -> None:
+    drawn = renewing(renew)
+    drawn.refresh(9)
+    assert {renew.number(drawn.stale()) for _ in range(50)} == {1, 2}
+
+
+def test_as_many_sets_are_made_as_calls_need_within_bounds(renew: Renewing) -> None:
+    drawn = renewing(renew)
+    made_for = []
+    for calls in (1, 2, 7, 10_000):
+        before = renew.count
+        drawn.refresh(calls)
+        made_for.append(renew.count - before)
+    assert made_for == [2, 2, 7, 32]
+
+
+def test_large_sets_are_fewer() -> None:
+    renew = Renewing(length=3 << 20)  # 24 MiB
+    drawn = renewing(renew)
+    drawn.refresh(100)
+    assert renew.count - 2 == 2
+    drawn.close()
+
+
+def test_new_sets_of_another_tree_are_left_out() -> None:
+    sizes = iter([4, 4, 4, 5, 4, 5])
+    drawn = InputPool([made([torch.arange(4)], False)], lambda: made([torch.arange(next(sizes))], False), random.Random(1))
+    drawn.refresh(6)
+    drawn.deal()
+    assert {draw.source.arena.size for draw in [drawn.last(), *(drawn.draw() for _ in range(20))]} == {32}
+
+
+def test_without_any_usable_new_set_the_old_ones_serve() -> None:
+    drawn = InputPool([made([torch.arange(4)], False)], lambda: made([torch.arange(5)], False), random.Random(1))
+    drawn.refresh(6)
+    drawn.deal()
+    assert torch.equal(written(drawn, drawn.draw())[0], torch.arange(4))
+    assert torch.equal(written(drawn, drawn.last())[0], torch.arange(4))
+
+
+def test_closing_gives_back_what_was_made_and_keeps_the_old_sets(renew: Renewing) -> None:
+    drawn = renewing(renew)
+    drawn.refresh(3)
+    fresh = drawn.last().source
+    drawn.close()
+    drawn.close()
+    with pytest.raises(ValueError, match="closed"):
+        fresh.arena.map[:1]
+    assert renew.number(drawn.draw()) in (1, 2)
+
+
+def test_the_order_is_the_generators() -> None:
+    sets = [made([torch.randn(100)], True), made([torch.randn(100)], True)]
+    first, again, other = (pool(*sets, seed=seed) for seed in (5, 5, 6))
+    draws = [[(id(d.source), d.turns, d.seed) for d in (p.draw() for _ in range(10))] for p in (first, again, other)]
+    assert draws[0] == draws[1] != draws[2]

@@ -1,0 +1,644 @@
+"""One timing session: two programs by a script, so that what is asked of them, when, and what comes of it can be told exactly."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+import mmap
+import os
+import random
+import types
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from kernel_env.errors import MachineBusy
+from kernel_env.referee import measure as module
+from kernel_env.referee.clock import FLOOR_MS, Round, TimingPlan, timing
+from kernel_env.referee.inputs import Draw, InputPool, InputSet
+from kernel_env.referee.layout import Arena
+from kernel_env.referee.measure import SHORT_S, TOGETHER, LateWork, Session, Side, give_slots, quiet_timing
+from kernel_env.referee.memory import read_memory
+from kernel_env.referee.outputs import regions
+from kernel_env.referee.process import LocalEndpoint
+from kernel_env.referee.protocol import Frame
+from kernel_env.referee.reference import no_builds
+from kernel_env.referee.values import described, plan, write
+from kernel_env.schema import Timing
+from tests.conftest import REFERENCE
+
+CORES = tuple(sorted(os.sched_getaffinity(0)))
+EVENTS = list[tuple[str, Any]]
+
+
+def inputs(seed: int, length: int = 4096) -> InputSet:
+    value = [torch.randn(length, generator=torch.Generator().manual_seed(seed))]
+    tensors: list[torch.Tensor] = []
+    tree, size = plan(value, tensors)
+    arena = Arena(size)
+    write(tree, tensors, arena.map)
+    return InputSet(tree, arena, (True,))
+
+
+@dataclass
+class Program:
+    """Answers as a runner does; each call takes `call_s` by its script, each message what `exchange_s` says of its calls."""
+
+    name: str
+    events: EVENTS
+    call_s: float = 1e-3
+    empty_s: float = 1e-4
+    full_s: float = 1e-4
+    pid: int = field(default_factory=os.getpid)
+    elapsed_s: float = 0.0
+    isolation: tuple[str, ...] = ()
+    frozen: bool = False
+    mappings: dict[int, mmap.mmap] = field(default_factory=dict)
+    output: Any = field(default_factory=lambda: torch.zeros(64))
+    on_freeze: Callable[[], None] = lambda: None
+
+    def ask(self, frame: Frame, fds: Sequence[int] = ()) -> Frame:
+        assert not self.frozen, "asked while frozen"
+        if frame["op"] == "take_inputs":
+            self.mappings[frame["index"]] = mmap.mmap(fds[0], 0)
+            self.events.append((self.name, ("took", frame["index"])))
+            return {}
+        if frame["op"] == "drop_inputs":
+            self.events.append((self.name, ("dropped", frame["index"])))
+            return {}
+        calls = [bytes(self.mappings[index][:]) for index in frame["indices"]]
+        self.events.append((self.name, ("empty" if frame["empty"] else "call", frame, calls)))
+        took_s = 0.0 if frame["empty"] else self.call_s * len(calls)
+        self.elapsed_s = took_s + (self.empty_s if frame["empty"] else self.full_s)
+        return {"outputs": [described(self.output)] * len(calls), "took_s": took_s}
+
+    def request(self, frame: Frame, fds: Sequence[int] = (), timeout_s: float | None = None) -> Frame:
+        return self.ask(frame, fds)
+
+    def freeze(self) -> None:
+        if not self.frozen:
+            self.frozen = True
+            self.events.append((self.name, ("froze",)))
+            self.on_freeze()
+
+    def thaw(self) -> None:
+        self.frozen = False
+
+    def place(self, cores: tuple[int, ...]) -> None:
+        assert self.frozen, "placed while it runs"
+        self.events.append((self.name, ("placed", cores)))
+
+    def log(self) -> str:
+        return ""
+
+    def close(self) -> None:
+        self.mappings.clear()
+
+
+@dataclass
+class Scene:
+    """A session of two such programs, and all that happened."""
+
+    baseline: Program
+    candidate: Program
+    session: Session
+    events: EVENTS
+    checked: list[Draw]
+    random: random.Random
+
+    def rounds(self, count: int = 5, **plan: Any) -> list[Round]:
+        return self.session.rounds(TimingPlan(**{"max_rounds": count, "min_rounds": count, "budget_s": 60.0, **plan}))
+
+    def blocks(self) -> list[tuple[str, list[Any]]]:
+        """(side, its messages) in order, one entry for each block."""
+        found: list[tuple[str, list[Any]]] = []
+        for name, event in self.events:
+            if event[0] == "placed":
+                found.append((name, []))
+            elif event[0] in ("call", "empty") and found:
+                assert found[-1][0] == name
+                found[-1][1].append(event)
+        return found
+
+
+def scene(baseline_s: float = 1e-3, candidate_s: float = 1e-3, *, slots: int = TOGETHER, seed: int = 1, **more: Any) -> Scene:
+    events: EVENTS = []
+    source = random.Random(seed)
+    programs = Program("baseline", events, baseline_s), Program("candidate", events, candidate_s)
+    sides = [Side(p, p.ask, call_s=p.call_s) for p in programs]
+    pool = InputPool([inputs(1), inputs(2)], lambda: inputs(9), source)
+    for side in sides:
+        give_slots(side, inputs(3), slots)
+    checked: list[Draw] = []
+
+    def check(theirs: Side, ours: Side, draw: Draw) -> None:
+        assert programs[0].frozen and programs[1].frozen
+        for side in (theirs, ours):
+            target = Arena(draw.source.arena.size)
+            pool.write(draw, target)
+            assert side.slots[side.slot].map[:] == target.map[:]
+            assert side.output == described(programs[side is ours].output)
+        checked.append(draw)
+        events.append(("referee", ("checked",)))
+
+    session = Session(*sides, pool, check, CORES[:2], (), more.pop("random_forward", False), _rng=source, **more)
+    return Scene(*programs, session, events, checked, source)
+
+
+# ---------------------------------------------------------- order
+
+
+def test_sides_come_in_random_order_once_a_round() -> None:
+    found = scene()
+    found.rounds(30)
+    pairs = [tuple(name for name, _ in found.blocks()[i : i + 2]) for i in range(0, 60, 2)]
+    first = [pair[0] for pair in pairs]
+    assert all(set(pair) == {"baseline", "candidate"} for pair in pairs) and len(pairs) == 30
+    assert 5 <= first.count("baseline") <= 25
+    assert len(set(itertools.pairwise(first))) == 4  # no fixed pattern such as A-B-B-A
+
+
+def test_one_side_is_frozen_while_the_other_is_asked_and_none_stays_so() -> None:
+    found = scene()
+    programs = {"baseline": found.baseline, "candidate": found.candidate}
+    ask = {name: side.ask for name, side in (("baseline", found.session.baseline), ("candidate", found.session.candidate))}
+
+    def watched(name: str) -> Callable[..., Frame]:
+        other = programs["candidate" if name == "baseline" else "baseline"]
+
+        def asked(frame: Frame, fds: Sequence[int] = ()) -> Frame:
+            assert other.frozen and not programs[name].frozen
+            return ask[name](frame, fds)
+
+        return asked
+
+    found.session.baseline.ask, found.session.candidate.ask = watched("baseline"), watched("candidate")
+    assert len(found.rounds(10)) == 10
+    assert not found.baseline.frozen and not found.candidate.frozen
+
+
+def test_a_block_is_placed_on_the_sessions_cores_and_ends_frozen() -> None:
+    found = scene()
+    found.rounds(3)
+    kinds = [(name, event[0]) for name, event in found.events if event[0] in ("placed", "froze", "checked")]
+    assert kinds.count(("referee", "checked")) == 3 == kinds.count(("candidate", "placed"))
+    for index, (name, kind) in enumerate(kinds):
+        if kind == "checked":
+            assert kinds[index - 1][1] == "froze"
+        assert name in ("referee", "baseline", "candidate")
+    assert {event[1] for _, event in found.events if event[0] == "placed"} == {CORES[:2]}
+
+
+def test_blocks_vary_in_length_so_that_the_last_call_is_not_known() -> None:
+    found = scene(5e-4, 5e-4)
+    rounds = found.rounds(40)
+    assert len({len(r.candidate_ms) for r in rounds}) > 3
+    assert all(3 < len(r.candidate_ms) <= 16 for r in rounds)
+
+
+def test_long_calls_are_made_singly_and_do_not_settle() -> None:
+    found = scene(0.05, 0.05)
+    found.rounds(2)  # in its first block a side settles
+    before = len(found.events)
+    rounds = found.rounds(5)
+    assert [(len(r.candidate_ms), len(r.baseline_ms)) for r in rounds] == [(1, 1)] * 5
+    messages = [event for name, event in found.events[before:] if name == "candidate" and event[0] == "call"]
+    assert len(messages) == 5
+
+
+def test_short_calls_settle_for_a_while_after_each_thaw() -> None:
+    found = scene(3e-4, 3e-4)
+    rounds = found.rounds(4)
+    candidate = [messages for name, messages in found.blocks() if name == "candidate"]
+    for messages, counted in list(zip(candidate, rounds, strict=True))[1:]:
+        settling = len(messages) - len(counted.candidate_ms)
+        assert settling == 3  # of 0.4 ms each, with the exchange: the first to reach 1 ms
+
+
+# ---------------------------------------------------------- inputs
+
+
+def test_every_timed_call_of_a_block_has_new_inputs_and_both_sides_end_on_the_same() -> None:
+    found = scene(seed=3)
+    rounds = found.rounds(10)
+    blocks = found.blocks()
+    assert len(found.checked) == 10
+    for index, taken in enumerate(rounds):
+        pair = dict(blocks[2 * index : 2 * index + 2])
+        counted = {"baseline": len(taken.baseline_ms), "candidate": len(taken.candidate_ms)}
+        timed = {name: [calls for _, _, calls in messages[-counted[name] :]] for name, messages in pair.items()}
+        for messages in timed.values():
+            assert len({data for calls in messages for data in calls}) == sum(map(len, messages))
+        assert timed["baseline"][-1][-1] == timed["candidate"][-1][-1]
+        assert timed["baseline"][0] != timed["candidate"][0]
+    assert len({draw.turns for draw in found.checked}) == 10
+
+
+def test_inputs_change_places_too() -> None:
+    found = scene()
+    found.rounds(10)
+    used = [tuple(event[1]["indices"]) for name, event in found.events if name == "candidate" and event[0] == "call"]
+    assert len(set(used)) > TOGETHER // 2
+
+
+def test_inputs_are_written_after_the_last_reply_not_all_before() -> None:
+    """Mappings other than the called one hold what they held at the call before: nothing of later calls can be seen ahead."""
+    found = scene(seed=5)
+    mappings, ask = found.candidate.mappings, found.session.candidate.ask
+    before = {index: bytes(mapping[:]) for index, mapping in mappings.items()}
+    written = list[list[int]]()
+
+    def spying(frame: Frame, fds: Sequence[int] = ()) -> Frame:
+        now = {index: bytes(mapping[:]) for index, mapping in mappings.items()}
+        written.append([index for index in now if now[index] != before[index]])
+        before.update(now)
+        assert set(written[-1]) <= set(frame["indices"])
+        return ask(frame, fds)
+
+    found.session.candidate.ask = spying
+    found.rounds(5)
+    assert sum(map(len, written)) > 15
+
+
+@pytest.mark.parametrize("random_forward", [False, True])
+def test_seeds_are_sent_where_forward_draws_numbers_and_only_there(random_forward: bool) -> None:
+    found = scene(random_forward=random_forward)
+    found.rounds(5)
+    frames = [event[1] for _, event in found.events if event[0] == "call"]
+    assert all(("seeds" in frame) is random_forward for frame in frames)
+    if random_forward:
+        pairs = [dict(found.blocks()[i : i + 2]) for i in range(0, 10, 2)]
+        assert [p["baseline"][-1][1]["seeds"][-1] for p in pairs] == [d.seed for d in found.checked]
+        assert [p["candidate"][-1][1]["seeds"][-1] for p in pairs] == [d.seed for d in found.checked]
+
+
+def test_other_inputs_take_new_mappings() -> None:
+    events: EVENTS = []
+    program = Program("p", events)
+    side = Side(program, program.ask)
+    give_slots(side, inputs(1), 2)
+    first = list(side.slots)
+    give_slots(side, inputs(2), 3)
+    assert side.slots[:2] == first and len(side.slots) == 3
+    assert side.slots[2].map[:] == inputs(2).arena.map[:]
+    give_slots(side, inputs(1, length=10), 1)
+    assert len(side.slots) == 1 and side.slots[0].size == 40
+    with pytest.raises(ValueError, match="closed"):
+        first[0].map[:1]
+    assert [event for _, event in events] == [("took", 0), ("took", 1), ("took", 2), ("dropped", 0), ("dropped", 1),
+                                              ("dropped", 2), ("took", 0)]  # fmt: skip
+
+
+# ---------------------------------------------------------- what an exchange costs
+
+
+def times(found: Scene, count: int = 5) -> tuple[float, float]:
+    """Milliseconds a call of the baseline and of the candidate, which all agree."""
+    rounds = found.rounds(count)
+    (theirs,) = {round(ms, 7) for r in rounds for ms in r.baseline_ms}
+    (ours,) = {round(ms, 7) for r in rounds for ms in r.candidate_ms}
+    return theirs, ours
+
+
+def test_what_the_exchange_costs_is_taken_off_both_sides() -> None:
+    found = scene(2e-3, 1e-3)
+    assert times(found) == pytest.approx((2.0, 1.0))
+
+
+def test_a_baselines_call_is_what_its_own_clock_says() -> None:
+    found = scene(5e-3, 5e-3)
+    found.baseline.empty_s, found.baseline.full_s = 1e-4, 9e-4
+    assert times(found)[0] == pytest.approx(5.0)
+
+
+def test_a_baselines_shorter_calls_pay_no_less_for_their_exchange() -> None:
+    found = scene(5e-3, 5e-3)
+    found.baseline.empty_s, found.baseline.full_s = 1e-4, 9e-4
+    check, lengths = found.session.check, [5e-3]
+
+    def another_length(theirs: Side, ours: Side, draw: Draw) -> None:
+        check(theirs, ours, draw)
+        found.baseline.call_s = [1e-3, 5e-3, 8e-3][len(lengths) % 3]
+        lengths.append(found.baseline.call_s)
+
+    found.session.check = another_length
+    for taken, call_s in zip(found.rounds(9), lengths, strict=False):
+        assert taken.baseline_ms == pytest.approx([call_s * 1e3] * len(taken.baseline_ms))
+
+
+@pytest.mark.parametrize(
+    ("candidate_s", "taken_off_s"),
+    [(5.0e-3, 9e-4), (9.0e-3, 9e-4), (2.5e-3, 5e-4), (1e-4, 1e-4), (0.0, 1e-4)],
+    ids=["as long as the baseline", "longer", "half of it", "hardly anything", "nothing"],
+)
+def test_what_is_taken_off_a_candidate_grows_with_its_call(candidate_s: float, taken_off_s: float) -> None:
+    """An empty message costs 0.1 ms, one around the baseline's 5 ms costs 0.9 ms."""
+    found = scene(5e-3, candidate_s)
+    found.baseline.empty_s, found.baseline.full_s = 1e-4, 9e-4
+    found.candidate.full_s = 9e-4 if candidate_s > 1e-4 else 2e-4
+    message_s = candidate_s + found.candidate.full_s
+    share = min(1.0, max(0.0, (message_s - 9e-4) / 5e-3))
+    assert taken_off_s == pytest.approx(1e-4 + 8e-4 * share)
+    assert times(found)[1] == pytest.approx((message_s - taken_off_s) * 1e3)
+
+
+def test_no_call_is_shorter_than_the_floor() -> None:
+    found = scene(1e-3, 0.0)
+    found.candidate.full_s = 1e-6
+    assert times(found)[1] == FLOOR_MS
+
+
+def test_what_a_candidate_says_about_its_own_time_counts_for_nothing() -> None:
+    found, ask = scene(1e-3, 1e-3), Program.ask
+
+    def lying(frame: Frame, fds: Sequence[int] = ()) -> Frame:
+        return {**ask(found.candidate, frame, fds), "took_s": 1e-9}
+
+    found.session.candidate.ask = lying
+    assert times(found) == pytest.approx((1.0, 1.0))
+
+
+def test_only_the_baseline_answers_empty_messages() -> None:
+    found = scene()
+    found.rounds(5)
+    assert {name for name, event in found.events if event[0] == "empty"} == {"baseline"}
+
+
+# ---------------------------------------------------------- several calls together
+
+
+@pytest.mark.parametrize(
+    ("baseline_s", "candidate_s"), [(1e-5, 1e-5), (1e-5, 1e-3), (1e-3, 1e-5)], ids=["both", "the baseline", "the candidate"]
+)
+def test_short_calls_go_singly_in_some_rounds_and_together_in_others(baseline_s: float, candidate_s: float) -> None:
+    found = scene(baseline_s, candidate_s)
+    rounds = found.rounds(20)
+    assert {r.together for r in rounds} == {1, TOGETHER}
+    for (name, messages), taken in zip(found.blocks(), [r for r in rounds for _ in range(2)], strict=True):
+        counted = messages[-len(taken.baseline_ms if name == "baseline" else taken.candidate_ms) :]
+        assert {len(frame["indices"]) for _, frame, _ in counted} == {taken.together}
+        assert all(len(set(frame["indices"])) == taken.together for _, frame, _ in counted)
+    for taken in rounds:
+        assert taken.candidate_ms == pytest.approx([max(candidate_s * 1e3, FLOOR_MS)] * len(taken.candidate_ms))
+        assert taken.baseline_ms == pytest.approx([baseline_s * 1e3] * len(taken.baseline_ms))
+
+
+def test_longer_calls_are_never_sent_together() -> None:
+    found = scene(SHORT_S * 1.2, SHORT_S * 1.2)
+    assert {r.together for r in found.rounds(20)} == {1}
+
+
+def test_as_many_go_together_as_there_are_mappings() -> None:
+    found = scene(1e-5, 1e-5, slots=3)
+    assert {r.together for r in found.rounds(20)} == {1, 3}
+
+
+# ---------------------------------------------------------- late work
+
+
+def test_an_output_that_changes_while_the_block_ends_is_late_work() -> None:
+    found = scene()
+
+    def late() -> None:
+        if len(found.checked) == 2:
+            found.candidate.output += 1
+
+    found.candidate.on_freeze = late
+    with pytest.raises(LateWork, match="went on changing"):
+        found.rounds(5)
+    assert len(found.checked) == 2
+
+
+def test_an_output_that_changes_before_the_next_request_is_late_work() -> None:
+    found = scene()
+    draw, calls = found.session.pool.draw, [0]
+
+    def meanwhile() -> Draw:
+        """Between a reply and the next request, inputs are drawn."""
+        calls[0] += 1
+        if calls[0] > 20:
+            found.candidate.output += 1
+            found.baseline.output += 1
+        return draw()
+
+    found.session.pool.draw = meanwhile  # type: ignore[method-assign]
+    with pytest.raises(LateWork, match="went on changing"):
+        found.rounds(10)
+    assert 1 <= len(found.checked) < 10
+
+
+def test_one_changed_element_of_many_is_found_in_the_long_run() -> None:
+    """One look sees 64 of 16,000 places, and each looks elsewhere."""
+    found = scene(_words=np.random.default_rng(1))
+    found.candidate.output = torch.zeros(4096)
+    found.candidate.on_freeze = lambda: found.candidate.output[5].add_(1)
+    with pytest.raises(LateWork):
+        found.rounds(200)
+    assert len(found.checked) > 5
+
+
+def test_memory_that_is_given_back_after_the_reply_is_late_work() -> None:
+    found = scene()
+    block = mmap.mmap(-1, 3 * mmap.PAGESIZE)
+    address = int(np.frombuffer(block, np.uint8).ctypes.data) + mmap.PAGESIZE
+    ask = found.candidate.ask
+
+    def elsewhere(frame: Frame, fds: Sequence[int] = ()) -> Frame:
+        protect(mmap.PROT_READ | mmap.PROT_WRITE)
+        answer = ask(frame, fds)
+        for tree in answer["outputs"]:
+            tree["tensor"]["address"] = address
+        return answer
+
+    def protect(rights: int = 0) -> None:
+        assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(address), mmap.PAGESIZE, rights) == 0
+
+    found.candidate.on_freeze = protect
+    found.session.candidate.ask = elsewhere
+    found.session.check = lambda *_: None
+    with pytest.raises(LateWork, match="given back"):
+        found.rounds(5)
+    protect(mmap.PROT_READ | mmap.PROT_WRITE)
+
+
+@pytest.mark.parametrize("output", [torch.zeros(0), torch.zeros(1), torch.zeros(8, 8).t()[1:], torch.zeros(1).expand(9)])
+def test_outputs_without_words_to_read_are_left_to_the_comparison(output: torch.Tensor) -> None:
+    found = scene()
+    found.candidate.output = output
+    assert len(found.rounds(3)) == 3 == len(found.checked)
+
+
+def test_an_address_that_was_never_there_is_left_to_the_comparison() -> None:
+    found = scene()
+    ask = found.candidate.ask
+
+    def lying(frame: Frame, fds: Sequence[int] = ()) -> Frame:
+        answer = ask(frame, fds)
+        for tree in answer.get("outputs", []):
+            tree["tensor"]["address"] = 8
+        return answer
+
+    found.session.candidate.ask = lying
+    found.session.check = lambda *_: None
+    assert len(found.rounds(3)) == 3
+
+
+@pytest.mark.parametrize("outputs", [None, [], 3, [None], ["x"], [{"tensor": {}}], {"a": 1}])
+def test_an_answer_without_outputs_is_left_to_the_comparison(outputs: Any) -> None:
+    found = scene()
+    ask = found.candidate.ask
+    found.session.candidate.ask = lambda frame, fds=(): {**ask(frame, fds), "outputs": outputs}
+    found.session.check = lambda *_: None
+    assert len(found.rounds(3)) == 3
+
+
+# ---------------------------------------------------------- how long
+
+
+class Scripted:
+    """Time that goes on by what programs take only."""
+
+    def __init__(self, found: Scene) -> None:
+        self.now = 0.0
+        for side, program in ((found.session.baseline, found.baseline), (found.session.candidate, found.candidate)):
+            side.ask = self._counting(program)
+
+    def _counting(self, program: Program) -> Callable[..., Frame]:
+        def asked(frame: Frame, fds: Sequence[int] = ()) -> Frame:
+            answer = program.ask(frame, fds)
+            self.now += program.elapsed_s
+            return answer
+
+        return asked
+
+
+@pytest.mark.parametrize(
+    ("plan", "expected"),
+    [
+        (TimingPlan(max_rounds=7, min_rounds=2, budget_s=1e9), 7),
+        (TimingPlan(max_rounds=100, min_rounds=4, budget_s=1e-9), 4),
+        (TimingPlan(max_rounds=2, min_rounds=2, budget_s=1e-9), 2),
+        (TimingPlan(max_rounds=1, min_rounds=1, budget_s=1e-9), 1),
+        (TimingPlan(max_rounds=100, min_rounds=2, budget_s=21.0), 10),
+    ],
+    ids=["most", "least", "least is most", "one", "budget"],
+)
+def test_rounds_end_as_planned(monkeypatch: pytest.MonkeyPatch, plan: TimingPlan, expected: int) -> None:
+    """A round of two calls of a second takes two, the first one two more for settling."""
+    found = scene(1.0, 1.0)
+    clock = Scripted(found)
+    monkeypatch.setattr(module, "time", types.SimpleNamespace(perf_counter=lambda: clock.now, sleep=None))
+    assert len(found.session.rounds(plan)) == expected
+    assert len(found.checked) == expected
+
+
+def test_a_session_can_be_repeated_and_forgets_what_it_learned() -> None:
+    found = scene()
+    assert times(found) == pytest.approx((1.0, 1.0))
+    found.baseline.empty_s = found.baseline.full_s = found.candidate.full_s = 5e-4
+    assert times(found) == pytest.approx((1.0, 1.0))
+
+
+# ---------------------------------------------------------- noise
+
+
+def timed(noise: float) -> Timing:
+    return replace(timing([Round(1, (1.0,), (2.0,))], 1), noise=noise)
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The waits that were asked for; none is made."""
+    waited: list[float] = []
+    monkeypatch.setattr(module, "time", types.SimpleNamespace(sleep=waited.append))
+    return waited
+
+
+def test_a_quiet_measurement_is_taken_at_once(pauses: list[float]) -> None:
+    noises = iter([0.1])
+    assert quiet_timing(lambda: timed(next(noises)), 0.1).noise == 0.1
+    assert pauses == [0.0]
+
+
+def test_a_noisy_measurement_is_repeated_after_growing_pauses(pauses: list[float]) -> None:
+    noises = iter([0.5, 0.11, 0.05, 0.0])
+    assert quiet_timing(lambda: timed(next(noises)), 0.1).noise == 0.05
+    assert pauses == list(module.PAUSES_S[:3]) == sorted(pauses)
+
+
+def test_a_machine_that_never_is_quiet_gives_no_time(pauses: list[float]) -> None:
+    noises = iter([0.9, 0.8, 0.35, 0.7, 0.6])
+    with pytest.raises(MachineBusy, match=r"in 5 tries, .* at least 35% of the time"):
+        quiet_timing(lambda: timed(next(noises)), 0.1)
+    assert pauses == list(module.PAUSES_S)
+
+
+def test_noise_is_what_the_baseline_waited_for_cores_if_others_had_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The smaller of two witnesses: a busy machine shows in both."""
+    waits_s, share = [0.0], [1.0]
+
+    class Waits:
+        def __init__(self, pid: int) -> None:
+            self.total = 0.0
+
+        def seconds(self) -> float:
+            self.total += waits_s[0]
+            return self.total
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(module, "Waits", Waits)
+    monkeypatch.setattr(module, "OtherWork", lambda *_: types.SimpleNamespace(share=lambda: share[0]))
+    noise = []
+    for waits_s[0], share[0] in ((0.0, 1.0), (module.WAKING_S, 1.0), (1e-3, 1.0), (1e-3, 0.01), (1e-3, 0.0)):
+        found = scene(9e-4, 9e-4)
+        found.rounds(3)
+        noise.append(found.session.noise)
+    usual = 1e-3 - len(CORES[:2]) * module.WAKING_S
+    assert noise == pytest.approx([0.0, 0.0, usual / 1e-3, 0.01, 0.0], abs=1e-4)
+
+
+# ---------------------------------------------------------- beside a real program
+
+
+@pytest.fixture
+def real(tmp_path: Path) -> Iterator[LocalEndpoint]:
+    """A problem's reference, in this process."""
+    endpoint = LocalEndpoint("reference", tmp_path, no_builds, interpreter=False)
+    source = REFERENCE.replace("torch.randn(ROWS, 8)", "torch.randn(4096)")
+    for frame in ({"op": "load", "code": source, "entry": "Model"}, {"op": "init_inputs", "seed": 1}):
+        assert "error" not in endpoint.request(frame)
+    arena = Arena(1)
+    with contextlib.closing(arena):
+        endpoint.request({"op": "init", "arguments": {"list": [{"plain": 2.0}]}, "seed": 1}, (arena.fd,))
+    yield endpoint
+    endpoint.close()
+
+
+def test_a_real_program_is_timed_beside_a_scripted_one(real: LocalEndpoint) -> None:
+    found = scene(slots=2)
+    side = Side(real, real.request, call_s=1e-4)
+    give_slots(side, inputs(3), 2)
+    found.session.baseline = side
+    outputs = []
+
+    def check(theirs: Side, ours: Side, draw: Draw) -> None:
+        target = Arena(draw.source.arena.size)
+        found.session.pool.write(draw, target)
+        expected = np.maximum(np.frombuffer(target.map, np.float32), 0) * 2
+        ((address, size),) = regions(theirs.output)
+        got = np.zeros(size, np.uint8)
+        read_memory(os.getpid(), address, got)
+        outputs.append(np.array_equal(got.view(np.float32), expected))
+
+    found.session.check = check
+    rounds = found.rounds(6)
+    assert outputs == [True] * 6
+    assert all(0 < ms < 1000 for r in rounds for ms in r.baseline_ms)
+    assert len({ms for r in rounds for ms in r.baseline_ms}) > 6

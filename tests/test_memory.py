@@ -1,0 +1,169 @@
+"""Reading another process's memory: whole, in pieces, never beside it."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from kernel_env.referee import memory as module
+from kernel_env.referee.memory import Samples, read_memory
+from tests.holder import Holder
+
+PAGE = mmap.PAGESIZE
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@pytest.fixture
+def guarded() -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+    """A page of this process's between two that may not be read: its address and bytes."""
+    block = mmap.mmap(-1, 3 * PAGE)
+    whole = np.frombuffer(block, np.uint8)
+    start = whole.ctypes.data
+    for page in (start, start + 2 * PAGE):
+        assert _libc.mprotect(ctypes.c_void_p(page), PAGE, 0) == 0
+    middle = whole[PAGE : 2 * PAGE]
+    middle[:] = np.random.default_rng(1).integers(0, 256, PAGE)
+    yield start + PAGE, middle
+    for page in (start, start + 2 * PAGE):
+        _libc.mprotect(ctypes.c_void_p(page), PAGE, mmap.PROT_READ | mmap.PROT_WRITE)
+
+
+def read(pid: int, address: int, size: int) -> bytes:
+    target = np.zeros(size, np.uint8)
+    read_memory(pid, address, target)
+    return target.tobytes()
+
+
+def test_the_guard_pages_are_no_memory_to_read(guarded: tuple[int, npt.NDArray[np.uint8]]) -> None:
+    address, data = guarded
+    assert read(os.getpid(), address, PAGE) == data.tobytes()
+    for beside in (address - 1, address + PAGE):
+        with pytest.raises(OSError, match="Bad address"):
+            read(os.getpid(), beside, 1)
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 100_001])
+def test_memory_of_another_process_is_read_whole(holder: Holder, size: int) -> None:
+    data = os.urandom(size)
+    assert read(holder.pid, holder.hold(data), size) == data
+
+
+@pytest.mark.parametrize("piece", [1, 7, 999, 1000, 1001, 3000])
+def test_large_memory_is_read_in_pieces(holder: Holder, monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
+    sizes, call = [], module._call
+
+    def counted(pid: int, local: npt.NDArray[np.void], remote: npt.NDArray[np.void]) -> int:
+        sizes.append(int(remote["length"][0]))
+        return call(pid, local, remote)
+
+    monkeypatch.setattr(module, "_PIECE", piece)
+    monkeypatch.setattr(module, "_call", counted)
+    data = os.urandom(1000)
+    assert read(holder.pid, holder.hold(data), 1000) == data
+    assert sum(sizes) == 1000 and max(sizes) <= piece and len(sizes) == -(-1000 // piece)
+
+
+def test_a_piece_stays_below_what_the_kernel_refuses() -> None:
+    assert module._PIECE < (1 << 31) - PAGE
+
+
+@pytest.mark.parametrize("piece", [100, 1 << 30])
+def test_memory_that_ends_too_soon_is_an_error(
+    guarded: tuple[int, npt.NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch, piece: int
+) -> None:
+    monkeypatch.setattr(module, "_PIECE", piece)
+    address, _ = guarded
+    with pytest.raises(OSError):
+        read(os.getpid(), address + PAGE - 250, 251)
+
+
+@pytest.mark.parametrize("address", [0, 8, (1 << 63) - 1, (1 << 63) - 64, 1 << 47])
+def test_an_address_of_nothing_is_an_error(holder: Holder, address: int) -> None:
+    with pytest.raises(OSError):
+        read(holder.pid, address, 64)
+    with pytest.raises(OSError):
+        Samples([64], np.random.default_rng(1)).read(holder.pid, [address])
+
+
+def test_samples_that_can_be_read_in_part_only_are_an_error(guarded: tuple[int, npt.NDArray[np.uint8]]) -> None:
+    address, _ = guarded
+    for seed in range(5):
+        with pytest.raises(OSError):
+            Samples([64, 64], np.random.default_rng(seed)).read(os.getpid(), [address, address + PAGE])
+
+
+def test_a_process_that_ended_is_an_error() -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    with pytest.raises(ProcessLookupError):
+        read(process.pid, 4096, 1)
+    with pytest.raises(ProcessLookupError):
+        Samples([64], np.random.default_rng(1)).read(process.pid, [4096])
+
+
+def test_samples_are_words_of_the_regions(holder: Holder) -> None:
+    """Every word that was read stands somewhere in one of them."""
+    first, second = os.urandom(64), os.urandom(200)
+    addresses = [holder.hold(first), holder.hold(second)]
+    words = Samples([64, 200], np.random.default_rng(1)).read(holder.pid, addresses)
+    found = [words[i : i + 8] for i in range(0, len(words), 8)]
+    assert len(found) == 64
+    assert all(word in first or word in second for word in found)
+    assert any(word in first for word in found) and any(word in second for word in found)
+
+
+def test_regions_are_sampled_by_their_size(holder: Holder) -> None:
+    small, large = bytes(16), b"\x01" * 100_000
+    words = Samples([16, 100_000], np.random.default_rng(1), 1000).read(holder.pid, [holder.hold(small), holder.hold(large)])
+    assert words.count(b"\x01") > 7900
+
+
+@pytest.mark.parametrize("size", [8, 9, 15, 16, 100, PAGE])
+@pytest.mark.parametrize("at_end", [False, True])
+def test_samples_stay_within_a_region(guarded: tuple[int, npt.NDArray[np.uint8]], size: int, at_end: bool) -> None:
+    """One byte beyond either end cannot be read."""
+    address, data = guarded
+    start = PAGE - size if at_end else 0
+    for seed in range(30):
+        words = Samples([size], np.random.default_rng(seed), 200).read(os.getpid(), [address + start])
+        assert words[:8] in data[start : start + size].tobytes()
+
+
+@pytest.mark.parametrize("tiny", [[], [0], [7], [1, 0, 3, 7]])
+def test_regions_below_a_word_are_not_read_at_all(tiny: list[int]) -> None:
+    samples = Samples(tiny, np.random.default_rng(1))
+    assert samples.read(os.getpid(), [0] * len(tiny)) == b""
+
+
+def test_tiny_regions_beside_a_larger_one_are_left_out(guarded: tuple[int, npt.NDArray[np.uint8]]) -> None:
+    address, data = guarded
+    words = Samples([7, 8, 0, 4], np.random.default_rng(1), 500).read(os.getpid(), [0, address + PAGE - 8, 0, 0])
+    assert words == data[-8:].tobytes() * 500
+
+
+def test_a_change_of_any_byte_is_seen_when_every_word_is_sampled() -> None:
+    data = np.zeros(40, np.uint8)
+    samples = Samples([40], np.random.default_rng(1), 1000)  # of 33 places
+    before = samples.read(os.getpid(), [data.ctypes.data])
+    for index in range(40):
+        data[index] ^= 1
+        assert samples.read(os.getpid(), [data.ctypes.data]) != before
+        data[index] ^= 1
+    assert samples.read(os.getpid(), [data.ctypes.data]) == before
+
+
+def test_places_are_the_generators() -> None:
+    data = np.arange(256, dtype=np.uint8)
+
+    def words(seed: int) -> bytes:
+        return Samples([256], np.random.default_rng(seed)).read(os.getpid(), [data.ctypes.data])
+
+    assert words(1) == words(1) != words(2)
