@@ -237,7 +237,7 @@ def test_every_timed_call_of_a_block_has_new_inputs_and_both_sides_end_on_the_sa
             assert len({data for calls in messages for data in calls}) == sum(map(len, messages))
         assert timed["baseline"][-1][-1] == timed["candidate"][-1][-1]
         assert timed["baseline"][0] != timed["candidate"][0]
-    assert len({draw.turns for draw in found.checked}) == 10
+    assert len({tuple(s and (s.cut, s.turn) for s in draw.splices) for draw in found.checked}) == 10
 
 
 def test_inputs_change_places_too() -> None:

@@ -1,8 +1,8 @@
 """Fresh inputs for timed calls, cheap enough to have a new set for every call.
 
 Nothing may be worth remembering: each timed call gets values that no call had before. Tensors that the problem draws plainly
-(`torch.rand`, `torch.randn`) are turned round by a secret number of elements, which keeps their distribution and costs one copy.
-A problem without such a tensor draws new sets instead.
+(`torch.rand`, `torch.randn`) are put together from two sets, each turned round by a secret number of elements, which keeps their
+distribution and costs one copy. A problem with any other tensor draws new sets instead: they may depend on each other.
 """
 
 from __future__ import annotations
@@ -30,11 +30,22 @@ class InputSet:
 
 @dataclass(frozen=True)
 class Draw:
-    """One call's inputs: a set, by how many elements each of its tensors is turned, and the generator's seed in forward."""
+    """One call's inputs: a set, how each of its tensors is put together, and the generator's seed in forward."""
 
     source: InputSet
-    turns: tuple[int, ...]
+    splices: tuple[Splice | None, ...]
     seed: int
+
+
+@dataclass(frozen=True)
+class Splice:
+    """A tensor whose first elements are `source`'s and whose others are `other`'s, each turned round. (In elements.) Turning alone
+    would leave a sum over all of the tensor as it was, and worth remembering."""
+
+    other: InputSet
+    cut: int
+    turn: int
+    other_turn: int
 
 
 class InputPool:
@@ -50,7 +61,7 @@ class InputPool:
         self._sets = [s for s in sets if s.tree == self.tree]
         self._renew, self._rng = renew, rng
         self._specs = list(leaves(self.tree))
-        self.turnable = any(self._sets[-1].plain) or not self._specs
+        self.turnable = all(self._sets[-1].plain) or not self._specs
         """Whether sets need no renewal."""
         self._fresh: list[InputSet] = []
         self._deck: list[InputSet] = []
@@ -69,25 +80,36 @@ class InputPool:
     def draw(self) -> Draw:
         if not self._deck and self._fresh:
             self.deal()
-        return self._turned(self._deck.pop() if self._deck else self._rng.choice(self._sets))
+        return self._spliced(self._deck.pop() if self._deck else self._rng.choice(self._sets))
 
     def stale(self) -> Draw:
-        return self._turned(self._rng.choice(self._sets))
+        return self._spliced(self._rng.choice(self._sets))
 
     def last(self) -> Draw:
         """For the calls of both sides that are compared; `draw` never gives it."""
-        return self._turned(self._fresh[0] if self._fresh else self._rng.choice(self._sets))
+        return self._spliced(self._fresh[0] if self._fresh else self._rng.choice(self._sets))
 
-    def _turned(self, source: InputSet) -> Draw:
-        counts = [spec.nbytes // ITEM_BYTES[spec.dtype] for spec in self._specs]
-        turns = tuple(self._rng.randrange(max(n, 1)) if p else 0 for n, p in zip(counts, source.plain, strict=True))
-        return Draw(source, turns, self._rng.getrandbits(62))
+    def _spliced(self, source: InputSet) -> Draw:
+        return Draw(source, tuple(map(self._splice, self._specs, source.plain)), self._rng.getrandbits(62))
+
+    def _splice(self, spec: TensorSpec, plain: bool) -> Splice | None:
+        count = spec.nbytes // ITEM_BYTES[spec.dtype]
+        if not plain or not self.turnable or count == 0:
+            return None
+        return Splice(self._rng.choice(self._sets), *(self._rng.randrange(count) for _ in range(3)))
 
     def write(self, draw: Draw, target: Arena) -> None:
         """Put a draw into a mapping."""
         with memoryview(draw.source.arena.map) as source, memoryview(target.map) as memory:
-            for spec, turn in zip(self._specs, draw.turns, strict=True):
-                _turned(source, memory, spec, turn)
+            for spec, splice in zip(self._specs, draw.splices, strict=True):
+                start, end = spec.offset, spec.offset + spec.nbytes
+                if splice is None:
+                    memory[start:end] = source[start:end]
+                    continue
+                cut = start + splice.cut * ITEM_BYTES[spec.dtype]
+                _turned(source, memory, spec, splice.turn, start, cut)
+                with memoryview(splice.other.arena.map) as other:
+                    _turned(other, memory, spec, splice.other_turn, cut, end)
 
     def close(self) -> None:
         """Forget the sets that were made anew. Idempotent."""
@@ -96,8 +118,10 @@ class InputPool:
         self._fresh, self._deck = [], []
 
 
-def _turned(source: memoryview, target: memoryview, spec: TensorSpec, turn: int) -> None:
-    start, end = spec.offset, spec.offset + spec.nbytes
-    cut = turn * ITEM_BYTES[spec.dtype]
-    target[start : end - cut] = source[start + cut : end]
-    target[end - cut : end] = source[start : start + cut]
+def _turned(source: memoryview, target: memoryview, spec: TensorSpec, turn: int, start: int, end: int) -> None:
+    """Fill the bytes from `start` to `end` of the tensor from its elements in `source`, which begin `turn` elements later."""
+    first, size = spec.offset, spec.nbytes
+    at = first + (start - first + turn * ITEM_BYTES[spec.dtype]) % size
+    length = min(end - start, first + size - at)
+    target[start : start + length] = source[at : at + length]
+    target[start + length : end] = source[first : first + end - start - length]

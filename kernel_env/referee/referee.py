@@ -386,7 +386,7 @@ class _Work:
                 raise self._mutated("a timed call")
         except _Failed:
             reference.endpoint.thaw()
-            self.unsteady = not reference.is_steady(0, draw.seed, lambda: pool.write(draw, baseline.slots[0]))
+            self.unsteady = not reference.is_steady(0, draw.seed, lambda: pool.write(draw, baseline.slots[0]), self.tolerance)
             if not self.unsteady:
                 raise
 

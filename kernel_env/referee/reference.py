@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
-
 from kernel_env.errors import ProblemError
+from kernel_env.referee.compare import Tolerance, compare
 from kernel_env.referee.inputs import InputSet
 from kernel_env.referee.layout import Arena, Buffer, Memory, packed
 from kernel_env.referee.outputs import Unreadable, fetch
@@ -60,18 +58,19 @@ class Reference:
         self.ask({"op": "write", "keep": True}, (arena.fd,))
         return InputSet(planned["tree"], arena, tuple(planned["plain"]))
 
-    def is_steady(self, index: int, seed: int, prepare: Callable[[], None]) -> bool:
+    def is_steady(self, index: int, seed: int, prepare: Callable[[], None], tolerance: Tolerance) -> bool:
         """Whether it gives the same output for the same inputs twice. One that keeps a state from call to call does not.
 
         `prepare` writes the inputs; a reference may change them.
         """
-        seen = []
-        for _ in range(2):
-            prepare()
-            output = last_output(self.ask({"op": "call", "indices": [index], "seeds": [seed]}))
-            with collected(output, *packed(output), self.endpoint, self.ask) as memory:
-                seen.append(hashlib.sha256(np.frombuffer(memory.map, np.uint8).data).digest())
-        return seen[0] == seen[1]
+        with contextlib.ExitStack() as kept:
+            seen = []
+            for _ in range(2):
+                prepare()
+                output = last_output(self.ask({"op": "call", "indices": [index], "seeds": [seed]}))
+                layout, size = packed(output)
+                seen.append((layout, kept.enter_context(collected(output, layout, size, self.endpoint, self.ask))))
+            return compare(*seen[0], *seen[1], tolerance) is None
 
 
 def last_output(answer: Frame) -> Any:

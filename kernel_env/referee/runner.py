@@ -134,7 +134,9 @@ class Runner:
             raise TypeError(f"get_inputs() returned {type(made).__name__}, expected a list")
         answer = self._plan(made if isinstance(made, dict) else list(made))
         assert self._pending is not None
-        return {**answer, "plain": [draws.is_plain(tensor) for tensor in self._pending[1]]}
+        tensors = self._pending[1]
+        once = len({id(tensor) for tensor in tensors}) == len(tensors)  # one tensor in two places has to stay one
+        return {**answer, "plain": [once and draws.is_plain(tensor) for tensor in tensors]}
 
     def _take_inputs(self, frame: Frame, fds: Sequence[int]) -> Frame:
         """Keep a mapping for inputs under an index. It is this runner's own: writing to it shows as mutation.
