@@ -234,7 +234,7 @@ def test_work_of_the_given_processes_is_no_other_work() -> None:
 
 def test_a_share_is_a_share() -> None:
     with burning({CORES[-1]}) as (burner,):
-        everything = OtherWork((CORES[-1],), (burner.pid, burner.pid, burner.pid))
+        everything = OtherWork((CORES[-1],), (burner.pid,) * 20)
         time.sleep(0.3)
         assert everything.share() == 0.0
     assert 0.0 <= OtherWork(CORES, ()).share() <= 1.0
