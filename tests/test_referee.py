@@ -285,7 +285,7 @@ SKIPPED = {
     "nothing done": ("y = torch.zeros_like(x) if later else mine(x, self.scale)", "y = mine(x, self.scale)"),
     "half of the work": (FRESH + "y[8:] = 0 if later else y[8:]", FRESH + "y[8:] = y[8:].clone()"),
     "cache by sampled content": (
-        "k = round(float(x.sum()), 2); y = kept[k] = kept[k] if k in kept else mine(x, self.scale)",
+        "k = round(float(x[3, 5])); y = kept[k] = kept[k] if k in kept else mine(x, self.scale)",
         "k = bytes(x.numpy()); y = kept[k] = kept[k] if k in kept else mine(x, self.scale)",
     ),
     "cache by data_ptr": (

@@ -151,8 +151,12 @@ class Session:
         others = OtherWork(self.cores, (os.getpid(), self.baseline.endpoint.pid, self.candidate.endpoint.pid, *self.helpers))
         taken: list[_Taken] = []
         with self._own_core():
-            started = time.perf_counter()
-            while len(taken) < plan.max_rounds and (len(taken) < plan.min_rounds or time.perf_counter() - started < plan.budget_s):
+            self._spent_s, started = 0.0, time.perf_counter()
+            while len(taken) < plan.max_rounds:
+                wall_s = time.perf_counter() - started
+                spent = self._spent_s > plan.budget_s or wall_s > _MOST_WALL * plan.budget_s
+                if spent and len(taken) >= plan.min_rounds:
+                    break
                 taken.append(self._round())
         self.candidate.endpoint.thaw()
         self.baseline.endpoint.thaw()

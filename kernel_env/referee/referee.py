@@ -187,7 +187,7 @@ class _Work:
                     self._construct(maker, reference, candidate, derive_seed(self.job.seed, "init", index))
                 self.stage = Stage.TRIALS
                 old = sets.pop(0) if len(sets) == KEPT_SETS else None
-                sets.append(maker.inputs(derive_seed(self.job.seed, "inputs", index), old.arena if old else None))
+                sets.append(maker.inputs(derive_seed(self.job.seed, "inputs", index), old.arena if old else None, keep=True))
                 if old and sets[-1].arena is not old.arena:
                     old.arena.close()
                 self._trial(reference, baseline, ours, sets[-1], index)

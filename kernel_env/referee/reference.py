@@ -48,14 +48,14 @@ class Reference:
             self.ask({"op": "write"}, (arena.fd,))
             yield arena
 
-    def inputs(self, seed: int, again: Arena | None = None) -> InputSet:
+    def inputs(self, seed: int, again: Arena | None = None, *, keep: bool = False) -> InputSet:
         """A new set of inputs, in the mapping `again` if that is of the right size; else the caller closes the new one.
 
-        Raises ProblemError.
+        `keep`: the mapping will be written again. Raises ProblemError.
         """
         planned = self.ask({"op": "make_inputs", "seed": seed})
         arena = again if again is not None and again.size == max(planned["size"], 1) else Arena(planned["size"])
-        self.ask({"op": "write", "keep": True}, (arena.fd,))
+        self.ask({"op": "write", "keep": keep}, (arena.fd,))
         return InputSet(planned["tree"], arena, tuple(planned["plain"]))
 
     def is_steady(self, index: int, seed: int, prepare: Callable[[], None], tolerance: Tolerance) -> bool:
