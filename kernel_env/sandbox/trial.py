@@ -9,6 +9,8 @@ from pathlib import Path
 from kernel_env.sandbox.confine import enter, fork, root_lacks, seal
 from kernel_env.sandbox.layers import Findings, Layer, LayerFailed, Plan
 
+_ATTEMPTS = 3
+
 
 def tried(plan: Plan) -> Findings:
     """Put the plan's layers around a child, and again without the one that failed, until they stand.
@@ -33,6 +35,15 @@ def tried(plan: Plan) -> Findings:
 
 
 def _try(plan: Plan) -> None:
+    """Raises LayerFailed. A child that died without a word says nothing about any layer, and is asked again: else whoever kills it
+    would take a layer from every runner."""
+    said = next((answer for answer in (_answer(plan) for _ in range(_ATTEMPTS)) if answer), "")
+    if said != "stands":
+        layer, _, why = said.partition(" ")
+        raise LayerFailed(Layer(layer or Layer.SECCOMP), why or "the process died")
+
+
+def _answer(plan: Plan) -> str:
     read, write = os.pipe()
     with tempfile.TemporaryDirectory(prefix="kernel-env-trial-") as scratch:
         try:
@@ -44,9 +55,7 @@ def _try(plan: Plan) -> None:
             with open(read, "rb") as answer:
                 said = answer.read().decode()
         os.waitpid(pid, 0)
-    if said != "stands":
-        layer, _, why = said.partition(" ")
-        raise LayerFailed(Layer(layer or Layer.SECCOMP), why or "the process died")
+    return said
 
 
 def _in_child(plan: Plan, scratch: Path, answer: int) -> None:
