@@ -221,11 +221,14 @@ class Harness:
         hits: list[str] = []
         while len(codes) <= kills + 2:
             with self.started(directory) as attempt:
+                hit = ""
                 while len(hits) < kills and (hit := self._strike(attempt, self._moment(rng, target, hits), rng, target, finished)):
                     hits.append(hit)
                     if target not in HELPERS:
                         break
                 codes.append(attempt.wait(self.limit_s))
+                if hit and target not in HELPERS and codes[-1] != -signal.SIGKILL:
+                    hits.pop()  # it had ended before the signal came
                 attempt.expect_no_orphans(self.orphans_s)
             finished.check()
             if codes[-1] == 0:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
 import pytest
 
+from kernel_env.processes import become_subreaper
 from kernel_env.sandbox import trial
 from kernel_env.sandbox.layers import Layer, LayerFailed, Plan
+from tests.kill_harness import descendants
 
 
 def answers(monkeypatch: pytest.MonkeyPatch, *said: str) -> list[str]:
@@ -33,3 +42,43 @@ def test_a_trial_that_says_why_is_not_made_again(monkeypatch: pytest.MonkeyPatch
         trial._try(Plan((Layer.LANDLOCK,)))
     assert (caught.value.layer, caught.value.why) == (Layer.LANDLOCK, "the kernel has none")
     assert left == ["never asked"]
+
+
+ORPHANED = """
+import os, signal, sys
+from kernel_env.sandbox import Layer, Plan, confine, trial
+
+def killing(function):
+    def called(*arguments):
+        if os.getpid() != started:
+            signal.pidfd_send_signal(zygote, signal.SIGKILL)  # its pid means nothing in a namespace
+        return function(*arguments)
+    return called
+
+started, zygote = os.getpid(), os.pidfd_open(os.getpid())
+where, name = {"between": (confine.libc, "unshare"), "child": (trial, "enter")}[sys.argv[1]]
+setattr(where, name, killing(getattr(where, name)))
+from kernel_env.processes import become_subreaper
+become_subreaper()
+trial.tried(Plan(tuple(Layer)))
+"""
+
+
+@pytest.mark.parametrize("when", ["between", "child"])
+def test_a_trial_whose_zygote_is_killed_ends_too(when: str) -> None:
+    """What it forked may still be on its way, and finds nobody to report to."""
+    before = set(descendants(os.getpid()))
+    become_subreaper()
+    try:
+        assert subprocess.run([sys.executable, "-c", ORPHANED, when], timeout=60).returncode == -signal.SIGKILL
+        deadline = time.monotonic() + 20
+        seen = set()
+        while left := [p for p in descendants(os.getpid()) if p not in before]:
+            seen.update(p.pid for p in left)
+            assert time.monotonic() < deadline, [p.described() for p in left]
+            time.sleep(0.01)
+        for pid in seen:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+    finally:
+        become_subreaper(False)

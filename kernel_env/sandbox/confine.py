@@ -11,6 +11,7 @@ import select
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from kernel_env.sandbox import landlock, libc, namespaces, seccomp
 from kernel_env.sandbox.layers import DEVICES, NAMESPACES, SYSTEM, SYSTEM_FILES, Layer, LayerFailed, Plan
@@ -50,6 +51,14 @@ def fork(plan: Plan) -> int:
     return int(pid)
 
 
+def last_words(pipe: int, words: str) -> NoReturn:
+    """Say them and end, even if nobody is left to hear it. In a forked process an exception must never get further than this."""
+    try:
+        os.write(pipe, words.encode())
+    finally:
+        os._exit(0)
+
+
 def _becomes_nobody(plan: Plan) -> bool:
     """Root, with all its rights, makes namespaces as root; its runner enters a user namespace afterwards, as nobody."""
     return os.geteuid() == 0 and Layer.UNPRIVILEGED in plan
@@ -62,7 +71,9 @@ def _before_fork(plan: Plan) -> list[Layer]:
 
 
 def _fork_runner(plan: Plan, answer: int) -> None:
-    """In the process in between. Returns in the runner only."""
+    """In the process in between, which ends here whatever happens, or the runner would wait for its end. Returns in the runner
+    only."""
+    pid, said = -1, ""
     try:
         libc.prctl(libc.PR_SET_DUMPABLE, 1)  # else the maps of a user namespace are not ours to write
         for layer in _before_fork(plan):
@@ -70,14 +81,12 @@ def _fork_runner(plan: Plan, answer: int) -> None:
                 namespaces.enter_user_namespace() if layer is Layer.USER else libc.unshare(NAMESPACES[layer])
         ended = os.pidfd_open(os.getpid())
         pid = os.fork()
+        said = str(pid)
     except LayerFailed as failure:
-        os.write(answer, f" {failure.layer} {failure.why}".encode())
-        os._exit(1)
-    except BaseException:  # noqa: BLE001 - the boundary of this process: the caller sees that it said nothing
-        os._exit(1)
-    if pid:
-        os.write(answer, str(pid).encode())
-        os._exit(0)
+        said = f" {failure.layer} {failure.why}"
+    finally:
+        if pid:
+            last_words(answer, said)
     os.close(answer)
     waiting = select.poll()
     waiting.register(ended, select.POLLIN)

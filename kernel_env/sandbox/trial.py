@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import NoReturn
 
-from kernel_env.sandbox.confine import enter, fork, root_lacks, seal
+from kernel_env.sandbox.confine import enter, fork, last_words, root_lacks, seal
 from kernel_env.sandbox.layers import Findings, Layer, LayerFailed, Plan
 
 _ATTEMPTS = 3
@@ -58,7 +59,7 @@ def _answer(plan: Plan) -> str:
     return said
 
 
-def _in_child(plan: Plan, scratch: Path, answer: int) -> None:
+def _in_child(plan: Plan, scratch: Path, answer: int) -> NoReturn:
     said = ""
     try:
         os.chdir(scratch)
@@ -68,5 +69,4 @@ def _in_child(plan: Plan, scratch: Path, answer: int) -> None:
     except LayerFailed as failure:
         said = f"{failure.layer} {failure.why}"
     finally:
-        os.write(answer, said.encode())
-        os._exit(0)
+        last_words(answer, said)
