@@ -45,21 +45,29 @@ def test_a_trial_that_says_why_is_not_made_again(monkeypatch: pytest.MonkeyPatch
 
 
 ORPHANED = """
-import os, signal, sys
+import os, signal, sys, threading
+from kernel_env.processes import become_subreaper
 from kernel_env.sandbox import Layer, Plan, confine, trial
+
+def dies():
+    os.read(asked, 1)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 def killing(function):
     def called(*arguments):
-        if os.getpid() != started:
-            signal.pidfd_send_signal(zygote, signal.SIGKILL)  # its pid means nothing in a namespace
+        setattr(where, name, function)
+        os.close(kept)
+        os.write(ask, b"x")
+        os.read(gone, 1)  # ends when nobody else holds the other end
         return function(*arguments)
     return called
 
-started, zygote = os.getpid(), os.pidfd_open(os.getpid())
+asked, ask = os.pipe()
+gone, kept = os.pipe()
 where, name = {"between": (confine.libc, "unshare"), "child": (trial, "enter")}[sys.argv[1]]
 setattr(where, name, killing(getattr(where, name)))
-from kernel_env.processes import become_subreaper
 become_subreaper()
+threading.Thread(target=dies, daemon=True).start()
 trial.tried(Plan(tuple(Layer)))
 """
 
