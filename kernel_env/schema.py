@@ -195,6 +195,8 @@ class Verdict:
     trials_passed: int = 0
     trials: int = 0
     tolerance: str = ""
+    degenerate: bool = False
+    """The problem's output hardly varies with its inputs, so that a constant may pass: `correct` says little."""
     weights: str = ""
     """`same_seed`, `loaded` (state_dict copied), `own` (keys differ: as constructed) or `none`."""
     seed: int = 0

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from kernel_env.errors import ConfigError
 from kernel_env.referee import compare as module
-from kernel_env.referee.compare import TOLERANCES, Difference, Tolerance, compare, same_bytes, tolerance
+from kernel_env.referee.compare import Difference, compare, same_bytes
 from kernel_env.referee.layout import Arena, Buffer
+from kernel_env.referee.tolerance import TOLERANCES, Tolerance
 from kernel_env.referee.values import packed, plan, write
 
 LOOSE, TIGHT = TOLERANCES["tritonforge"], TOLERANCES["kernelbench"]
@@ -290,9 +290,3 @@ def test_arenas_are_the_same_byte_by_byte() -> None:
     assert not same_bytes(first, second)
     second.map[999] = 0
     assert same_bytes(first, second)
-
-
-def test_an_unknown_tolerance_names_the_known_ones() -> None:
-    assert tolerance("kernelbench") is TIGHT
-    with pytest.raises(ConfigError, match="strct: choose one of kernelbench, "):
-        tolerance("strct")

@@ -1,7 +1,7 @@
 """Do two values agree? Reads bytes with numpy, in the referee's process; knows nothing of torch.
 
-Floating-point leaves agree where |got - expected| <= atol + rtol * |expected|, element by element; NaN agrees with NaN and
-infinities with equal ones only. Everything else agrees exactly.
+Floating-point leaves agree where |got - expected| <= atol + rtol * |expected| (see `tolerance`), element by element; NaN agrees
+with NaN and infinities with equal ones only. Everything else agrees exactly.
 """
 
 from __future__ import annotations
@@ -13,42 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kernel_env.errors import ConfigError
 from kernel_env.referee.layout import Memory, TensorSpec
+from kernel_env.referee.tolerance import Tolerance
 
 Array = npt.NDArray[Any]
 _CHUNK = 1 << 22
 """Elements compared at a time: bounds the memory that comparison itself needs."""
 _MESSAGE_CHARS = 2000
 """An untrusted tree can be described at any length."""
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """Absolute and relative tolerance by dtype family."""
-
-    name: str
-    single: float
-    half: float
-
-    def of(self, dtype: str) -> float:
-        """Both atol and rtol for this dtype; 0 where only equality counts."""
-        if dtype in ("float16", "bfloat16"):
-            return self.half
-        return self.single if dtype in ("float32", "float64", "complex64", "complex128") else 0.0
-
-
-TOLERANCES = {
-    "kernelbench": Tolerance("kernelbench", single=1e-4, half=1e-2),
-    "kernelbench-v0": Tolerance("kernelbench-v0", single=1e-2, half=1e-2),
-    "tritonforge": Tolerance("tritonforge", single=1e-2, half=1e-2),
-}
-
-
-def tolerance(name: str) -> Tolerance:
-    if name not in TOLERANCES:
-        raise ConfigError(f"verify.tolerance={name}: choose one of {', '.join(TOLERANCES)}")
-    return TOLERANCES[name]
 
 
 @dataclass(frozen=True)
@@ -67,19 +39,34 @@ def compare(
     `got` may be untrusted JSON: anything malformed is a structural difference.
     """
     try:
-        found = _compare(expected, expected_arena, got, got_arena, tol, path)
+        found = _compare(expected, expected_arena, got, got_arena, _Limits(tol), path)
         return found and replace(found, message=found.message[:_MESSAGE_CHARS])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # untrusted tree: malformed is a difference
         return Difference("structure", f"{path} cannot be read as a value")
 
 
-def _compare(expected: Any, a: Memory, got: Any, b: Memory, tol: Tolerance, path: str) -> Difference | None:
+class _Limits:
+    """Tolerances of tensors in the order in which they are met."""
+
+    def __init__(self, tol: Tolerance) -> None:
+        self._tol, self._met = tol, 0
+
+    def of_tensor(self, dtype: str) -> tuple[float, float]:
+        self._met += 1
+        return self._tol.limits(dtype, self._met - 1)
+
+    def of_number(self) -> float:
+        return self._tol.single
+
+
+def _compare(expected: Any, a: Memory, got: Any, b: Memory, limits: _Limits, path: str) -> Difference | None:
     ((kind, value),) = expected.items()
     ((got_kind, got_value),) = got.items()
     if kind != got_kind:
         return Difference("structure", f"{path} should be {_described(expected)}, got {_described(got)}")
     if kind == "tensor":
-        return _compare_tensor(TensorSpec.parse(value), a, TensorSpec.parse(got_value), b, tol, path)
+        spec = TensorSpec.parse(value)
+        return _compare_tensor(spec, a, TensorSpec.parse(got_value), b, limits.of_tensor(spec.dtype), path)
     if kind in ("list", "tuple"):
         if len(value) != len(got_value):
             return Difference("structure", f"{path} should have {len(value)} items, got {len(got_value)}")
@@ -89,9 +76,9 @@ def _compare(expected: Any, a: Memory, got: Any, b: Memory, tol: Tolerance, path
             return Difference("structure", f"{path} should have keys {list(value)}, got {list(got_value)}")
         pairs = [(f"{path}[{k!r}]", value[k], got_value[k]) for k in value]
     else:
-        return _compare_plain(value, got_value, tol, path)
+        return _compare_plain(value, got_value, limits.of_number(), path)
     for name, x, y in pairs:
-        found = _compare(x, a, y, b, tol, name)
+        found = _compare(x, a, y, b, limits, name)
         if found is not None:
             return found
     return None
@@ -104,22 +91,24 @@ def _described(tree: Any) -> str:
     return f"a {kind} of {len(value)} items" if kind in ("list", "tuple", "dict") else f"the plain value {str(value)[:60]}"
 
 
-def _compare_plain(expected: Any, got: Any, tol: Tolerance, path: str) -> Difference | None:
+def _compare_plain(expected: Any, got: Any, tol: float, path: str) -> Difference | None:
     if isinstance(expected, float) and isinstance(got, float):
-        near = math.isfinite(expected) and abs(got - expected) <= tol.single + tol.single * abs(expected)
+        near = math.isfinite(expected) and abs(got - expected) <= tol + tol * abs(expected)
         same = expected == got or (math.isnan(expected) and math.isnan(got))
         return None if near or same else Difference("values", f"{path}: expected {expected:.6g}, got {got:.6g}")
     same = type(expected) is type(got) and expected == got
     return None if same else Difference("values", f"{path}: expected {expected!r:.60}, got {got!r:.60}")
 
 
-def _compare_tensor(spec: TensorSpec, a: Memory, got: TensorSpec, b: Memory, tol: Tolerance, path: str) -> Difference | None:
+def _compare_tensor(
+    spec: TensorSpec, a: Memory, got: TensorSpec, b: Memory, limits: tuple[float, float], path: str
+) -> Difference | None:
     if got.shape != spec.shape:
         return Difference("shape", f"{path} has the wrong shape: expected {list(spec.shape)}, got {list(got.shape)}")
     if got.dtype != spec.dtype:
         return Difference("dtype", f"{path} has the wrong dtype: expected {spec.dtype}, got {got.dtype}")
     expected_flat, got_flat = flat(spec, a), flat(spec, b)
-    report = _Report(spec, tol.of(spec.dtype), path)
+    report = _Report(spec, limits, path)
     for start in range(0, expected_flat.size, _CHUNK):
         report.add(
             start, wide(expected_flat[start : start + _CHUNK], spec.dtype), wide(got_flat[start : start + _CHUNK], spec.dtype)
@@ -143,8 +132,9 @@ def wide(values: Array, dtype: str) -> Array:
 class _Report:
     """Collects where a tensor differs, chunk by chunk."""
 
-    def __init__(self, spec: TensorSpec, tol: float, path: str) -> None:
-        self.spec, self.tol, self.path = spec, tol, path
+    def __init__(self, spec: TensorSpec, limits: tuple[float, float], path: str) -> None:
+        self.spec, self.path = spec, path
+        self.atol, self.rtol = limits
         self.wrong = self.nonfinite = 0
         self.first: tuple[int, Any, Any] | None = None
         self.worst: tuple[float, int, Any, Any] | None = None
@@ -156,7 +146,7 @@ class _Report:
         else:
             with np.errstate(invalid="ignore", over="ignore"):
                 size = np.abs(got - expected)
-                bad = ~((size <= self.tol + self.tol * np.abs(expected)) & np.isfinite(expected))
+                bad = ~((size <= self.atol + self.rtol * np.abs(expected)) & np.isfinite(expected))
                 bad &= ~((expected == got) | (np.isnan(expected) & np.isnan(got)))
         count = int(np.count_nonzero(bad))
         if count == 0:
@@ -176,7 +166,7 @@ class _Report:
             return None
         total = math.prod(self.spec.shape)
         text = f"{self.path} has wrong values: {self.wrong:,} of {total:,} elements ({100 * self.wrong / total:.3g}%) differ"
-        text += f" by more than {self.tol:g} + {self.tol:g} * |expected|" if self.tol else ""
+        text += f" by more than {self.atol:.3g} + {self.rtol:.3g} * |expected|" if self.atol or self.rtol else ""
         text += f"; {self.nonfinite:,} of them are NaN or infinite" if self.nonfinite else ""
         error, index, expected, got = self.worst
         text += f".\nFirst at {self._index(self.first[0])}: expected {_number(self.first[1])}, got {_number(self.first[2])}."

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 
 from kernel_env.errors import ConfigError
-from kernel_env.referee.compare import tolerance
+from kernel_env.referee.tolerance import tolerance
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,10 @@ class VerifyConfig:
     same calls if that is more."""
     reference_timeout_s: float = 600.0
     """Limit for each call of the problem's own code; beyond it the problem is broken, not the candidate."""
-    tolerance: str = "kernelbench"
-    """How near outputs must be: `kernelbench` (1e-4 in fp32), `kernelbench-v0` or `tritonforge` (1e-2)."""
+    tolerance: str = "strict"
+    """How near outputs must be: `kernelbench` (1e-4 in fp32), `kernelbench-v0` or `tritonforge` (1e-2), or `strict`: as
+    `kernelbench`, but never wider than 1% of what the output varies with the inputs nor tighter than 50 times the reference's own
+    error, and with extra trials on inputs of other amplitudes."""
     noise_limit: float = 0.25
     """Times count only if at most this share of the time the baseline's threads waited for a core, or other work had the cores;
     else they are taken again."""

@@ -94,7 +94,7 @@ def give_slots(side: Side, like: InputSet, count: int) -> None:
             side.ask({"op": "drop_inputs", "index": index})
             arena.close()
         side.slots.clear()
-        side.tree = like.tree
+        side.tree, side.output = like.tree, None
     while len(side.slots) < count:
         side.slots.append(arena := Arena(like.arena.size))
         arena.copy_from(like.arena)

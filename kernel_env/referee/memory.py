@@ -7,9 +7,11 @@ process: the same user, and under Yama's restriction the runner's own consent (`
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,20 @@ def read_memory(pid: int, address: int, target: npt.NDArray[np.uint8]) -> None:
         remote = np.array([(address + start, part.size)], _IOVEC)
         if _call(pid, local, remote) != part.size:
             raise OSError(f"{part.size} bytes at {address + start:#x} of process {pid} cannot be read whole")
+
+
+def own_memory(pid: int) -> list[tuple[int, int]]:
+    """(start, end) of the process's private writable memory, neighbours joined; nothing where that may not be read."""
+    found: list[tuple[int, int]] = []
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            span, rights, _ = line.split(maxsplit=2)
+            if rights[1] == "w" and rights[3] == "p":
+                start, end = (int(text, 16) for text in span.split("-"))
+                if found and found[-1][1] == start:
+                    start = found.pop()[0]
+                found.append((start, end))
+    return found
 
 
 class Samples:

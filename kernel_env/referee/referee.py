@@ -17,20 +17,25 @@ from typing import Any, Literal
 from kernel_env.backends import get_backend
 from kernel_env.builder import Builder, BuildRequest
 from kernel_env.hostlock import CoresLock
+from kernel_env.referee.calibration import Calibration, Calibrator
 from kernel_env.referee.clock import Clock, TimingPlan
-from kernel_env.referee.compare import Tolerance, compare, same_bytes, tolerance
+from kernel_env.referee.compare import compare, same_bytes
 from kernel_env.referee.config import VerifyConfig, derive_seed
 from kernel_env.referee.inputs import Draw, InputPool, InputSet
 from kernel_env.referee.layout import packed
 from kernel_env.referee.measure import TOGETHER, LateWork, Session, Side, give_slots, quiet_timing
 from kernel_env.referee.outputs import regions
+from kernel_env.referee.ownership import traits
 from kernel_env.referee.process import BuildHandler, Endpoint, RunnerDied, RunnerTimeout
 from kernel_env.referee.protocol import Frame
 from kernel_env.referee.reference import Reference, collected, last_output, no_builds
+from kernel_env.referee.tolerance import Tolerance, tolerance
 from kernel_env.schema import Candidate, Problem, Stage, Status, Timing, Verdict
 
 CHECK_BYTES = 8 << 20
 """Outputs of up to this size are compared in every round of timing, larger ones in a share of the rounds."""
+OWNERSHIP_CHECKS = 8
+"""In one of so many rounds of timing it is looked up where the output lies: reading a memory map takes most of a millisecond."""
 KEPT_SETS = 2
 """Inputs of trials that are kept, to make those of timed calls from."""
 SLOT_BYTES = 16 << 20
@@ -81,6 +86,7 @@ class Referee:
         cores: tuple[int, ...] = (0,),
     ) -> None:
         self._launch, self._builder, self._clock, self.lock = launch, builder, clock, lock
+        self._calibrator = Calibrator(builder.cache_dir)
         self._mode, self.cores = mode, cores
 
     def prepare(self, job: Job) -> Prepared:
@@ -106,6 +112,7 @@ class _Work:
         self.clock = referee._clock
         self.backend = get_backend(job.candidate.backend)
         self.tolerance: Tolerance = tolerance(job.config.tolerance)
+        self.degenerate = False
         self.build_ms = 0.0
         self.build_failure: tuple[str, str] | None = None
         """Category and log of the candidate's build that failed."""
@@ -113,8 +120,10 @@ class _Work:
         self.trials_passed = 0
         self.log = ""
         self.reference_s = self.spent_s = 0.0
+        self.seen_beside = False
+        """Whether two outputs were kept at a time, ..."""
         self.random_forward = False
-        """Whether the problem draws random numbers in forward, ..."""
+        """... whether the problem draws random numbers in forward, ..."""
         self.inputs_change = False
         """... whether it changes its inputs, ..."""
         self.unsteady = False
@@ -144,6 +153,7 @@ class _Work:
             trials_passed=self.trials_passed,
             trials=self.config.num_correct_trials,
             tolerance=self.tolerance.name,
+            degenerate=self.degenerate,
             weights=self.weights,
             seed=job.seed,
             mode=self.referee._mode,
@@ -169,11 +179,16 @@ class _Work:
         return None
 
     def verify(self) -> Verdict:
+        calibration = self.referee._calibrator.of(self.job.problem, self._reference)
+        calibration.check(self.job.problem, self.tolerance)
+        self.degenerate = calibration.degenerate(self.tolerance)
+        if self.tolerance.signal_aware:
+            self.tolerance = calibration.fitted(self.tolerance)
         with self._reference() as maker, self._reference() as reference, self._candidate() as candidate:
             self._load(candidate)
-            return self._judge(maker, reference, candidate)
+            return self._judge(calibration, maker, reference, candidate)
 
-    def _judge(self, maker: Reference, reference: Reference, candidate: Endpoint) -> Verdict:
+    def _judge(self, calibration: Calibration, maker: Reference, reference: Reference, candidate: Endpoint) -> Verdict:
         """The reference does what the candidate does, call for call; what only the problem does (drawing inputs) is done by
         `maker`, a process of its own. Else the two that are compared would have heaps of another history, and on memory-bound
         programs that alone was worth up to 20% of time."""
@@ -185,12 +200,17 @@ class _Work:
             for index in range(trials):
                 if index in (0, trials // 2):  # two initialisations, so that nothing can rest on known weights
                     self._construct(maker, reference, candidate, derive_seed(self.job.seed, "init", index))
+                    baseline.output = ours.output = None
                 self.stage = Stage.TRIALS
                 old = sets.pop(0) if len(sets) == KEPT_SETS else None
                 sets.append(maker.inputs(derive_seed(self.job.seed, "inputs", index), old.arena if old else None, keep=True))
                 if old and sets[-1].arena is not old.arena:
                     old.arena.close()
-                self._trial(reference, baseline, ours, sets[-1], index)
+                seed, where = derive_seed(self.job.seed, "forward", index), f"trial {index + 1} of {trials}"
+                self._trial(reference, baseline, ours, sets[-1], seed, where, self.tolerance)
+                self.trials_passed += 1
+            if self.tolerance.signal_aware:
+                self._extra_trials(calibration, maker, reference, baseline, ours)
             timing, note = self._time(maker, reference, baseline, ours, sets)
         finally:
             for arena in [*baseline.slots, *ours.slots, *(kept.arena for kept in sets)]:
@@ -296,30 +316,58 @@ class _Work:
         word = str(answer.get("weights"))
         self.weights = word if word in _WEIGHTS else "own"
 
-    def _trial(self, reference: Reference, baseline: Side, ours: Side, inputs: InputSet, index: int) -> None:
+    def _trial(
+        self, reference: Reference, baseline: Side, ours: Side, inputs: InputSet, seed: int, where: str, tolerance: Tolerance
+    ) -> None:
         """Expected outputs from the reference, the candidate's outputs compared with them, on equal inputs of their own."""
         for side in (baseline, ours):
             give_slots(side, inputs, 1)
             side.slots[0].copy_from(inputs.arena)
-        call = {"op": "call", "indices": [0], "seeds": [derive_seed(self.job.seed, "forward", index)]}
+        # once, the outputs before these stay alive, so that it can be seen whether each has memory of its own
+        beside = baseline.output is not None and not self.seen_beside
+        self.seen_beside |= beside
+        earlier = (baseline.output, ours.output) if beside else (None, None)
+        call = {"op": "call", "indices": [0], "seeds": [seed], "beside": beside}
         started = self.clock.now()
-        expected = last_output(baseline.ask(call))
+        baseline.output = last_output(baseline.ask(call))
         baseline.call_s = self.clock.now() - started
         self.reference_s += baseline.call_s
-        self.random_forward |= bool(baseline.ask({"op": "is_random", "seed": call["seeds"][0]})["random"])
+        self.random_forward |= bool(baseline.ask({"op": "is_random", "seed": seed})["random"])
         spent_s = self.spent_s
-        got = last_output(ours.ask(call))
+        ours.output = last_output(ours.ask(call))
         ours.call_s = self.spent_s - spent_s
         ours.endpoint.freeze()  # what is not there now does not count
         self.inputs_change |= not same_bytes(baseline.slots[0], inputs.arena)
-        where = f"trial {index + 1} of {self.config.num_correct_trials}"
-        self._compare(reference, expected, ours.endpoint, got, where)
+        self._compare(reference, baseline.output, ours.endpoint, ours.output, where, tolerance)
         if not self.inputs_change and not same_bytes(ours.slots[0], inputs.arena):
             raise self._mutated(where)
+        self._check_ownership(baseline, ours, where, earlier)
         ours.endpoint.thaw()
-        self.trials_passed += 1
 
-    def _compare(self, reference: Reference, expected: Any, candidate: Endpoint, got: Any, where: str) -> None:
+    def _extra_trials(self, calibration: Calibration, maker: Reference, reference: Reference, baseline: Side, ours: Side) -> None:
+        """The same on plainly drawn inputs of other amplitudes: a kernel that is right for the usual range only fails."""
+        for amplitude in calibration.amplitudes(self.tolerance):
+            seeds = [derive_seed(self.job.seed, what, "amplitude", amplitude) for what in ("inputs", "forward")]
+            where = (
+                f"an extra trial, on inputs {amplitude:g} times as large; the {self.config.num_correct_trials} regular ones passed"
+            )
+            inputs = maker.inputs(seeds[0], amplitude=amplitude)
+            with contextlib.closing(inputs.arena):
+                self._trial(reference, baseline, ours, inputs, seeds[1], where, calibration.fitted(self.tolerance, amplitude))
+
+    def _check_ownership(
+        self, baseline: Side, ours: Side, where: str, earlier: tuple[Any, Any] = (None, None), *, whole: bool = True
+    ) -> None:
+        """What the candidate's output does not own, the reference's must not own either. With `whole`, also where it lies."""
+        found = traits(ours.output, earlier[1], ours.endpoint.pid if whole else None)
+        found -= traits(baseline.output, earlier[0], baseline.endpoint.pid) if found else frozenset()
+        if found:
+            words = f"the output {' and '.join(sorted(found))}; the reference returns new memory\n({where})"
+            raise _Failed(Status.WRONG_OUTPUT, self.stage, words, "aliasing")
+
+    def _compare(
+        self, reference: Reference, expected: Any, candidate: Endpoint, got: Any, where: str, tolerance: Tolerance
+    ) -> None:
         """The last outputs of both sides, as they described them. The candidate is frozen. Raises _Failed."""
         layout, size = packed(expected)
         ask = functools.partial(self._ask, candidate)
@@ -327,7 +375,7 @@ class _Work:
             collected(expected, layout, size, reference.endpoint, reference.ask) as theirs,
             collected(got, layout, size, candidate, ask) as ours,
         ):
-            found = compare(layout, theirs, got, ours, self.tolerance)
+            found = compare(layout, theirs, got, ours, tolerance)
         if found is not None:
             raise _Failed(Status.WRONG_OUTPUT, self.stage, f"{found.message}\n({where})", found.category)
 
@@ -381,7 +429,8 @@ class _Work:
         if self.unsteady or secrets.randbelow(max(size, CHECK_BYTES)) >= CHECK_BYTES:
             return
         try:
-            self._compare(reference, baseline.output, candidate.endpoint, candidate.output, "a timed call")
+            self._compare(reference, baseline.output, candidate.endpoint, candidate.output, "a timed call", self.tolerance)
+            self._check_ownership(baseline, candidate, "a timed call", whole=secrets.randbelow(OWNERSHIP_CHECKS) == 0)
             if not self.inputs_change and not same_bytes(baseline.slots[baseline.slot], candidate.slots[candidate.slot]):
                 raise self._mutated("a timed call")
         except _Failed:

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from kernel_env.errors import ProblemError
-from kernel_env.referee.compare import Tolerance, compare
+from kernel_env.referee.compare import compare
 from kernel_env.referee.inputs import InputSet
 from kernel_env.referee.layout import Arena, Buffer, Memory, packed
 from kernel_env.referee.outputs import Unreadable, fetch
 from kernel_env.referee.process import Endpoint, RunnerDied, RunnerTimeout
 from kernel_env.referee.protocol import Frame
+from kernel_env.referee.tolerance import Tolerance
 from kernel_env.schema import Problem
 
 Ask = Callable[..., Frame]
@@ -25,15 +26,14 @@ class Reference:
     def __init__(self, endpoint: Endpoint, problem: Problem, timeout_s: float) -> None:
         self.endpoint, self._problem, self._timeout_s = endpoint, problem, timeout_s
 
-    def ask(self, frame: Frame, fds: tuple[int, ...] = ()) -> Frame:
-        """Raises ProblemError."""
+    def ask(self, frame: Frame, fds: tuple[int, ...] = (), limit_s: float | None = None) -> Frame:
+        """Raises ProblemError. `limit_s` is less than the usual limit."""
         where = f"problem {self._problem.key} ({self._problem.name}, from {self._problem.origin})"
+        limit_s = min(limit_s or self._timeout_s, self._timeout_s)
         try:
-            answer = self.endpoint.request(frame, fds, self._timeout_s)
+            answer = self.endpoint.request(frame, fds, limit_s)
         except RunnerTimeout:
-            raise ProblemError(
-                f"{where}: {frame['op']} took longer than {self._timeout_s:g} s; raise verify.reference_timeout_s"
-            ) from None
+            raise ProblemError(f"{where}: {frame['op']} took longer than {limit_s:g} s; raise verify.reference_timeout_s") from None
         except RunnerDied as death:
             raise ProblemError(f"{where}: its process died ({death.cause}) in {frame['op']}; is there enough memory?") from None
         if "error" in answer:
@@ -48,12 +48,12 @@ class Reference:
             self.ask({"op": "write"}, (arena.fd,))
             yield arena
 
-    def inputs(self, seed: int, again: Arena | None = None, *, keep: bool = False) -> InputSet:
+    def inputs(self, seed: int, again: Arena | None = None, *, keep: bool = False, amplitude: float = 1.0) -> InputSet:
         """A new set of inputs, in the mapping `again` if that is of the right size; else the caller closes the new one.
 
-        `keep`: the mapping will be written again. Raises ProblemError.
+        `keep`: the mapping will be written again. `amplitude` is a factor on plainly drawn tensors. Raises ProblemError.
         """
-        planned = self.ask({"op": "make_inputs", "seed": seed})
+        planned = self.ask({"op": "make_inputs", "seed": seed, "amplitude": amplitude})
         arena = again if again is not None and again.size == max(planned["size"], 1) else Arena(planned["size"])
         self.ask({"op": "write", "keep": keep}, (arena.fd,))
         return InputSet(planned["tree"], arena, tuple(planned["plain"]))

@@ -23,7 +23,7 @@ import torch
 
 from kernel_env.backends.interpreter import causes, needs_device
 from kernel_env.backends.loading import BuildFailed, BuildFunction, routed_builds
-from kernel_env.referee import values
+from kernel_env.referee import signals, values
 from kernel_env.referee.layout import leaves
 from kernel_env.referee.protocol import Channel, ChannelClosed, Frame
 
@@ -53,7 +53,7 @@ class Runner:
             "load": self._load, "init_inputs": self._init_inputs, "init": self._init, "export_state": self._export_state,
             "sync_state": self._sync_state, "make_inputs": self._make_inputs, "take_inputs": self._take_inputs,
             "drop_inputs": self._drop_inputs, "call": self._call, "is_random": self._is_random, "collect": self._collect,
-            "write": self._write,
+            "write": self._write, "signals": self._signals,
         }  # fmt: skip
 
     def handle(self, frame: Frame, fds: Sequence[int]) -> Frame:
@@ -127,16 +127,35 @@ class Runner:
     # ---------------------------------------------------------- inputs
 
     def _make_inputs(self, frame: Frame, fds: Sequence[int]) -> Frame:
-        torch.manual_seed(frame["seed"])
+        made, plain = self._drawn(frame["seed"], frame["amplitude"])
+        return {**self._plan(made), "plain": plain}
+
+    def _drawn(self, seed: int, amplitude: float) -> tuple[Any, list[bool]]:
+        """New inputs, those that were drawn plainly times `amplitude`; and for each tensor whether it was."""
+        torch.manual_seed(seed)
         with values.PlainDraws() as draws:
             made = self._function("get_inputs")()
         if not isinstance(made, (list, tuple, dict)):
             raise TypeError(f"get_inputs() returned {type(made).__name__}, expected a list")
-        answer = self._plan(made if isinstance(made, dict) else list(made))
-        assert self._pending is not None
-        tensors = self._pending[1]
+        tensors: list[torch.Tensor] = []
+        values.plan(made, tensors)
         once = len({id(tensor) for tensor in tensors}) == len(tensors)  # one tensor in two places has to stay one
-        return {**answer, "plain": [once and draws.is_plain(tensor) for tensor in tensors]}
+        plain = [once and draws.is_plain(tensor) for tensor in tensors]
+        for tensor, scalable in zip(tensors, plain, strict=True):
+            if scalable and amplitude != 1.0:
+                tensor.mul_(amplitude)
+        return made if isinstance(made, dict) else list(made), plain
+
+    def _signals(self, frame: Frame, fds: Sequence[int]) -> Frame:
+        """What the outputs of this problem are like, with inputs of this amplitude."""
+        plain: list[bool] = []
+
+        def draw(seed: int) -> Any:
+            made, plain[:] = self._drawn(seed, frame["amplitude"])
+            return made
+
+        found = signals.signals(self._model, draw, tuple(frame["seeds"]), precise=frame["precise"])
+        return {"signals": found, "scaled": any(plain)}
 
     def _take_inputs(self, frame: Frame, fds: Sequence[int]) -> Frame:
         """Keep a mapping for inputs under an index. It is this runner's own: writing to it shows as mutation.
@@ -157,7 +176,8 @@ class Runner:
     def _call(self, frame: Frame, fds: Sequence[int]) -> Frame:
         """Run forward on each of the named inputs in turn; say where the outputs lie, and how long it took. They stay until the
         next call. The time is believed of a reference only, to learn what the exchange around it costs; so is that of an
-        `empty` call, which runs nothing."""
+        `empty` call, which runs nothing. With `beside`, earlier outputs stay alive meanwhile."""
+        earlier = self._outputs if frame.get("beside") else []
         self._outputs = []
         model, outputs = _first if frame.get("empty") else self._model, self._outputs
         seeds = frame.get("seeds") or [None] * len(frame["indices"])
@@ -168,6 +188,7 @@ class Runner:
                 torch.manual_seed(seed)
             outputs.append(model(**inputs) if isinstance(inputs, dict) else model(*inputs))
         took_s = time.perf_counter() - started
+        earlier.clear()
         return {"outputs": [values.described(output) for output in outputs], "took_s": took_s}
 
     def _is_random(self, frame: Frame, fds: Sequence[int]) -> Frame:

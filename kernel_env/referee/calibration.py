@@ -1,0 +1,135 @@
+"""What must be known of a problem before outputs can be compared strictly; found once a problem, and kept in the cache."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from kernel_env.errors import ProblemError
+from kernel_env.referee.config import derive_seed
+from kernel_env.referee.reference import Reference
+from kernel_env.referee.tolerance import Signal, Tolerance
+from kernel_env.schema import Problem
+
+AMPLITUDES = (3.0,)
+"""Of extra draws: plainly drawn inputs times this. (Smaller ones are in the usual range.)"""
+PRECISE_LIMIT_S = 120.0
+"""For the reference in fp64 and a few calls around it; a slower one is taken as having none."""
+_VERSION = 1
+_REGULAR = 1.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of one amplitude of the inputs."""
+
+    dtypes: tuple[str, ...]
+    signals: tuple[Signal, ...]
+    scaled: bool
+    """Whether there was an input whose amplitude could be changed."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    by_amplitude: dict[float, Measured]
+
+    def fitted(self, tolerance: Tolerance, amplitude: float = _REGULAR) -> Tolerance:
+        return tolerance.fitted(self.by_amplitude[amplitude].signals)
+
+    def check(self, problem: Problem, tolerance: Tolerance) -> None:
+        """Raises ProblemError where the reference disagrees with itself: nothing can be compared with it."""
+        found = self.by_amplitude[_REGULAR]
+        noise = [s.noise for d, s in zip(found.dtypes, found.signals, strict=True) if s.noise > tolerance.preset(d)]
+        if noise:
+            raise ProblemError(
+                f"problem {problem.key} ({problem.name}, from {problem.origin}) cannot be scored: for the same inputs, weights and "
+                f"generator state its reference's outputs differ by {max(noise):.2g} of their size"
+            )
+
+    def degenerate(self, tolerance: Tolerance) -> bool:
+        return self.fitted(tolerance).degenerate(self.by_amplitude[_REGULAR].dtypes)
+
+    def amplitudes(self, tolerance: Tolerance) -> list[float]:
+        """At which extra draws say something: outputs are finite there, vary, and are as precise as ever."""
+        return [
+            amplitude
+            for amplitude, found in self.by_amplitude.items()
+            if amplitude != _REGULAR
+            and found.scaled
+            and all(signal.finite and signal.error is not None for signal in found.signals)
+            and not self.fitted(tolerance, amplitude).degenerate(found.dtypes)
+        ]
+
+
+Session = Callable[[], contextlib.AbstractContextManager[Reference]]
+"""A new runner with the problem loaded."""
+
+
+class Calibrator:
+    """Measures problems in runners of their own, so that those of a verification have no other history for it."""
+
+    def __init__(self, cache_dir: Path) -> None:
+        self._home = cache_dir.absolute() / "signals"
+        self._known: dict[str, Calibration] = {}
+
+    def of(self, problem: Problem, session: Session) -> Calibration:
+        """Raises ProblemError."""
+        key = hashlib.sha256(f"{_VERSION}/{importlib.metadata.version('torch')}/{problem.digest}".encode()).hexdigest()
+        if key not in self._known:
+            self._known[key] = self._stored(key) or self._store(key, _measured(problem, session))
+        return self._known[key]
+
+    def _stored(self, key: str) -> Calibration | None:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # absent, or not ours: measured anew
+            rows = json.loads((self._home / f"{key}.json").read_text())
+            return Calibration({float(amplitude): _parsed(row) for amplitude, row in rows.items()})
+        return None
+
+    def _store(self, key: str, found: Calibration) -> Calibration:
+        self._home.mkdir(parents=True, exist_ok=True)
+        file, name = tempfile.mkstemp(dir=self._home)
+        with os.fdopen(file, "w") as stream:
+            json.dump({str(amplitude): asdict(measured) for amplitude, measured in found.by_amplitude.items()}, stream)
+        os.replace(name, self._home / f"{key}.json")
+        return found
+
+
+def _parsed(row: Any) -> Measured:
+    return Measured(tuple(row["dtypes"]), tuple(Signal(**signal) for signal in row["signals"]), bool(row["scaled"]))
+
+
+def _measured(problem: Problem, session: Session) -> Calibration:
+    try:
+        return _in_session(problem, session, precise=True)
+    except ProblemError:  # fp64 may take too long or too much memory; what else is wrong shows again
+        return _in_session(problem, session, precise=False)
+
+
+def _in_session(problem: Problem, session: Session, *, precise: bool) -> Calibration:
+    with session() as reference:
+        seeds = [derive_seed(0, "signals", problem.digest, index) for index in range(3)]
+        planned = reference.ask({"op": "init_inputs", "seed": seeds[2]})
+        with reference.written(planned) as arguments:
+            reference.ask({"op": "init", "arguments": planned["tree"], "seed": seeds[2]}, (arguments.fd,))
+
+        def measured(amplitude: float) -> Measured:
+            frame = {"op": "signals", "seeds": seeds[:2], "amplitude": amplitude, "precise": precise}
+            answer = reference.ask(frame, limit_s=PRECISE_LIMIT_S if precise else None)
+            rows = answer["signals"]
+            dtypes = tuple(row.pop("dtype") for row in rows)
+            return Measured(dtypes, tuple(Signal(**row) for row in rows), answer["scaled"])
+
+        found = {_REGULAR: measured(_REGULAR)}
+        if found[_REGULAR].scaled and precise:
+            for amplitude in AMPLITUDES:
+                with contextlib.suppress(ProblemError):  # it was not made for such inputs
+                    found[amplitude] = measured(amplitude)
+        return Calibration(found)
