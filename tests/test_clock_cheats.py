@@ -52,7 +52,8 @@ def test_work_in_a_thread_after_the_reply_does_not_count(judge: Judge, problem: 
     """From the first call on, or only once timing has begun."""
     large = replace(problem, source=REFERENCE.replace("ROWS = 16", "ROWS = 4096"))
     cheat = judge(LATE.format(end="thread.detach();", delay_us=delay_us, after=after), of=large, config=TIMED)
-    assert cheat.status in (Status.TAMPERED, Status.WRONG_OUTPUT), cheat.message
+    seen = Status.TAMPERED, Status.WRONG_OUTPUT, Status.CRASHED  # the last where it writes into memory that is in use again
+    assert cheat.status in seen, cheat.message
     honest = judge(LATE.format(end="thread.join();", delay_us=300, after=after), of=large, config=TIMED)
     assert honest.status is Status.CORRECT, honest.message
     assert honest.timing is not None and honest.timing.runtime.median_ms > 0.3
@@ -117,7 +118,7 @@ def test_only_plain_tensors_are_outputs(judge: Judge, forward: str) -> None:
         "return mine(x.t().contiguous(), self.scale).t()",
         "wide = torch.zeros(16, 24); wide[:, 8:16] = mine(x, self.scale); return wide[:, 8:16]",
         "far = torch.zeros(16, 8, 64); far[..., 5] = mine(x, self.scale); return far[..., 5]",
-        "self.scratch.copy_(mine(x, self.scale)); return self.scratch",
+        "self.scratch.copy_(mine(x, self.scale)); return self.scratch.clone()",
         "return nn.Parameter(mine(x, self.scale))",
     ],
 )
@@ -127,9 +128,23 @@ def test_views_and_buffers_of_ones_own_are_outputs_too(judge: Judge, forward: st
 
 
 def test_an_expanded_output_is_read_as_what_it_shows(judge: Judge, problem: Problem) -> None:
-    source = REFERENCE.replace("return torch.relu(x) * self.scale", "return torch.relu(x).sum().expand(16, 8) * 1.0")
+    source = REFERENCE.replace("return torch.relu(x) * self.scale", "return torch.relu(x).sum().expand(16, 8)")
     code = python_candidate("return torch.relu(x).sum().expand(16, 8)")
     assert judge(code, of=replace(problem, source=source), config=TIMED).status is Status.CORRECT
+
+
+@pytest.mark.parametrize(
+    ("after", "statuses"),
+    [
+        ("self.scratch.copy_(mine(x, self.scale)); return self.scratch", {Status.WRONG_OUTPUT}),
+        ("x.copy_(mine(x, self.scale)); return x", {Status.WRONG_OUTPUT, Status.MUTATED_INPUTS}),
+        ("y = mine(x, self.scale); return y.as_strided((16, 8), (8, 1))", {Status.CORRECT}),
+    ],
+)
+def test_memory_that_is_not_ones_own_is_seen_in_timed_calls_too(judge: Judge, after: str, statuses: set[Status]) -> None:
+    code = python_candidate(COUNTING.format(after=after), init="self.calls = 0; self.scratch = torch.empty(16, 8)")
+    verdict = judge(code, config=replace(TIMED, num_perf_trials=60))
+    assert verdict.status in statuses, verdict.message
 
 
 def test_a_reference_that_keeps_a_state_from_call_to_call_can_be_matched(judge: Judge, problem: Problem) -> None:

@@ -23,7 +23,7 @@ from kernel_env.referee import measure as module
 from kernel_env.referee.clock import FLOOR_MS, Round, TimingPlan, timing
 from kernel_env.referee.inputs import Draw, InputPool, InputSet
 from kernel_env.referee.layout import Arena
-from kernel_env.referee.measure import SHORT_S, TOGETHER, LateWork, Session, Side, give_slots, quiet_timing
+from kernel_env.referee.measure import LONGEST_TOGETHER_S, TOGETHER, TOGETHER_S, LateWork, Session, Side, give_slots, quiet_timing
 from kernel_env.referee.memory import read_memory
 from kernel_env.referee.outputs import regions
 from kernel_env.referee.process import LocalEndpoint
@@ -197,9 +197,12 @@ def test_a_block_is_placed_on_the_sessions_cores_and_ends_frozen() -> None:
 
 def test_blocks_vary_in_length_so_that_the_last_call_is_not_known() -> None:
     found = scene(5e-4, 5e-4)
-    rounds = found.rounds(40)
-    assert len({len(r.candidate_ms) for r in rounds}) > 3
-    assert all(3 < len(r.candidate_ms) <= 16 for r in rounds)
+    rounds = found.rounds(80)
+    single = [len(r.candidate_ms) for r in rounds if r.together == 1]
+    several = [len(r.candidate_ms) for r in rounds if r.together == 4]
+    assert len(set(single)) > 3 and all(3 < count <= 16 for count in single)
+    assert set(several) == {2} and len(single) + len(several) == 80
+    assert {len(r.candidate_ms) for r in scene(1e-4, 1e-4).rounds(60)} > {2, 3}
 
 
 def test_long_calls_are_made_singly_and_do_not_settle() -> None:
@@ -214,11 +217,11 @@ def test_long_calls_are_made_singly_and_do_not_settle() -> None:
 
 def test_short_calls_settle_for_a_while_after_each_thaw() -> None:
     found = scene(3e-4, 3e-4)
-    rounds = found.rounds(4)
+    rounds = found.rounds(20)
     candidate = [messages for name, messages in found.blocks() if name == "candidate"]
     for messages, counted in list(zip(candidate, rounds, strict=True))[1:]:
         settling = len(messages) - len(counted.candidate_ms)
-        assert settling == 3  # of 0.4 ms each, with the exchange: the first to reach 1 ms
+        assert settling == {1: 3, 6: 1}[counted.together]  # singly 0.4 ms each, with the exchange: the first to reach 1 ms
 
 
 # ---------------------------------------------------------- inputs
@@ -334,14 +337,14 @@ def test_a_baselines_shorter_calls_pay_no_less_for_their_exchange() -> None:
 
 @pytest.mark.parametrize(
     ("candidate_s", "taken_off_s"),
-    [(5.0e-3, 9e-4), (9.0e-3, 9e-4), (2.5e-3, 5e-4), (1e-4, 1e-4), (0.0, 1e-4)],
-    ids=["as long as the baseline", "longer", "half of it", "hardly anything", "nothing"],
+    [(5.0e-3, 9e-4), (9.0e-3, 9e-4), (2.5e-3, 5e-4), (1.1e-3, 2.2e-4)],
+    ids=["as long as the baseline", "longer", "half of it", "little"],
 )
 def test_what_is_taken_off_a_candidate_grows_with_its_call(candidate_s: float, taken_off_s: float) -> None:
     """An empty message costs 0.1 ms, one around the baseline's 5 ms costs 0.9 ms."""
     found = scene(5e-3, candidate_s)
     found.baseline.empty_s, found.baseline.full_s = 1e-4, 9e-4
-    found.candidate.full_s = 9e-4 if candidate_s > 1e-4 else 2e-4
+    found.candidate.full_s = 9e-4 if candidate_s > 2e-3 else 5.5e-4
     message_s = candidate_s + found.candidate.full_s
     share = min(1.0, max(0.0, (message_s - 9e-4) / 5e-3))
     assert taken_off_s == pytest.approx(1e-4 + 8e-4 * share)
@@ -389,9 +392,39 @@ def test_short_calls_go_singly_in_some_rounds_and_together_in_others(baseline_s:
         assert taken.baseline_ms == pytest.approx([baseline_s * 1e3] * len(taken.baseline_ms))
 
 
-def test_longer_calls_are_never_sent_together() -> None:
-    found = scene(SHORT_S * 1.2, SHORT_S * 1.2)
-    assert {r.together for r in found.rounds(20)} == {1}
+@pytest.mark.parametrize(
+    ("baseline_s", "candidate_s", "together"),
+    [
+        (TOGETHER_S / 1.9, TOGETHER_S / 1.9, 1), (TOGETHER_S / 2.1, TOGETHER_S / 2.1, 2), (TOGETHER_S / 5.5, 9e-3, 5),
+        (9e-3, TOGETHER_S / 5.5, 5), (LONGEST_TOGETHER_S / 3.5, 1e-5, 3), (1e-5, LONGEST_TOGETHER_S, 1), (10.0, 1e-5, 1),
+    ],
+)  # fmt: skip
+def test_so_many_go_together_that_the_exchange_is_little_and_no_message_long(
+    baseline_s: float, candidate_s: float, together: int
+) -> None:
+    assert {r.together for r in scene(baseline_s, candidate_s).rounds(25)} == {1, together}
+
+
+def test_how_many_go_together_stays_the_same_in_a_session() -> None:
+    """Or each would be a group of its own, too small to say anything."""
+    found = scene(1e-4, 1e-4)
+
+    def slower(theirs: Side, ours: Side, draw: Draw) -> None:
+        found.candidate.call_s *= 1.05
+
+    found.session.check = slower
+    assert {r.together for r in found.rounds(40)} == {1, TOGETHER}
+
+
+def test_the_baseline_alone_is_timed_as_it_was_beside_the_candidate() -> None:
+    found = scene(2e-4, 1e-4)
+    rounds = found.rounds(12)
+    before = len(found.events)
+    alone_ms = found.session.alone(0.02)
+    assert alone_ms == pytest.approx([0.2] * len(alone_ms)) and len(alone_ms) >= 2
+    assert {name for name, _ in found.events[before:]} == {"baseline"} and not found.baseline.frozen
+    messages = [event[1]["indices"] for name, event in found.events[before:] if event[0] == "call"]
+    assert {len(indices) for indices in messages} == {max(r.together for r in rounds)}
 
 
 def test_as_many_go_together_as_there_are_mappings() -> None:
@@ -597,11 +630,11 @@ def test_noise_is_what_the_baseline_waited_for_cores_if_others_had_them(monkeypa
     monkeypatch.setattr(module, "OtherWork", lambda *_: types.SimpleNamespace(share=lambda: share[0]))
     noise = []
     for waits_s[0], share[0] in ((0.0, 1.0), (module.WAKING_S, 1.0), (1e-3, 1.0), (1e-3, 0.01), (1e-3, 0.0)):
-        found = scene(9e-4, 9e-4)
+        found = scene(1.9e-3, 1.9e-3)
         found.rounds(3)
         noise.append(found.session.noise)
     usual = 1e-3 - len(CORES[:2]) * module.WAKING_S
-    assert noise == pytest.approx([0.0, 0.0, usual / 1e-3, 0.01, 0.0], abs=1e-4)
+    assert noise == pytest.approx([0.0, 0.0, usual / 2e-3, 0.01, 0.0], abs=1e-4)
 
 
 # ---------------------------------------------------------- beside a real program

@@ -285,7 +285,7 @@ SKIPPED = {
     "nothing done": ("y = torch.zeros_like(x) if later else mine(x, self.scale)", "y = mine(x, self.scale)"),
     "half of the work": (FRESH + "y[8:] = 0 if later else y[8:]", FRESH + "y[8:] = y[8:].clone()"),
     "cache by sampled content": (
-        "k = round(float(x[3, 5])); y = kept[k] = kept[k] if k in kept else mine(x, self.scale)",
+        "k = round(float(x[3, 5]), 1); y = kept[k] = kept[k] if k in kept else mine(x, self.scale)",
         "k = bytes(x.numpy()); y = kept[k] = kept[k] if k in kept else mine(x, self.scale)",
     ),
     "cache by data_ptr": (
@@ -344,12 +344,12 @@ def test_only_plain_tensors_count_as_outputs(judge: Judge, lazy: str, when: str)
         "wide = torch.zeros(16, 24); wide[:, 5:13] = mine(x, self.scale); return wide[:, 5:13]",
         "tall = torch.zeros(40, 8); tall[7:23] = mine(x, self.scale); return tall[7:23]",
         "sparse = torch.zeros(16, 8, 50); sparse[..., 7] = mine(x, self.scale); return sparse[..., 7]",
-        "self.kept = getattr(self, 'kept', x.clone()); self.kept.copy_(mine(x, self.scale)); return self.kept",
+        "self.kept = getattr(self, 'kept', x.clone()); self.kept.copy_(mine(x, self.scale)); return self.kept.clone()",
         "return nn.Parameter(mine(x, self.scale))",
         "return nn.Parameter(mine(x, self.scale), requires_grad=False)",
         "return mine(x, self.scale).to(torch.float64).to(torch.float32)",
     ],
-    ids=["transposed", "flipped", "columns", "rows", "sparse view", "own buffer", "Parameter", "frozen Parameter", "converted"],
+    ids=["transposed", "flipped", "columns", "rows", "sparse view", "a copy of a buffer", "Parameter", "frozen Parameter", "converted"],
 )  # fmt: skip
 def test_honest_ways_to_return_a_tensor_are_correct_and_timed(judge: Judge, forward: str) -> None:
     verdict = judge(python_candidate(forward))

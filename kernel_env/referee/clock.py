@@ -11,18 +11,25 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from kernel_env.errors import ConfigError
 from kernel_env.schema import Stats, Timing
 
 FLOOR_MS = 1e-3
 """No call is reported as shorter than this: the exchange around it costs more."""
+SHORT_MS = 0.05
+"""Of shorter calls, what a single one costs beside a hot loop is part of its time: work on several at once could not be told."""
+LAYOUT = 0.012
+"""Two processes that run one program differ by about so much (one standard deviation): their memory lies elsewhere. No number of
+rounds of one session tells by how much, so each interval is widened by it."""
 _BOOTSTRAPS = 1000
+_NORMAL_95 = 1.96
 
 
 @dataclass(frozen=True)
@@ -66,32 +73,62 @@ class LiveClock:
         return timing(rounds(), seed)
 
 
-def timing(rounds: Sequence[Round], seed: int) -> Timing:
-    """Summary of rounds: a side's time is the median over rounds of its blocks' medians, the speedup their ratio.
+class _Group:
+    """Rounds with the same number of calls in a message."""
 
-    Where calls were sent both singly and several at a time, the larger of a side's times counts: neither padding single calls nor
-    working on several at once gains anything. The 95% interval is a bootstrap over rounds, both sides of a round together, so
-    that what slows the machine for a while does not widen it.
+    def __init__(self, rounds: Sequence[Round], picks: npt.NDArray[np.int64]) -> None:
+        self.rounds, self._picks = rounds, picks
+        self.candidate = np.array([np.median(r.candidate_ms) for r in rounds])
+        self.baseline = np.array([np.median(r.baseline_ms) for r in rounds])
+
+    def less(self, excess_ms: float) -> None:
+        """Take so much off every call of either side."""
+        self.candidate = np.maximum(self.candidate - excess_ms, FLOOR_MS)
+        self.baseline = np.maximum(self.baseline - excess_ms, FLOOR_MS)
+
+    @property
+    def speedup(self) -> float:
+        """Logarithm: the median over rounds of the sides' ratio. What slows both sides of a round cancels, round by round."""
+        return float(np.median(np.log(self.baseline / self.candidate)))
+
+    @property
+    def resampled(self) -> npt.NDArray[np.float64]:
+        resampled: npt.NDArray[np.float64] = np.median(np.log(self.baseline / self.candidate)[self._picks], axis=1)
+        return resampled
+
+    def timing(self) -> Timing:
+        speedup = self.speedup
+        low, high = (float(q) for q in np.quantile(self.resampled, (0.025, 0.975)))
+        layout = _NORMAL_95 * LAYOUT
+        return Timing(
+            stats([ms for r in self.rounds for ms in r.candidate_ms], float(np.median(self.candidate))),
+            stats([ms for r in self.rounds for ms in r.baseline_ms], float(np.median(self.baseline))),
+            math.exp(speedup),
+            math.exp(speedup - math.hypot(min(low - speedup, 0.0), layout)),
+            math.exp(speedup + math.hypot(max(high - speedup, 0.0), layout)),
+        )
+
+
+def timing(rounds: Sequence[Round], seed: int) -> Timing:
+    """Summary of rounds. The speedup is the median of the rounds' ratios; its 95% interval a bootstrap over rounds, widened by
+    `LAYOUT`.
+
+    Where calls were sent both singly and several at a time, those sent together tell what a call costs in a hot loop; but where
+    single calls show a speedup that is smaller beyond noise, theirs counts: working on several calls at once gains nothing. A
+    single call costs more, for its caches are cold; so much as that is for the baseline is taken off both sides' single calls.
     """
     rng = np.random.default_rng(seed % (1 << 63))
-    groups = [[r for r in rounds if r.together == n] for n in sorted({r.together for r in rounds})]
-    sides = [
-        [np.array([np.median(r.baseline_ms) for r in g]) for g in groups],
-        [np.array([np.median(r.candidate_ms) for r in g]) for g in groups],
-    ]
-    picks = [rng.integers(0, len(g), (_BOOTSTRAPS, len(g))) for g in groups]
-    resampled = [np.max([np.median(m[p], axis=1) for m, p in zip(side, picks, strict=True)], axis=0) for side in sides]
-    slowest = [int(np.argmax([np.median(m) for m in side])) for side in sides]
-    baseline_ms, runtime_ms = (float(np.median(side[i])) for side, i in zip(sides, slowest, strict=True))
-    low, high = (float(q) for q in np.quantile(resampled[0] / resampled[1], (0.025, 0.975)))
-    speedup = baseline_ms / runtime_ms
-    return Timing(
-        stats([ms for r in groups[slowest[1]] for ms in r.candidate_ms], runtime_ms),
-        stats([ms for r in groups[slowest[0]] for ms in r.baseline_ms], baseline_ms),
-        speedup,
-        min(low, speedup),
-        max(high, speedup),
-    )
+    groups = []
+    for together in sorted({r.together for r in rounds}):
+        mine = [r for r in rounds if r.together == together]
+        groups.append(_Group(mine, rng.integers(0, len(mine), (_BOOTSTRAPS, len(mine)))))
+    single, main = groups[0], groups[-1]
+    if single is main:
+        return main.timing()
+    if np.median(main.candidate) >= SHORT_MS:
+        single.less(max(0.0, float(np.median(single.baseline) - np.median(main.baseline))))
+    smaller = np.quantile(single.resampled - main.resampled, 0.975) < 0
+    return (single if smaller else main).timing()
 
 
 def stats(values_ms: Sequence[float], median_ms: float) -> Stats:
@@ -105,6 +142,25 @@ def stats(values_ms: Sequence[float], median_ms: float) -> Stats:
         max_ms=max(float(values.max()), median_ms),
         count=int(values.size),
     )
+
+
+def slowed(baseline_ms: Sequence[float], alone_ms: Sequence[float]) -> float:
+    """By which share the baseline was slower beside a candidate than afterwards, alone: 1 where that is within its ups and downs.
+
+    Both are medians of blocks. A candidate is frozen while the baseline runs, so there should be nothing to find.
+    """
+    alone, fastest = float(np.median(alone_ms)), float(np.quantile(baseline_ms, 0.05))
+    return float(np.median(baseline_ms)) / alone if alone < fastest * (1 - _NORMAL_95 * LAYOUT) else 1.0
+
+
+def against_alone(timing: Timing, slower: float) -> Timing:
+    """The same candidate against a baseline that is faster by this factor."""
+    base = timing.baseline
+    faster = Stats(
+        base.median_ms / slower, base.mean_ms / slower, base.std_ms / slower, base.min_ms / slower, base.max_ms / slower, base.count
+    )
+    low, high = timing.speedup_low / slower, timing.speedup_high / slower
+    return replace(timing, baseline=faster, speedup=timing.speedup / slower, speedup_low=low, speedup_high=high)
 
 
 class RecordedClock:

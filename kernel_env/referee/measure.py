@@ -28,7 +28,7 @@ from kernel_env.referee.outputs import regions
 from kernel_env.referee.placement import OtherWork, Waits, page_faults
 from kernel_env.referee.process import Endpoint
 from kernel_env.referee.protocol import Frame
-from kernel_env.referee.reference import Ask, last_output
+from kernel_env.referee.reference import Ask, last_output, output_before
 from kernel_env.schema import Timing
 
 PAUSES_S = (0.0, 0.1, 0.5, 2.0, 5.0)
@@ -47,11 +47,20 @@ FEW_FAULTS = 256
 BLOCK_S = 5e-3
 """What a block of timed calls should last."""
 BLOCK_CALLS = 16
-SHORT_S = 50e-6
-"""Calls shorter than this are sent singly in some rounds and together in others."""
 TOGETHER = 16
+TOGETHER_S = 2e-3
+LONGEST_TOGETHER_S = 0.05
+"""In most rounds so many calls are sent in one message, as long as those of the faster side take less time than this (and those of
+the slower one less than that): what an exchange and cold caches cost is then small against them. In the others they are sent
+singly, so that nothing is gained by working on several at once."""
+SINGLY = 0.25
+PAD_BYTES = 1 << 16
+"""Before each message's calls a block of random size up to this is allocated, so that outputs lie elsewhere each time: by how
+addresses fall, one program may be some percent faster than itself."""
 
 _EMPTY_MESSAGES = 2
+_LEAST_ALONE = 2
+"""Blocks of the baseline alone."""
 _MOST_WALL = 3.0
 """A session lasts at most so many times its budget of time in calls: writing and comparing large tensors takes time too."""
 
@@ -79,7 +88,9 @@ class Side:
     output: Any = None
     """Described output of its last call, ..."""
     slot: int = 0
-    """... and where that call's inputs are."""
+    """... where that call's inputs are, ..."""
+    beside: Any = None
+    """... and the output before it, if that is still alive."""
     samples: Samples | None = None
     """Places to read in the next output; None where its memory may not be read from here."""
     sizes: tuple[int, ...] = ()
@@ -142,6 +153,7 @@ class Session:
     _rng: random.Random = field(default_factory=random.SystemRandom)
     _words: np.random.Generator = field(default_factory=np.random.default_rng)
     _exchanges: dict[int, _Exchange] = field(default_factory=dict)
+    _most: int = 1
     _waited_s: float = 0.0
     _spent_s: float = 0.0
 
@@ -150,6 +162,7 @@ class Session:
         self._exchanges, self._waited_s = {}, 0.0
         others = OtherWork(self.cores, (os.getpid(), self.baseline.endpoint.pid, self.candidate.endpoint.pid, *self.helpers))
         taken: list[_Taken] = []
+        self._most = self._calls_together()
         with self._own_core():
             self._spent_s, started = 0.0, time.perf_counter()
             while len(taken) < plan.max_rounds:
@@ -166,6 +179,19 @@ class Session:
             Round(together, *(self._calls_ms(times[side], together, side) for side in (self.candidate, self.baseline)))
             for together, times in taken
         ]
+
+    def alone(self, budget_s: float) -> list[float]:
+        """Milliseconds a call of the baseline, a median a block, once the candidate is gone."""
+        blocks: list[float] = []
+        with self._own_core():
+            self._spent_s = 0.0
+            while len(blocks) < _LEAST_ALONE or self._spent_s < budget_s:
+                count = self._count(self.baseline, self._most)
+                self.pool.refresh(count * self._most)
+                times = self._block(self.baseline, self.pool.last(), self._most, count)
+                blocks.append(statistics.median(self._calls_ms(times, self._most, self.baseline)))
+        self.baseline.endpoint.thaw()
+        return blocks
 
     def _calls_ms(self, messages_s: Sequence[float], together: int, side: Side) -> tuple[float, ...]:
         exchange_s = self._exchanges[together].cost_s(statistics.median(messages_s))
@@ -186,8 +212,7 @@ class Session:
             os.sched_setaffinity(0, before)
 
     def _round(self) -> _Taken:
-        short = min(self.baseline.call_s, self.candidate.call_s) < SHORT_S
-        together = self._rng.choice((1, min(TOGETHER, len(self.baseline.slots)))) if short else 1
+        together = 1 if self._rng.random() < SINGLY else self._most
         sides = self._rng.sample((self.baseline, self.candidate), 2)
         counts = [self._count(side, together) for side in sides]
         self.pool.refresh(max(counts) * together)
@@ -198,11 +223,18 @@ class Session:
         self.check(self.baseline, self.candidate, last)
         return together, times
 
+    def _calls_together(self) -> int:
+        """How many calls most messages have."""
+        times_s = self.baseline.call_s, self.candidate.call_s
+        most = min(TOGETHER_S / max(min(times_s), 1e-6), LONGEST_TOGETHER_S / max(*times_s, 1e-6))
+        return max(1, min(int(most), TOGETHER, len(self.baseline.slots)))
+
     def _count(self, side: Side, together: int) -> int:
         """How many messages a block has; the program can't know it."""
-        if side.call_s >= SETTLE_BELOW_S:
+        message_s = max(side.call_s * together, 1e-6)
+        if message_s >= SETTLE_BELOW_S:
             return 1
-        wanted = min(BLOCK_CALLS, max(3, int(BLOCK_S / max(side.call_s * together, 1e-6))))
+        wanted = min(BLOCK_CALLS, max(2, int(BLOCK_S / message_s)))
         return self._rng.randint(1 + wanted // 2, wanted)
 
     def _block(self, side: Side, last: Draw, together: int, count: int) -> list[float]:
@@ -211,7 +243,7 @@ class Session:
         side.endpoint.place(self.cores)
         side.endpoint.thaw()
         self.pool.deal()
-        self._settle(side)
+        self._settle(side, together)
         times = []
         if side is self.baseline:
             for _ in range(_EMPTY_MESSAGES):
@@ -225,18 +257,18 @@ class Session:
         self._unchanged(side)
         return times
 
-    def _settle(self, side: Side) -> None:
+    def _settle(self, side: Side, together: int) -> None:
         """Calls that do not count: of some length after each thaw; and in the first block until they touch no new memory."""
         if not side.settled and side.call_s < FIRST_SETTLE_BELOW_S:
             for _ in range(FIRST_CALLS):
                 before = page_faults(side.endpoint.pid)
-                self._message(side, [self.pool.stale()])
+                self._message(side, [self.pool.stale() for _ in range(self._most)])
                 if page_faults(side.endpoint.pid) - before < FEW_FAULTS:
                     break
         side.settled = True
         settled_s = SETTLE_S if side.call_s >= SETTLE_BELOW_S else 0.0
         while settled_s < SETTLE_S:
-            settled_s += self._message(side, [self.pool.stale()])
+            settled_s += self._message(side, [self.pool.stale() for _ in range(together)])
 
     def _message(self, side: Side, draws: Sequence[Draw], waits: Waits | None = None, *, empty: bool = False) -> float:
         """Write the inputs, send one request, and return the seconds until its reply. With `waits`, the message counts."""
@@ -244,14 +276,14 @@ class Session:
         slots = self._rng.sample(range(len(side.slots)), len(draws))
         for slot, draw in zip(slots, draws, strict=True):
             self.pool.write(draw, side.slots[slot])
-        frame: Frame = {"op": "call", "indices": slots, "empty": empty}
+        frame: Frame = {"op": "call", "indices": slots, "empty": empty, "pad": self._rng.randrange(PAD_BYTES)}
         if self.random_forward:
             frame["seeds"] = [draw.seed for draw in draws]
         waited_s = waits.seconds() if waits else 0.0
         answer = side.ask(frame)
         elapsed_s = side.endpoint.elapsed_s
         self._spent_s += elapsed_s
-        side.slot, side.output = slots[-1], last_output(answer)
+        side.slot, side.output, side.beside = slots[-1], last_output(answer), output_before(answer)
         self._watch(side)
         if empty:
             self._exchange(len(draws)).empty_s.append(elapsed_s)

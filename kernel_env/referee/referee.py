@@ -18,7 +18,7 @@ from kernel_env.backends import get_backend
 from kernel_env.builder import Builder, BuildRequest
 from kernel_env.hostlock import CoresLock
 from kernel_env.referee.calibration import Calibration, Calibrator
-from kernel_env.referee.clock import Clock, TimingPlan
+from kernel_env.referee.clock import Clock, Round, TimingPlan, against_alone, slowed
 from kernel_env.referee.compare import compare, same_bytes
 from kernel_env.referee.config import VerifyConfig, derive_seed
 from kernel_env.referee.inputs import Draw, InputPool, InputSet
@@ -40,6 +40,10 @@ KEPT_SETS = 2
 """Inputs of trials that are kept, to make those of timed calls from."""
 SLOT_BYTES = 16 << 20
 """Mappings of one side that the inputs of timed calls take turns in: as many as fit, two at least. New pages are dear."""
+ALONE = 0.1
+"""Share of the timing budget that the baseline is timed for once more when the candidate is gone."""
+CACHE_BYTES_S = 768e9
+"""What a core can write into its first cache in a second: 128 bytes a cycle at 6 GHz, which is more than any has."""
 _WEIGHTS = ("same_seed", "loaded", "own", "none")
 
 
@@ -310,8 +314,10 @@ class _Work:
             reference.ask(frame, (arguments.fd,))
             self.reference_s += self.clock.now() - started
             self._ask(candidate, frame, (arguments.fd,))
+        self._ask(candidate, {"op": "export_state"})
         state = reference.ask({"op": "export_state"})
         with reference.written(state) as weights:
+            reference.ask({"op": "sync_state", "state": state["tree"]}, (weights.fd,))
             answer = self._ask(candidate, {"op": "sync_state", "state": state["tree"]}, (weights.fd,))
         word = str(answer.get("weights"))
         self.weights = word if word in _WEIGHTS else "own"
@@ -332,10 +338,12 @@ class _Work:
         baseline.output = last_output(baseline.ask(call))
         baseline.call_s = self.clock.now() - started
         self.reference_s += baseline.call_s
-        self.random_forward |= bool(baseline.ask({"op": "is_random", "seed": seed})["random"])
+        is_random: Frame = {"op": "is_random", "seed": seed}
+        self.random_forward |= bool(baseline.ask(is_random)["random"])
         spent_s = self.spent_s
         ours.output = last_output(ours.ask(call))
         ours.call_s = self.spent_s - spent_s
+        ours.ask(is_random)  # its answer is not needed; the same history is
         ours.endpoint.freeze()  # what is not there now does not count
         self.inputs_change |= not same_bytes(baseline.slots[0], inputs.arena)
         self._compare(reference, baseline.output, ours.endpoint, ours.output, where, tolerance)
@@ -398,16 +406,35 @@ class _Work:
         if self.clock.kind == "recorded":
             return self.clock.measure(lambda: (), key, derive_seed(self.job.seed, "interval")), ""
         with self._session(maker, reference, baseline, ours, sets) as session:
+            rounds: list[Round] = []
 
             def attempt() -> Timing:
                 with self.referee.lock.exclusive():
-                    timing = self.clock.measure(lambda: session.rounds(self._plan()), key, derive_seed(self.job.seed, "interval"))
+                    rounds[:] = session.rounds(self._plan())
+                timing = self.clock.measure(lambda: rounds, key, derive_seed(self.job.seed, "interval"))
                 return replace(timing, noise=session.noise)
 
             try:
-                return quiet_timing(attempt, self.config.noise_limit), ""
+                timing = quiet_timing(attempt, self.config.noise_limit)
             except LateWork as late:
                 raise _Failed(Status.TAMPERED, self.stage, f"{late}: a call ends when its output is there", "late_work") from None
+            self._check_possible(timing, baseline)
+            ours.endpoint.close()
+            with self.referee.lock.exclusive():
+                alone_ms = session.alone(self.config.timing_budget_s * ALONE)
+        together = max(r.together for r in rounds)
+        slower = slowed([ms for r in rounds if r.together == together for ms in r.baseline_ms], alone_ms)
+        note = f"the baseline was {slower:.2f} times as fast alone: this counts" if slower > 1 else ""
+        return against_alone(timing, slower), note
+
+    def _check_possible(self, timing: Timing, baseline: Side) -> None:
+        """Nothing is faster than writing its output into the nearest cache; unless it writes none, where the reference does not."""
+        if traits(baseline.output, None, baseline.endpoint.pid):
+            return
+        least_ms = sum(size for _, size in regions(baseline.output)) / (CACHE_BYTES_S * len(self.referee.cores)) * 1e3
+        if timing.runtime.median_ms < least_ms:
+            words = f"{timing.runtime.median_ms:.4g} ms is too short to write the output: {least_ms:.4g} ms at the speed of a cache"
+            raise _Failed(Status.TAMPERED, self.stage, words, "impossible_time")
 
     @contextlib.contextmanager
     def _session(
@@ -430,7 +457,8 @@ class _Work:
             return
         try:
             self._compare(reference, baseline.output, candidate.endpoint, candidate.output, "a timed call", self.tolerance)
-            self._check_ownership(baseline, candidate, "a timed call", whole=secrets.randbelow(OWNERSHIP_CHECKS) == 0)
+            beside = baseline.beside, candidate.beside
+            self._check_ownership(baseline, candidate, "a timed call", beside, whole=secrets.randbelow(OWNERSHIP_CHECKS) == 0)
             if not self.inputs_change and not same_bytes(baseline.slots[baseline.slot], candidate.slots[candidate.slot]):
                 raise self._mutated("a timed call")
         except _Failed:

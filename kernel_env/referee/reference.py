@@ -30,15 +30,16 @@ class Reference:
         """Raises ProblemError. `limit_s` is less than the usual limit."""
         where = f"problem {self._problem.key} ({self._problem.name}, from {self._problem.origin})"
         limit_s = min(limit_s or self._timeout_s, self._timeout_s)
+        doing = "call" if frame["op"] == "signals" else frame["op"]
         try:
             answer = self.endpoint.request(frame, fds, limit_s)
         except RunnerTimeout:
-            raise ProblemError(f"{where}: {frame['op']} took longer than {limit_s:g} s; raise verify.reference_timeout_s") from None
+            raise ProblemError(f"{where}: {doing} took longer than {limit_s:g} s; raise verify.reference_timeout_s") from None
         except RunnerDied as death:
-            raise ProblemError(f"{where}: its process died ({death.cause}) in {frame['op']}; is there enough memory?") from None
+            raise ProblemError(f"{where}: its process died ({death.cause}) in {doing}; is there enough memory?") from None
         if "error" in answer:
             first = str(answer["error"].get("text", "")).split("\n")
-            raise ProblemError(f"{where} failed in {frame['op']}: {' '.join(first[:1])}{' at' + first[-1] if first[1:] else ''}")
+            raise ProblemError(f"{where} failed in {doing}: {' '.join(first[:1])}{' at' + first[-1] if first[1:] else ''}")
         return answer
 
     @contextlib.contextmanager
@@ -77,6 +78,12 @@ def last_output(answer: Frame) -> Any:
     """Description of the last output of a call."""
     outputs = answer.get("outputs")
     return outputs[-1] if isinstance(outputs, list) and outputs else None
+
+
+def output_before(answer: Frame) -> Any:
+    """Description of the last output but one, None where a call was sent alone."""
+    outputs = answer.get("outputs")
+    return outputs[-2] if isinstance(outputs, list) and len(outputs) > 1 else None
 
 
 @contextlib.contextmanager
