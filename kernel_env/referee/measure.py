@@ -43,7 +43,7 @@ SETTLE_BELOW_S = 0.03
 FIRST_SETTLE_BELOW_S = 5.0
 FIRST_CALLS = 6
 FEW_FAULTS = 256
-"""In a side's first block longer calls settle too, until one needs fewer new pages than this, and up to so many times."""
+"""Before the first block a side is called until a call needs fewer new pages than this, up to so many times."""
 BLOCK_S = 5e-3
 """What a block of timed calls should last."""
 BLOCK_CALLS = 16
@@ -83,8 +83,6 @@ class Side:
     """How the inputs lie in them."""
     call_s: float = 0.0
     """How long a call takes, as far as is known."""
-    settled: bool = False
-    """Whether it had a block already."""
     output: Any = None
     """Described output of its last call, ..."""
     slot: int = 0
@@ -153,7 +151,8 @@ class Session:
     _rng: random.Random = field(default_factory=random.SystemRandom)
     _words: np.random.Generator = field(default_factory=np.random.default_rng)
     _exchanges: dict[int, _Exchange] = field(default_factory=dict)
-    _most: int = 1
+    _most: int = 0
+    """Calls of most messages; 0 before the warm-up."""
     _waited_s: float = 0.0
     _spent_s: float = 0.0
 
@@ -162,8 +161,9 @@ class Session:
         self._exchanges, self._waited_s = {}, 0.0
         others = OtherWork(self.cores, (os.getpid(), self.baseline.endpoint.pid, self.candidate.endpoint.pid, *self.helpers))
         taken: list[_Taken] = []
-        self._most = self._calls_together()
         with self._own_core():
+            if not self._most:
+                self._warm_up()
             self._spent_s, started = 0.0, time.perf_counter()
             while len(taken) < plan.max_rounds:
                 wall_s = time.perf_counter() - started
@@ -188,6 +188,7 @@ class Session:
             while len(blocks) < _LEAST_ALONE or self._spent_s < budget_s:
                 count = self._count(self.baseline, self._most)
                 self.pool.refresh(count * self._most)
+                self._wake(self.baseline, self.candidate)
                 times = self._block(self.baseline, self.pool.last(), self._most, count)
                 blocks.append(statistics.median(self._calls_ms(times, self._most, self.baseline)))
         self.baseline.endpoint.thaw()
@@ -218,7 +219,7 @@ class Session:
         self.pool.refresh(max(counts) * together)
         last, times = self.pool.last(), dict[Side, list[float]]()
         for side, other, count in zip(sides, reversed(sides), counts, strict=True):
-            other.endpoint.freeze()
+            self._wake(side, other)
             times[side] = self._block(side, last, together, count)
         self.check(self.baseline, self.candidate, last)
         return together, times
@@ -239,15 +240,11 @@ class Session:
 
     def _block(self, side: Side, last: Draw, together: int, count: int) -> list[float]:
         """Seconds of so many messages. Ends with the side frozen after a call on `last`."""
-        side.endpoint.freeze()
-        side.endpoint.place(self.cores)
-        side.endpoint.thaw()
         self.pool.deal()
         self._settle(side, together)
         times = []
-        if side is self.baseline:
-            for _ in range(_EMPTY_MESSAGES):
-                self._message(side, [self.pool.stale() for _ in range(together)], empty=True)
+        for _ in range(_EMPTY_MESSAGES):
+            self._message(side, [self.pool.stale() for _ in range(together)], empty=True)
         with contextlib.closing(Waits(side.endpoint.pid)) as waits:
             for left in reversed(range(count)):
                 draws = [self.pool.draw() for _ in range(together)]
@@ -257,15 +254,27 @@ class Session:
         self._unchanged(side)
         return times
 
+    def _warm_up(self) -> None:
+        """Before the first round: calls until they touch no new memory, singly and then as many together as messages will have."""
+        for several in (False, True):
+            for side, other in ((self.baseline, self.candidate), (self.candidate, self.baseline)):
+                self._wake(side, other)
+                for _ in range(FIRST_CALLS if side.call_s < FIRST_SETTLE_BELOW_S else 0):
+                    before = page_faults(side.endpoint.pid)
+                    self._message(side, [self.pool.stale() for _ in range(self._most if several else 1)])
+                    if page_faults(side.endpoint.pid) - before < FEW_FAULTS:
+                        break
+                side.endpoint.freeze()
+            self._most = self._calls_together()
+
+    def _wake(self, side: Side, other: Side) -> None:
+        other.endpoint.freeze()
+        side.endpoint.freeze()
+        side.endpoint.place(self.cores)
+        side.endpoint.thaw()
+
     def _settle(self, side: Side, together: int) -> None:
-        """Calls that do not count: of some length after each thaw; and in the first block until they touch no new memory."""
-        if not side.settled and side.call_s < FIRST_SETTLE_BELOW_S:
-            for _ in range(FIRST_CALLS):
-                before = page_faults(side.endpoint.pid)
-                self._message(side, [self.pool.stale() for _ in range(self._most)])
-                if page_faults(side.endpoint.pid) - before < FEW_FAULTS:
-                    break
-        side.settled = True
+        """Calls of some length after each thaw that do not count."""
         settled_s = SETTLE_S if side.call_s >= SETTLE_BELOW_S else 0.0
         while settled_s < SETTLE_S:
             settled_s += self._message(side, [self.pool.stale() for _ in range(together)])
@@ -286,7 +295,8 @@ class Session:
         side.slot, side.output, side.beside = slots[-1], last_output(answer), output_before(answer)
         self._watch(side)
         if empty:
-            self._exchange(len(draws)).empty_s.append(elapsed_s)
+            if side is self.baseline:
+                self._exchange(len(draws)).empty_s.append(elapsed_s)
             return elapsed_s
         known_s = self._exchange(len(draws)).empty_s
         side.call_s = max(elapsed_s - (statistics.median(known_s) if known_s else 0.0), 1e-6) / len(draws)
