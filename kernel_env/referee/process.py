@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from kernel_env.errors import VerifierError
 from kernel_env.referee.placement import place_workers, threads
 from kernel_env.referee.protocol import Channel, ChannelClosed, Frame, NotAFrame
+from kernel_env.referee.scratch import remove_tree
 from kernel_env.sandbox import Layer
 
 LOG_BYTES = 16_384
@@ -95,7 +96,7 @@ class ZygoteClient:
         finally:
             theirs.close()
             os.close(log_write)
-        return RunnerProcess(self, answer["pid"], fds[0], Channel(ours, FRAME_BYTES), log_read, build)
+        return RunnerProcess(self, answer["pid"], fds[0], Path(answer["scratch"]), Channel(ours, FRAME_BYTES), log_read, build)
 
     def reap(self, pid: int) -> int:
         """Kill a runner and all that it started; returns its wait status. Raises ZygoteGone."""
@@ -109,9 +110,12 @@ class ZygoteClient:
 class RunnerProcess:
     """A forked runner. `close` always ends it and everything it started."""
 
-    def __init__(self, zygote: ZygoteClient, pid: int, pidfd: int, channel: Channel, log_fd: int, build: BuildHandler) -> None:
+    def __init__(
+        self, zygote: ZygoteClient, pid: int, pidfd: int, scratch: Path, channel: Channel, log_fd: int, build: BuildHandler
+    ) -> None:
         self.pid = pid
-        self._zygote, self._pidfd, self._channel, self._log_fd, self._build = zygote, pidfd, channel, log_fd, build
+        self._zygote, self._pidfd, self._scratch = zygote, pidfd, scratch
+        self._channel, self._log_fd, self._build = channel, log_fd, build
         self._log = bytearray()
         self._log_open = True
         self._closed = False
@@ -256,6 +260,7 @@ class RunnerProcess:
         self._channel.close()
         os.close(self._log_fd)
         os.close(self._pidfd)
+        remove_tree(self._scratch)
         return status
 
     def close(self) -> None:
