@@ -46,6 +46,9 @@ _LIMITS = (
     (resource.RLIMIT_RTPRIO, 0),
     (resource.RLIMIT_NICE, 0),
 )
+_ADDRESSES = 256 << 30
+"""Bytes of address space of a runner besides its private memory: mappings that are only read are no private memory, but each
+needs page tables, of a 512th of its size, that no limit counts."""
 
 
 @dataclass
@@ -233,6 +236,7 @@ def _set_limits(frame: Frame) -> None:
         resource.setrlimit(what, (most, most))
     if memory:  # private writable memory: the heap and anonymous mappings, not the shared mappings that carry tensors
         resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+        resource.setrlimit(resource.RLIMIT_AS, (memory + _ADDRESSES, memory + _ADDRESSES))
 
 
 def main() -> None:
