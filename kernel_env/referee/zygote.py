@@ -48,7 +48,7 @@ _LIMITS = (
 )
 _ADDRESSES = 256 << 30
 """Bytes of address space of a runner besides its private memory: mappings that are only read are no private memory, but each
-needs page tables, of a 512th of its size, that no limit counts."""
+needs page tables, of a 512th of its size, that no limit counts. (With a GPU it will have to be more: CUDA reserves terabytes.)"""
 
 
 @dataclass
