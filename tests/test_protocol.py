@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel_env.referee import protocol
-from kernel_env.referee.protocol import HEADER, MAX_FRAME_BYTES, Channel, ChannelClosed
+from kernel_env.referee.protocol import HEADER, MAX_FRAME_BYTES, Channel, ChannelClosed, NotAFrame
 
 Pair = tuple[Channel, Channel]
 
@@ -127,7 +127,7 @@ def test_descriptors_of_a_bad_frame_are_closed(pair: Pair) -> None:
 def test_garbage_closes_the_channel(pair: Pair, raw: bytes, words: str, accept_fds: bool) -> None:
     sender = threading.Thread(target=pair[0].sock.sendall, args=(raw,))
     sender.start()
-    with pytest.raises(ChannelClosed, match=words):
+    with pytest.raises(NotAFrame, match=words):
         pair[1].recv(30, accept_fds=accept_fds)
     sender.join()
 
@@ -182,3 +182,17 @@ def test_a_peer_that_reads_nothing_is_taken_for_dead(pair: Pair, monkeypatch: py
     monkeypatch.setattr(protocol, "SEND_TIMEOUT_S", 0.05)
     with pytest.raises(ChannelClosed, match="timed out"):
         pair[0].send({"text": "x" * (8 << 20)})
+
+
+def test_sending_has_a_limit_of_its_own(pair: Pair) -> None:
+    with pytest.raises(TimeoutError):
+        pair[0].send({"text": "x" * (8 << 20)}, timeout_s=0.05)
+
+
+def test_a_channel_may_take_smaller_frames_only(pair: Pair) -> None:
+    small = Channel(pair[1].sock, most_bytes=100)
+    pair[0].send({"text": "x" * 50})
+    assert small.recv(10)[0] == {"text": "x" * 50}
+    pair[0].send({"text": "x" * 100})
+    with pytest.raises(NotAFrame, match="refused"):
+        small.recv(10)

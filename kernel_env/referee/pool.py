@@ -8,7 +8,6 @@ import functools
 import json
 import logging
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from typing import Any
 
 from kernel_env.errors import ConfigError, VerifierError
 from kernel_env.referee.protocol import HEADER, Channel, ChannelClosed, Frame
+from kernel_env.referee.scratch import remove_tree
 from kernel_env.referee.streams import receive, send
 from kernel_env.sandbox import Findings
 
@@ -92,7 +92,7 @@ class _Worker:
         self.writer.close()
         self.process.kill()
         self.process.wait()
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        remove_tree(self.scratch)
 
 
 class Pool:
@@ -173,7 +173,7 @@ class Pool:
         try:
             return await _start_worker(zygote, {**self._setup, "cores": list(cores), "scratch": str(scratch)}, scratch)
         except BaseException:
-            shutil.rmtree(scratch, ignore_errors=True)
+            remove_tree(scratch)
             raise
 
     def _retire(self) -> None:

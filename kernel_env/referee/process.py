@@ -15,10 +15,16 @@ from typing import Any, Protocol
 
 from kernel_env.errors import VerifierError
 from kernel_env.referee.placement import place_workers, threads
-from kernel_env.referee.protocol import Channel, ChannelClosed, Frame
+from kernel_env.referee.protocol import Channel, ChannelClosed, Frame, NotAFrame
+from kernel_env.referee.scratch import remove_tree
 from kernel_env.sandbox import Layer
 
 LOG_BYTES = 16_384
+FRAME_BYTES = 4 << 20
+"""Largest frame of a runner: 20,000 tensors described, or 16 times the longest source of an extension."""
+FREE_BUILDS, FREE_BUILD_S = 32, 600.0
+"""So many builds of a runner, and so many seconds of them, do not count as its own time. Else a program that goes on asking for
+builds would never meet its limit."""
 BuildHandler = Callable[[Frame], Frame]
 
 
@@ -90,7 +96,7 @@ class ZygoteClient:
         finally:
             theirs.close()
             os.close(log_write)
-        return RunnerProcess(self, answer["pid"], fds[0], Channel(ours), log_read, build)
+        return RunnerProcess(self, answer["pid"], fds[0], Path(answer["scratch"]), Channel(ours, FRAME_BYTES), log_read, build)
 
     def reap(self, pid: int) -> int:
         """Kill a runner and all that it started; returns its wait status. Raises ZygoteGone."""
@@ -104,12 +110,16 @@ class ZygoteClient:
 class RunnerProcess:
     """A forked runner. `close` always ends it and everything it started."""
 
-    def __init__(self, zygote: ZygoteClient, pid: int, pidfd: int, channel: Channel, log_fd: int, build: BuildHandler) -> None:
+    def __init__(
+        self, zygote: ZygoteClient, pid: int, pidfd: int, scratch: Path, channel: Channel, log_fd: int, build: BuildHandler
+    ) -> None:
         self.pid = pid
-        self._zygote, self._pidfd, self._channel, self._log_fd, self._build = zygote, pidfd, channel, log_fd, build
+        self._zygote, self._pidfd, self._scratch = zygote, pidfd, scratch
+        self._channel, self._log_fd, self._build = channel, log_fd, build
         self._log = bytearray()
         self._log_open = True
         self._closed = False
+        self._free_builds, self._free_build_s = FREE_BUILDS, FREE_BUILD_S
         self.elapsed_s = self._arrived = 0.0
         self._cores: tuple[int, ...] = ()
         self._placed: frozenset[int] = frozenset()
@@ -121,7 +131,7 @@ class RunnerProcess:
         self.isolation: tuple[str, ...] = ()
 
     def request(self, frame: Frame, fds: Sequence[int] = (), timeout_s: float | None = None) -> Frame:
-        """Send one frame and wait for its answer, serving build requests meanwhile (their time is not counted).
+        """Send one frame and wait for its answer, serving build requests meanwhile (whose time is not counted, within bounds).
 
         Raises RunnerTimeout or RunnerDied; the runner is then of no further use. Raises VerifierError when it could not enter its
         sandbox.
@@ -129,12 +139,9 @@ class RunnerProcess:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         if not self._ready:
             self._begin(self._receive(deadline))
-        try:
-            self._wake_on(self._cores[:1])
-            sent = self._channel.send(frame, fds)
-            self._wake_on(self._cores)
-        except ChannelClosed as error:
-            raise self._died() from error
+        self._wake_on(self._cores[:1])
+        sent = self._send(frame, deadline, fds)
+        self._wake_on(self._cores)
         while True:
             answer = self._receive(deadline)
             self.elapsed_s = self._arrived - sent
@@ -142,11 +149,24 @@ class RunnerProcess:
                 return answer
             started = time.monotonic()
             result = self._build(answer["build"])
-            deadline = None if deadline is None else deadline + time.monotonic() - started
-            try:
-                self._channel.send(result)
-            except ChannelClosed as error:
-                raise self._died() from error
+            free_s = self._free(time.monotonic() - started)
+            deadline = None if deadline is None else deadline + free_s
+            self._send(result, deadline)
+
+    def _send(self, frame: Frame, deadline: float | None, fds: Sequence[int] = ()) -> float:
+        try:
+            return self._channel.send(frame, fds, None if deadline is None else max(deadline - time.monotonic(), 0.001))
+        except TimeoutError as error:  # it reads nothing
+            raise RunnerTimeout() from error
+        except ChannelClosed as error:
+            raise self._died() from error
+
+    def _free(self, took_s: float) -> float:
+        """How much of a build's time does not count."""
+        free_s = min(took_s, self._free_build_s) if self._free_builds else 0.0
+        self._free_builds = max(self._free_builds - 1, 0)
+        self._free_build_s -= free_s
+        return free_s
 
     def _begin(self, hello: Frame) -> None:
         """The runner's first frame: sent before it has seen any code, so it is our own word."""
@@ -172,6 +192,9 @@ class RunnerProcess:
                     return self._channel.recv(timeout_s=left)[0]
                 except TimeoutError as error:
                     raise RunnerTimeout() from error
+                except NotAFrame as error:
+                    self._end()
+                    raise RunnerDied("sent what is no answer") from error
                 except ChannelClosed as error:
                     raise self._died() from error
 
@@ -237,6 +260,7 @@ class RunnerProcess:
         self._channel.close()
         os.close(self._log_fd)
         os.close(self._pidfd)
+        remove_tree(self._scratch)
         return status
 
     def close(self) -> None:

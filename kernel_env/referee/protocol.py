@@ -20,6 +20,7 @@ Frame = dict[str, Any]
 
 HEADER = struct.Struct("!II")
 MAX_FRAME_BYTES = 64 << 20
+"""Between our own processes. Reading JSON may take 30 times its size, so a peer that is not trusted is given less."""
 MAX_FDS = 8
 _READ_BYTES = 1 << 16
 SEND_TIMEOUT_S = 60.0
@@ -30,21 +31,31 @@ class ChannelClosed(VerifierError):
     """The peer closed its end, or sent what is not a frame."""
 
 
+class NotAFrame(ChannelClosed):
+    """The peer sent what is not a frame: it lives, and nothing more can be heard from it."""
+
+
 class Channel:
     """One end of a connection. Not safe for several threads."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, most_bytes: int = MAX_FRAME_BYTES) -> None:
+        """`most_bytes`: of a frame that is received."""
         self.sock = sock
+        self._most_bytes = most_bytes
         self._read = bytearray()
         """What was read beyond the last frame."""
 
     def fileno(self) -> int:
         return self.sock.fileno()
 
-    def send(self, frame: Frame, fds: Sequence[int] = ()) -> float:
-        """Returns when it was sent, by `time.perf_counter`. Raises ChannelClosed when nobody reads any more."""
-        if self.sock.gettimeout() != SEND_TIMEOUT_S:
-            self.sock.settimeout(SEND_TIMEOUT_S)
+    def send(self, frame: Frame, fds: Sequence[int] = (), timeout_s: float | None = None) -> float:
+        """Returns when it was sent, by `time.perf_counter`.
+
+        Raises ChannelClosed when nobody reads any more, TimeoutError when the peer has not taken all of it within `timeout_s`.
+        """
+        limit_s = SEND_TIMEOUT_S if timeout_s is None else timeout_s
+        if self.sock.gettimeout() != limit_s:
+            self.sock.settimeout(limit_s)
         body = json.dumps(frame, allow_nan=True).encode()
         head = HEADER.pack(len(body), len(fds))
         started = time.perf_counter()
@@ -55,6 +66,8 @@ class Channel:
             else:
                 self.sock.sendall(head + body)
         except OSError as error:
+            if timeout_s is not None and isinstance(error, TimeoutError):
+                raise
             raise ChannelClosed(f"channel closed while sending: {error}") from error
         return started
 
@@ -76,19 +89,19 @@ class Channel:
         try:
             self._fill(HEADER.size, deadline, fds)
             length, _ = HEADER.unpack_from(self._read)
-            if length > MAX_FRAME_BYTES:
-                raise ChannelClosed(f"frame of {length} bytes refused")
+            if length > self._most_bytes:
+                raise NotAFrame(f"frame of {length} bytes refused")
             self._fill(HEADER.size + length, deadline, fds)
             frame = json.loads(self._read[HEADER.size : HEADER.size + length])
             del self._read[: HEADER.size + length]
         except (ValueError, RecursionError) as error:
-            raise ChannelClosed("the peer sent something that is not JSON") from error
+            raise NotAFrame("the peer sent something that is not JSON") from error
         except TimeoutError:
             raise
         except OSError as error:
             raise ChannelClosed(f"channel broke: {error}") from error
         if not isinstance(frame, dict):
-            raise ChannelClosed("the peer sent something that is not an object")
+            raise NotAFrame("the peer sent something that is not an object")
         return frame
 
     def _fill(self, count: int, deadline: float | None, fds: list[int] | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
+import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +33,7 @@ class Scratch:
     def remove(self) -> None:
         """Idempotent."""
         if self._lock is not None:
-            shutil.rmtree(self.path, ignore_errors=True)
+            remove_tree(self.path)
             os.close(self._lock)
             self._lock = None
 
@@ -51,7 +51,7 @@ def _guard() -> Iterator[None]:
 def _remove_abandoned() -> None:
     for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         if not _held(path):
-            shutil.rmtree(path, ignore_errors=True)
+            remove_tree(path)
 
 
 def _held(path: Path) -> bool:
@@ -69,3 +69,60 @@ def _held(path: Path) -> bool:
     finally:
         os.close(lock)
     return False
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory that a hostile program may have filled: however deep, and with what is closed to its owner. Follows no
+    link. What cannot be removed stays; nothing is raised.
+
+    `shutil.rmtree` needs a call and a descriptor a level, and a program makes thousands of levels in a moment. Here directories
+    within directories are moved to the top, level by level.
+    """
+    with contextlib.suppress(OSError):
+        os.rmdir(path)  # most are empty: a runner's files go with its mount namespace
+    with contextlib.suppress(OSError), _opened(os.fspath(path)) as top:
+        while [name for name in os.listdir(top) if _removed(name, top)]:
+            pass
+    with contextlib.suppress(OSError):
+        os.rmdir(path)
+
+
+def _removed(name: str, top: int) -> bool:
+    """Remove a file, or a directory whose own directories then lie in `top`. Whether anything came of it."""
+    try:
+        if _is_file_and_gone(name, top):
+            return True
+        with _opened(name, top) as directory:
+            for below in os.listdir(directory):
+                if not _is_file_and_gone(below, directory):
+                    with _opened(below, directory):  # so that we may write to it: moving changes its way up
+                        os.rename(below, secrets.token_hex(16), src_dir_fd=directory, dst_dir_fd=top)
+        os.rmdir(name, dir_fd=top)
+    except OSError:
+        return False
+    return True
+
+
+def _is_file_and_gone(name: str, directory: int) -> bool:
+    """Remove a file or a link; False for a directory. Raises OSError."""
+    try:
+        os.unlink(name, dir_fd=directory)
+    except IsADirectoryError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _opened(name: str, within: int | None = None) -> Iterator[int]:
+    """A descriptor of a directory, which its owner may read and change from now on. Raises OSError."""
+    flags = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    found = os.open(name, flags | os.O_PATH, dir_fd=within)
+    try:
+        os.chmod(f"/proc/self/fd/{found}", 0o700)
+        opened = os.open(".", flags, dir_fd=found)
+    finally:
+        os.close(found)
+    try:
+        yield opened
+    finally:
+        os.close(opened)

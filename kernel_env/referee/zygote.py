@@ -4,9 +4,11 @@ Run as `python -I -m kernel_env.referee.zygote FD FLAVOUR SANDBOX`. It stays sin
 initialises CUDA and knows no problem, seed or verdict, so a runner forked from it inherits nothing worth reading. Its
 clients are trusted referee workers; when a client's connection closes, its runners are killed.
 
-Frames on a client's connection: `{"op": "fork", ...}` with descriptors [channel, log pipe] is answered by `{"pid"}` with a
-pidfd; `{"op": "reap", "pid"}` kills the runner's whole process group and is answered by `{"exit"}`. On the control
-connection, `{"op": "attach"}` brings a new client; its end of file ends the zygote and everything it forked.
+Frames on a client's connection: `{"op": "fork", ...}` with descriptors [channel, log pipe] is answered by `{"pid", "scratch"}`
+with a pidfd; `{"op": "reap", "pid"}` kills the runner's whole process group and is answered by `{"exit"}`. The scratch directory
+is then the client's to remove: what a candidate left there costs the time of its own worker, and never that of the others, who
+all wait for the zygote. On the control connection, `{"op": "attach"}` brings a new client; its end of file ends the zygote and
+everything it forked.
 """
 
 from __future__ import annotations
@@ -18,11 +20,11 @@ import os
 import resource
 import select
 import selectors
-import shutil
 import signal
 import socket
 import sys
 import tempfile
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +33,7 @@ from typing import NoReturn
 from kernel_env import sandbox
 from kernel_env.processes import become_subreaper, die_with_parent
 from kernel_env.referee.protocol import Channel, ChannelClosed, Frame
+from kernel_env.referee.scratch import remove_tree
 
 _CHANNEL, _ZYGOTE = 3, 4
 """Descriptors of a runner."""
@@ -43,6 +46,9 @@ _LIMITS = (
     (resource.RLIMIT_RTPRIO, 0),
     (resource.RLIMIT_NICE, 0),
 )
+_ADDRESSES = 256 << 30
+"""Bytes of address space of a runner besides its private memory: mappings that are only read are no private memory, but each
+needs page tables, of a 512th of its size, that no limit counts. (With a GPU it will have to be more: CUDA reserves terabytes.)"""
 
 
 @dataclass
@@ -99,8 +105,9 @@ class Zygote:
             self._drop(client)
 
     def _drop(self, client: _Client) -> None:
-        for pid in list(client.runners):
+        for pid, scratch in list(client.runners.items()):
             self._reap(client, pid)
+            remove_tree(scratch)
         self._clients.pop(client.channel.fileno(), None)
         self._selector.unregister(client.channel.sock)
         client.channel.close()
@@ -120,14 +127,13 @@ class Zygote:
         client.runners[pid] = scratch
         handle = os.pidfd_open(pid)
         try:
-            client.channel.send({"pid": pid}, [handle])
+            client.channel.send({"pid": pid, "scratch": str(scratch)}, [handle])
         finally:
             os.close(handle)
 
     def _reap(self, client: _Client, pid: int) -> int:
         """Kill the runner's group and whatever escaped from it; returns the wait status of the runner itself."""
-        scratch = client.runners.pop(pid, None)
-        if scratch is None:
+        if client.runners.pop(pid, None) is None:
             return 0
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
@@ -135,7 +141,6 @@ class Zygote:
             os.kill(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         self._kill_strays()
-        shutil.rmtree(scratch, ignore_errors=True)
         return status
 
     def _kill_strays(self) -> None:
@@ -231,6 +236,7 @@ def _set_limits(frame: Frame) -> None:
         resource.setrlimit(what, (most, most))
     if memory:  # private writable memory: the heap and anonymous mappings, not the shared mappings that carry tensors
         resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+        resource.setrlimit(resource.RLIMIT_AS, (memory + _ADDRESSES, memory + _ADDRESSES))
 
 
 def main() -> None:
@@ -258,9 +264,16 @@ def main() -> None:
     gc.freeze()
     control = Channel(socket.socket(fileno=fd))
     die_with_parent(0)  # from here on the end of `control` ends us, after every runner and what it left behind
-    with contextlib.suppress(ChannelClosed):
-        Zygote(control, flavour, sandbox.Plan(found.standing, readable)).serve(found.missing)
-    os._exit(0)  # nothing to save, and Triton's extension complains about itself at a regular exit
+    status = 1
+    try:
+        with contextlib.suppress(ChannelClosed):
+            Zygote(control, flavour, sandbox.Plan(found.standing, readable)).serve(found.missing)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+        raise
+    finally:  # at once: nothing to save, and at a regular exit one who asks meanwhile finds us alive but closed for a second
+        os._exit(status)
 
 
 if __name__ == "__main__":
