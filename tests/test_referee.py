@@ -349,7 +349,7 @@ def test_only_plain_tensors_count_as_outputs(judge: Judge, lazy: str, when: str)
         "return nn.Parameter(mine(x, self.scale), requires_grad=False)",
         "return mine(x, self.scale).to(torch.float64).to(torch.float32)",
     ],
-    ids=["transposed", "flipped", "columns", "rows", "sparse view", "a copy of a buffer", "Parameter", "frozen Parameter", "converted"],
+    ids=["transposed", "flipped", "columns", "rows", "sparse view", "copied buffer", "Parameter", "frozen Parameter", "converted"],
 )  # fmt: skip
 def test_honest_ways_to_return_a_tensor_are_correct_and_timed(judge: Judge, forward: str) -> None:
     verdict = judge(python_candidate(forward))

@@ -40,10 +40,14 @@ KEPT_SETS = 2
 """Inputs of trials that are kept, to make those of timed calls from."""
 SLOT_BYTES = 16 << 20
 """Mappings of one side that the inputs of timed calls take turns in: as many as fit, two at least. New pages are dear."""
+MOST_CALLS = 30
+"""An attempt to time a candidate may last as long as its trials, or as so many of its calls."""
 ALONE = 0.1
 """Share of the timing budget that the baseline is timed for once more when the candidate is gone."""
 CACHE_BYTES_S = 768e9
 """What a core can write into its first cache in a second: 128 bytes a cycle at 6 GHz, which is more than any has."""
+MAX_TEXT = 12_000
+"""Of what a runner says of an error."""
 _WEIGHTS = ("same_seed", "loaded", "own", "none")
 
 
@@ -123,7 +127,7 @@ class _Work:
         self.weights = ""
         self.trials_passed = 0
         self.log = ""
-        self.reference_s = self.spent_s = 0.0
+        self.reference_s = self.spent_s = self.timed_s = 0.0
         self.seen_beside = False
         """Whether two outputs were kept at a time, ..."""
         self.random_forward = False
@@ -267,16 +271,16 @@ class _Work:
     # ---------------------------------------------------------- asking the candidate
 
     def _limit_s(self) -> float:
-        """What the candidate has left: its time limit, or 5 times what the reference needed for the same calls if that is more."""
-        return max(self.config.timeout_s, 5 * self.reference_s) - self.spent_s
+        """The candidate's time limit, or 5 times what the reference needed for the same calls if that is more."""
+        return max(self.config.timeout_s, 5 * self.reference_s, self.timed_s)
 
     def _ask(self, candidate: Endpoint, frame: Frame, fds: tuple[int, ...] = ()) -> Frame:
         """One request under the limit. Raises _Failed with the status that a failure means at this stage."""
         started = self.clock.now()
         try:
-            answer = candidate.request(frame, fds, max(self._limit_s(), 0.01))
+            answer = candidate.request(frame, fds, max(self._limit_s() - self.spent_s, 0.01))
         except RunnerTimeout:
-            limit = max(self.config.timeout_s, 5 * self.reference_s)
+            limit = self._limit_s()
             took = f"; the reference needed {self.reference_s:.3g} s" if self.reference_s and self.clock.kind == "live" else ""
             raise _Failed(Status.TIMEOUT, self.stage, f"no result within {limit:g} s ({_doing(frame)}){took}") from None
         except RunnerDied as death:
@@ -291,7 +295,7 @@ class _Work:
         if self.build_failure is not None:
             fault, log = self.build_failure
             return _Failed(Status.BUILD_ERROR, Stage.BUILD, _from_first_error(log), fault)
-        kind, text, category = str(error.get("kind", "")), str(error.get("text", "")), str(error.get("type", ""))[:200]
+        kind, text, category = str(error.get("kind", "")), str(error.get("text", ""))[:MAX_TEXT], str(error.get("type", ""))[:200]
         if kind == "device" and self.backend.flavour == "interpret":
             return _Failed(Status.NEEDS_DEVICE, self.stage, f"this machine cannot run it: {text}", category)
         if kind == "memory":
@@ -409,6 +413,7 @@ class _Work:
             rounds: list[Round] = []
 
             def attempt() -> Timing:
+                self.spent_s = 0.0
                 with self.referee.lock.exclusive():
                     rounds[:] = session.rounds(self._plan())
                 timing = self.clock.measure(lambda: rounds, key, derive_seed(self.job.seed, "interval"))
@@ -442,7 +447,7 @@ class _Work:
     ) -> Iterator[Session]:
         """Both sides with mappings of their own for inputs, and a pool of fresh inputs."""
         secret = random.SystemRandom()
-        ours.ask = functools.partial(self._timed_ask, ours.endpoint)
+        self.timed_s = MOST_CALLS * ours.call_s
         for side in (baseline, ours):
             give_slots(side, sets[-1], max(2, min(TOGETHER, SLOT_BYTES // sets[-1].arena.size)))
         with contextlib.closing(InputPool(sets, lambda: maker.inputs(secret.getrandbits(62)), secret)) as pool:
@@ -466,10 +471,6 @@ class _Work:
             self.unsteady = not reference.is_steady(0, draw.seed, lambda: pool.write(draw, baseline.slots[0]), self.tolerance)
             if not self.unsteady:
                 raise
-
-    def _timed_ask(self, candidate: Endpoint, frame: Frame, fds: tuple[int, ...] = ()) -> Frame:
-        self.spent_s = 0.0  # in timing, the limit holds for each message
-        return self._ask(candidate, frame, fds)
 
     def _plan(self) -> TimingPlan:
         per_call = self.reference_s / max(self.trials_passed, 1)
