@@ -25,7 +25,7 @@ FLOOR_MS = 1e-3
 """No call is reported as shorter than this: the exchange around it costs more."""
 SHORT_MS = 0.05
 """Of shorter calls, what a single one costs beside a hot loop is part of its time: work on several at once could not be told."""
-LAYOUT = 0.012
+LAYOUT = 0.01
 """Two processes that run one program differ by about so much (one standard deviation): their memory lies elsewhere. No number of
 rounds of one session tells by how much, so each interval is widened by it."""
 SINGLE = 0.06

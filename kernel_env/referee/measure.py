@@ -41,7 +41,7 @@ again, and caches are cold."""
 SETTLE_BELOW_S = 0.03
 """Longer calls settle by themselves; an extra one would cost more than it gives."""
 FIRST_SETTLE_BELOW_S = 5.0
-FIRST_CALLS = 6
+FIRST_CALLS = 8
 FEW_FAULTS = 256
 """Before the first block a side is called until a call needs fewer new pages than this, up to so many times."""
 BLOCK_S = 5e-3
@@ -54,9 +54,7 @@ LONGEST_TOGETHER_S = 0.05
 the slower one less than that): what an exchange and cold caches cost is then small against them. In the others they are sent
 singly, so that nothing is gained by working on several at once."""
 SINGLY = 0.25
-PAD_BYTES = 1 << 16
-"""Before each message's calls a block of random size up to this is allocated, so that outputs lie elsewhere each time: by how
-addresses fall, one program may be some percent faster than itself."""
+
 
 _EMPTY_MESSAGES = 2
 _LEAST_ALONE = 2
@@ -259,11 +257,15 @@ class Session:
         for several in (False, True):
             for side, other in ((self.baseline, self.candidate), (self.candidate, self.baseline)):
                 self._wake(side, other)
+                seen_s = []
                 for _ in range(FIRST_CALLS if side.call_s < FIRST_SETTLE_BELOW_S else 0):
                     before = page_faults(side.endpoint.pid)
                     self._message(side, [self.pool.stale() for _ in range(self._most if several else 1)])
-                    if page_faults(side.endpoint.pid) - before < FEW_FAULTS:
+                    seen_s.append(side.call_s)
+                    settled = side.call_s > SETTLE_BELOW_S or len(seen_s) >= FIRST_CALLS // 2
+                    if settled and page_faults(side.endpoint.pid) - before < FEW_FAULTS:
                         break
+                side.call_s = min(seen_s, default=side.call_s)
                 side.endpoint.freeze()
             self._most = self._calls_together()
 
@@ -285,7 +287,7 @@ class Session:
         slots = self._rng.sample(range(len(side.slots)), len(draws))
         for slot, draw in zip(slots, draws, strict=True):
             self.pool.write(draw, side.slots[slot])
-        frame: Frame = {"op": "call", "indices": slots, "empty": empty, "pad": self._rng.randrange(PAD_BYTES)}
+        frame: Frame = {"op": "call", "indices": slots, "empty": empty}
         if self.random_forward:
             frame["seeds"] = [draw.seed for draw in draws]
         waited_s = waits.seconds() if waits else 0.0

@@ -181,7 +181,6 @@ class Runner:
         self._outputs = []
         model, outputs = _first if frame.get("empty") else self._model, self._outputs
         seeds = frame.get("seeds") or [None] * len(frame["indices"])
-        pad = torch.empty(frame.get("pad", 0), dtype=torch.uint8)  # moves what is allocated next
         started = time.perf_counter()
         for index, seed in zip(frame["indices"], seeds, strict=True):
             inputs = self._inputs[index][0]
@@ -190,7 +189,6 @@ class Runner:
             outputs.append(model(**inputs) if isinstance(inputs, dict) else model(*inputs))
         took_s = time.perf_counter() - started
         earlier.clear()
-        del pad
         return {"outputs": [values.described(output) for output in outputs], "took_s": took_s}
 
     def _is_random(self, frame: Frame, fds: Sequence[int]) -> Frame:
