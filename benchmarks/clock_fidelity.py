@@ -199,9 +199,16 @@ def main() -> None:
     threads = 1 if chosen.burn else cores
     config = VerifierConfig(slots=cores if chosen.burn else 1)  # with a slot a core, the first one's runner has one thread
     rows = []
-    print(
-        f"{'kernel':<20} {'covers 1.00':>12} {'half-width':>11} {'speedup':>8} {'referee':>11} {'in process':>11} {'apart':>7} {'hot loop':>11}"
+    heads = (
+        ("covers 1.00", 12),
+        ("half-width", 11),
+        ("speedup", 8),
+        ("referee", 11),
+        ("in process", 11),
+        ("apart", 7),
+        ("hot loop", 11),
     )
+    print(f"{'kernel':<20} " + " ".join(f"{head:>{width}}" for head, width in heads))
     with burning(chosen.burn), BlockingVerifier(lambda: LocalVerifier(config)) as verifier:
         for name in KERNELS:
             if chosen.only and chosen.only not in name:

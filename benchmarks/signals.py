@@ -7,7 +7,8 @@ tolerance that `strict` makes of them, the extra amplitudes that it is tried at,
     python benchmarks/signals.py jsonl ../shared/data/kernel_bench_triton_level_1_2.jsonl --profile cpu
     python benchmarks/signals.py kernelbench PATH --only level1 --json out.json
 
-Runs the problems' own code in this process. Prints a row a problem and, last, the degenerate ones.
+Runs the problems' own code in this process. Prints a row a problem and, last, the degenerate ones as they stand in
+`kernel_env/problems/degenerate.json`.
 """
 
 from __future__ import annotations
@@ -47,18 +48,20 @@ def main() -> None:
     parser.add_argument("source", nargs="?", default="bundled")
     parser.add_argument("path", nargs="?")
     parser.add_argument("--profile", default="cpu")
+    parser.add_argument("--cache", type=Path, help="a build cache: what is measured already is read there, and kept there")
     parser.add_argument("--only", default="", help="part of a problem's key")
     parser.add_argument("--json", type=Path, help="write the numbers there")
     chosen = parser.parse_args()
-    strict, rows, degenerate = tolerance("strict"), [], []
+    strict, rows, degenerate = tolerance("strict"), list[dict[str, object]](), dict[str, str]()
     print(f"{'problem':<18} {'scale':>9} {'varies':>9} {'error':>9} {'atol':>9} {'rtol':>9}  extra    seconds")
-    with tempfile.TemporaryDirectory() as cache:
+    with tempfile.TemporaryDirectory() as empty:
+        cache = chosen.cache or Path(empty)
         for problem in load_problems(chosen.source, chosen.path, chosen.profile):
             if chosen.only not in problem.key:
                 continue
             started = time.perf_counter()
             try:
-                found = calibrated(problem, Path(cache))
+                found = calibrated(problem, cache)
                 found.check(problem, strict)
             except ProblemError as error:
                 print(f"{problem.key:<18} {error}")
@@ -76,10 +79,11 @@ def main() -> None:
                 )
                 rows.append({"problem": problem.key, "dtype": dtype, "signal": vars(signal), "atol": atol, "rtol": rtol})
             if found.degenerate(strict):
-                degenerate.append(problem.key)
+                degenerate[problem.digest] = f"{problem.key} {problem.name}, profile {problem.profile}"
     if chosen.json:
         chosen.json.write_text(json.dumps({"rows": rows, "degenerate": degenerate}, indent=1) + "\n")
-    print(f"{len(degenerate)} degenerate: {', '.join(degenerate) or 'none'}")
+    print(f"{len(degenerate)} degenerate")
+    print(json.dumps(degenerate, indent=1))
 
 
 if __name__ == "__main__":

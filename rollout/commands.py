@@ -91,6 +91,10 @@ def show(problem: Problem, verdict: Verdict, reward: Reward) -> None:
         )
     elif verdict.timing_note:
         console.print(f"not timed ({verdict.timing_note})")
+    if verdict.degenerate:
+        console.print(
+            "[yellow]the problem is degenerate:[/yellow] its output hardly varies with its inputs, and a constant may pass"
+        )
     if verdict.log.strip():
         console.print(f"the candidate printed:\n{escape(verdict.log.rstrip())}")
     console.print(f"reward {'unscored: ' + escape(reward.reason) if reward.value is None else f'{reward.value:.3f}'}")

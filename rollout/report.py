@@ -90,6 +90,10 @@ def _head(results: Results, episodes: Sequence[Episode], environment: Mapping[st
     if noisy:
         yield f"> **Warning:** {noisy} times were taken while other work kept the cores busy. Do not believe their speedups."
         yield ""
+    degenerate = sorted({e.problem.key for e in episodes for t in e.turns if t.verdict.degenerate})
+    if degenerate:
+        yield f"> **Warning:** the outputs of {', '.join(degenerate)} hardly vary with the inputs: a constant may count as correct."
+        yield ""
     yield from _table(
         ("What ran", ""),
         [

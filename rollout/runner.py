@@ -94,7 +94,10 @@ def chosen_problems(settings: Settings) -> tuple[Problem, ...]:
         chosen.source, chosen.path, profile(settings), overrides=chosen.overrides, skip_bad_lines=chosen.skip_bad_lines
     )
     levels = [chosen.levels] if isinstance(chosen.levels, int) else chosen.levels
-    return select(loaded, levels=levels, ids=chosen.ids, names=chosen.names, start_from=chosen.start_from, limit=chosen.limit)
+    return select(
+        loaded, levels=levels, ids=chosen.ids, names=chosen.names, start_from=chosen.start_from, limit=chosen.limit,
+        skip_degenerate=chosen.skip_degenerate,
+    )  # fmt: skip
 
 
 def profile(settings: Settings) -> str:

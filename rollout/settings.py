@@ -58,6 +58,8 @@ class ProblemSettings:
     """First problem id of each level."""
     limit: int | None = None
     """At most so many problems of each level."""
+    skip_degenerate: bool = False
+    """Leave out problems whose output is known to hardly vary with the inputs (docs/degenerate.md)."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """Constants of single problems: `{level1_problem1: {N: 64}}`."""
     skip_bad_lines: bool = False

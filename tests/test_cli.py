@@ -97,7 +97,7 @@ WRONG: list[tuple[str, str]] = [
     ("eval rollout=3", "Config group override must be a string"),
     ("eval display=3", "display: Invalid type assigned"),
     ("eval verify.timeout_s=-1", "verify.timeout_s must be above 0, got -1.0"),
-    ("eval verify.tolerance=lax", "verify.tolerance=lax: choose one of kernelbench, "),
+    ("eval verify.tolerance=lax", "verify.tolerance=lax: choose one of strict, kernelbench, "),
     ("eval verify.memory_limit_mb=-1", "verify.memory_limit_mb must be 0 or more, got -1"),
     ("eval rollout.max_turns=[1,2", "cannot read 'rollout.max_turns=[1,2': put a value with special characters in quotes"),
     ("eval run.name=${nothing}", "run.name: Interpolation key 'nothing' not found"),
@@ -393,7 +393,7 @@ def test_verify_judges_a_file_for_a_person(kernel_env: Command, tmp_path: Path) 
     assert lines[1] == "correct, reached stage done"
     assert lines[2].startswith("speedup ") and "95% interval" in lines[2]
     assert lines[3].startswith("reward ")
-    assert lines[4].startswith("trials 1 of 1, tolerance kernelbench, verifier process, seed ")
+    assert lines[4].startswith("trials 1 of 1, tolerance strict, verifier process, seed ")
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kernel_env.errors import ConfigError, DatasetError
-from kernel_env.problems import find, load_problems, select
+from kernel_env.problems import find, load_problems, select, selection
 from kernel_env.problems.sizing import Profile, constants, parse, profiles, resize, sized
 from kernel_env.schema import Problem
 
@@ -265,6 +266,21 @@ def test_conditions_narrow_the_selection(conditions: dict[str, Any], expected: s
 def test_a_selection_that_cannot_be_meant_is_refused(conditions: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         select(SOME, **conditions)
+
+
+def test_problems_that_a_constant_meets_can_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = replace(SOME[1], source=SOURCE + "# another")
+    three = (SOME[0], other, SOME[2])
+    monkeypatch.setattr(selection, "degenerate", lambda: {other.digest: "its output is 1"})
+    assert keys(select(three, skip_degenerate=True)) == ["1/1", "1/3"]
+    assert keys(select(three)) == ["1/1", "1/2", "1/3"]
+    with pytest.raises(ConfigError, match="no problem is left by ids=2, skip_degenerate=True"):
+        select(three, ids=2, skip_degenerate=True)
+
+
+def test_the_known_ones_are_named_by_digest() -> None:
+    for digest, name in selection.degenerate().items():
+        assert len(bytes.fromhex(digest)) == 32 and name.startswith("level") and "profile " in name
 
 
 def test_an_empty_source_cannot_be_selected_from() -> None:

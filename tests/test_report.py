@@ -209,7 +209,11 @@ def test_the_head_says_what_ran_and_where() -> None:
 
 def test_a_warning_stands_over_verdicts_that_are_no_evidence() -> None:
     first = solved()
-    for change, words in (({"mode": "inprocess"}, "could have forged"), ({"clock": "recorded"}, "no measurement")):
+    for change, words in (
+        ({"mode": "inprocess"}, "could have forged"),
+        ({"clock": "recorded"}, "no measurement"),
+        ({"degenerate": True}, f"the outputs of {first.problem.key} hardly vary"),
+    ):
         verdict = replace(first.turns[0].verdict, **change)
         mixed = replace(first, turns=(replace(first.turns[0], verdict=verdict), *first.turns[1:]))
         assert words in report(mixed).split("\n## ")[0]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import cache, partial
+from importlib import resources
 from itertools import groupby
 
 from kernel_env.errors import ConfigError
@@ -29,11 +31,13 @@ def select(
     names: str | None = None,
     start_from: int | None = None,
     limit: int | None = None,
+    skip_degenerate: bool = False,
 ) -> tuple[Problem, ...]:
     """Problems that meet every condition, sorted by level and id.
 
     `ids` are problem ids in every selected level; `names` are globs (several with commas), upper and lower case alike;
-    `start_from` is the first id, and `limit` the number of problems, of each level.
+    `start_from` is the first id, and `limit` the number of problems, of each level; `skip_degenerate` leaves out those that are
+    known to be met by a constant.
     Raises ConfigError when a level, id or name asked for does not exist, and when nothing is left.
     """
     everything = chosen = sorted(problems, key=_position)
@@ -47,11 +51,21 @@ def select(
         chosen = _any_of(chosen, _globs(names), "problem named")
     if start_from is not None:
         chosen = [p for p in chosen if p.problem_id >= start_from]
+    if skip_degenerate:
+        known = degenerate()
+        chosen = [p for p in chosen if p.digest not in known]
     if not chosen:
-        asked = {"levels": levels, "ids": ids, "names": names, "start_from": start_from}
+        asked = {"levels": levels, "ids": ids, "names": names, "start_from": start_from, "skip_degenerate": skip_degenerate or None}
         selection = ", ".join(f"{name}={value}" for name, value in asked.items() if value is not None) or "everything"
         raise ConfigError(f"no problem is left by {selection}; there are {_summary(everything)}")
     return tuple(p for _, group in groupby(chosen, key=lambda p: p.level) for p in list(group)[:limit])
+
+
+@cache
+def degenerate() -> Mapping[str, str]:
+    """Problems known to be degenerate: what they are called, by `Problem.digest`. (Each size profile is a problem of its own.)"""
+    found: dict[str, str] = json.loads((resources.files("kernel_env.problems") / "degenerate.json").read_text())
+    return found
 
 
 def find(problems: Iterable[Problem], text: str) -> Problem:
