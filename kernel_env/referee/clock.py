@@ -91,11 +91,12 @@ class _Group:
 
     @property
     def speedup(self) -> float:
-        """Logarithm: the median over rounds of the sides' ratio. What slows both sides of a round cancels, round by round."""
-        return float(np.median(np.log(self.baseline / self.candidate)))
+        """The median over rounds of the sides' ratio. What slows both sides of a round cancels, round by round."""
+        return float(np.median(self.baseline / self.candidate))
 
     @property
     def resampled(self) -> npt.NDArray[np.float64]:
+        """Logarithms of what it could have been."""
         resampled: npt.NDArray[np.float64] = np.median(np.log(self.baseline / self.candidate)[self._picks], axis=1)
         return resampled
 
@@ -106,9 +107,9 @@ class _Group:
         return Timing(
             stats([ms for r in self.rounds for ms in r.candidate_ms], float(np.median(self.candidate))),
             stats([ms for r in self.rounds for ms in r.baseline_ms], float(np.median(self.baseline))),
-            math.exp(speedup),
-            math.exp(speedup - math.hypot(min(low - speedup, 0.0), layout)),
-            math.exp(speedup + math.hypot(max(high - speedup, 0.0), layout)),
+            speedup,
+            speedup * math.exp(-math.hypot(min(low - math.log(speedup), 0.0), layout)),
+            speedup * math.exp(math.hypot(max(high - math.log(speedup), 0.0), layout)),
         )
 
 

@@ -257,10 +257,12 @@ class Session:
         for several in (False, True):
             for side, other in ((self.baseline, self.candidate), (self.candidate, self.baseline)):
                 self._wake(side, other)
-                seen_s = []
+                calls, seen_s = self._most if several else 1, []
+                for _ in range(_EMPTY_MESSAGES):
+                    self._message(side, [self.pool.stale() for _ in range(calls)], empty=True)
                 for _ in range(FIRST_CALLS if side.call_s < FIRST_SETTLE_BELOW_S else 0):
                     before = page_faults(side.endpoint.pid)
-                    self._message(side, [self.pool.stale() for _ in range(self._most if several else 1)])
+                    self._message(side, [self.pool.stale() for _ in range(calls)])
                     seen_s.append(side.call_s)
                     settled = side.call_s > SETTLE_BELOW_S or len(seen_s) >= FIRST_CALLS // 2
                     if settled and page_faults(side.endpoint.pid) - before < FEW_FAULTS:
