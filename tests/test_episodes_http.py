@@ -138,7 +138,7 @@ def options(problems_file: Path, clock_file: Path) -> Callable[[str, Path], list
             "problems=jsonl", f"problems.path={problems_file}", "problems.ids=1", "backend.dataset_prompt=true",
             "policy=openai", "policy.model=test-model", f"policy.base_url={base_url}", "policy.attempts=2", "policy.wait_s=0.01",
             "run.name=r", f"run.root={root}", "run.seed=1", "verifier.clock=recorded", f"verifier.clock_path={clock_file}",
-            "verify.num_correct_trials=1",
+            "verify.num_correct_trials=1", "verify.tolerance=kernelbench",
         ]  # fmt: skip
 
     return listed
