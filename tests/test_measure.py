@@ -426,7 +426,7 @@ def test_the_baseline_alone_is_timed_as_it_was_beside_the_candidate() -> None:
     rounds = found.rounds(12)
     before = len(found.events)
     alone_ms = found.session.alone(0.02)
-    assert alone_ms == pytest.approx([0.2] * len(alone_ms)) and len(alone_ms) >= 2
+    assert alone_ms == pytest.approx([0.2] * len(alone_ms)) and alone_ms
     assert {name for name, event in found.events[before:] if event[0] != "froze"} == {"baseline"} and not found.baseline.frozen
     messages = [event[1]["indices"] for name, event in found.events[before:] if event[0] == "call"]
     assert {len(indices) for indices in messages} == {max(r.together for r in rounds)}

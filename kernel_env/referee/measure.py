@@ -57,8 +57,8 @@ SINGLY = 0.25
 
 
 _EMPTY_MESSAGES = 2
-_LEAST_ALONE = 2
-"""Blocks of the baseline alone."""
+_LEAST_ALONE = 1
+"""Blocks of the baseline alone. What disturbs one makes it slower, and only a faster one has consequences."""
 _MOST_WALL = 3.0
 """A session lasts at most so many times its budget of time in calls: writing and comparing large tensors takes time too."""
 
@@ -184,10 +184,8 @@ class Session:
         with self._own_core():
             self._spent_s = 0.0
             while len(blocks) < _LEAST_ALONE or self._spent_s < budget_s:
-                count = self._count(self.baseline, self._most)
-                self.pool.refresh(count * self._most)
                 self._wake(self.baseline, self.candidate)
-                times = self._block(self.baseline, self.pool.last(), self._most, count)
+                times = self._block(self.baseline, self.pool.last(), self._most, self._count(self.baseline, self._most))
                 blocks.append(statistics.median(self._calls_ms(times, self._most, self.baseline)))
         self.baseline.endpoint.thaw()
         return blocks
@@ -264,12 +262,14 @@ class Session:
                     before = page_faults(side.endpoint.pid)
                     self._message(side, [self.pool.stale() for _ in range(calls)])
                     seen_s.append(side.call_s)
-                    settled = side.call_s > SETTLE_BELOW_S or len(seen_s) >= FIRST_CALLS // 2
+                    settled = side.call_s > TOGETHER_S or len(seen_s) >= FIRST_CALLS // 2
                     if settled and page_faults(side.endpoint.pid) - before < FEW_FAULTS:
                         break
                 side.call_s = min(seen_s, default=side.call_s)
                 side.endpoint.freeze()
             self._most = self._calls_together()
+            if self._most == 1:
+                return
 
     def _wake(self, side: Side, other: Side) -> None:
         other.endpoint.freeze()
