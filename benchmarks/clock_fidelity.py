@@ -111,6 +111,9 @@ with torch.no_grad():
 """
 
 
+IN_PROCESS_RUNS = 7
+
+
 @dataclass
 class Row:
     kernel: str
@@ -139,12 +142,12 @@ def program(name: str) -> str:
 
 
 def in_process_ms(source: str, cores: int) -> tuple[float, float]:
-    """On fresh inputs and in a hot loop: medians of five processes."""
+    """On fresh inputs and in a hot loop."""
     environment = {**os.environ, "GLIBC_TUNABLES": KEEP_MEMORY, "OMP_NUM_THREADS": str(cores)}
     command = [sys.executable, "-c", IN_PROCESS, *map(str, (cores, TOGETHER_S, TOGETHER, SLOT_BYTES))]
-    runs = [subprocess.run(command, input=source, text=True, capture_output=True, check=True, env=environment) for _ in range(5)]
-    fresh, hot = zip(*(json.loads(run.stdout) for run in runs), strict=True)
-    return statistics.median(fresh), statistics.median(hot)
+    run = subprocess.run(command, input=source, text=True, capture_output=True, check=True, env=environment)
+    fresh, hot = json.loads(run.stdout)
+    return fresh, hot
 
 
 def measured(verifier: BlockingVerifier, name: str, repeats: int, cores: int) -> Row:
@@ -153,7 +156,10 @@ def measured(verifier: BlockingVerifier, name: str, repeats: int, cores: int) ->
     candidate = Candidate(source.replace("class Model(", "class ModelNew(") + EXTENSION, "cpp")
     config = VerifyConfig(num_correct_trials=2)
     timings: list[Timing] = []
+    in_process: list[tuple[float, float]] = []
     for seed in range(repeats):
+        if seed % max(1, repeats // IN_PROCESS_RUNS) == 0:  # in between: the machine is not the same all the time
+            in_process.append(in_process_ms(source, cores))
         with contextlib.suppress(MachineBusy):
             verdict = verifier.verify(problem, candidate, config, seed)
             if verdict.timing is None:
@@ -168,7 +174,8 @@ def measured(verifier: BlockingVerifier, name: str, repeats: int, cores: int) ->
         statistics.median((t.speedup_high - t.speedup_low) / 2 / t.speedup for t in timings),
         statistics.median(t.speedup for t in timings),
         statistics.median(t.baseline.median_ms for t in timings),
-        *in_process_ms(source, cores),
+        statistics.median(fresh for fresh, _ in in_process),
+        statistics.median(hot for _, hot in in_process),
         repeats - len(timings),
     )
 
