@@ -163,3 +163,33 @@ def test_problems_whose_inputs_have_a_structure_keep_it_when_timed(judge: Judge,
     honest = python_candidate(upper, top=f"DRAW = {draw!r}")
     assert judge(honest, of=structured, config=TIMED).status is Status.CORRECT
     assert judge(remembering("x.shape"), of=structured, config=TIMED).status is Status.WRONG_OUTPUT
+
+
+COUNTS = """
+import sys
+
+def calls_in_message():
+    f = sys._getframe()
+    while f.f_code.co_name != "_call":
+        f = f.f_back
+    return len(f.f_locals["frame"]["indices"]), len(f.f_locals["outputs"])
+"""
+"""How many calls the message has that is being answered, and which one this is: read in the runner's own frame."""
+
+
+@pytest.mark.parametrize(
+    ("skips", "status"),
+    [
+        ("at + 1 < of", Status.WRONG_OUTPUT),
+        ("of > 1 and at > 0", Status.WRONG_OUTPUT),
+        ("of == 1 and self.calls > 40 and self.calls % 2", Status.WRONG_OUTPUT),
+        ("False", Status.CORRECT),
+    ],
+)
+def test_no_call_of_a_message_can_be_skipped(judge: Judge, skips: str, status: Status) -> None:
+    """A candidate can see how many calls it was sent, and could do only the first of them, the last, or every other message."""
+    forward = (
+        f"self.calls += 1; of, at = calls_in_message()\n        return torch.zeros_like(x) if ({skips}) else mine(x, self.scale)"
+    )
+    verdict = judge(python_candidate(forward, init="self.calls = 0", top=COUNTS), config=replace(TIMED, num_perf_trials=60))
+    assert verdict.status is status, verdict.message

@@ -201,10 +201,10 @@ def test_blocks_vary_in_length_so_that_the_last_call_is_not_known() -> None:
     found = scene(5e-4, 5e-4)
     rounds = found.rounds(80)
     single = [len(r.candidate_ms) for r in rounds if r.together == 1]
-    several = [len(r.candidate_ms) for r in rounds if r.together == 4]
-    assert len(set(single)) > 3 and all(3 < count <= 16 for count in single)
-    assert set(several) == {2} and len(single) + len(several) == 80
-    assert {len(r.candidate_ms) for r in scene(1e-4, 1e-4).rounds(60)} > {2, 3}
+    several = [len(r.candidate_ms) for r in rounds if r.together == 16]
+    assert 1 < len(set(single)) and all(1 <= count <= 16 for count in single)
+    assert set(several) == {1, 2} and len(single) + len(several) == 80
+    assert {len(r.candidate_ms) for r in scene(1e-4, 1e-4).rounds(80) if r.together > 1} == {1, 2, 3, 4, 5, 6}
 
 
 def test_long_calls_are_made_singly_and_do_not_settle() -> None:
@@ -223,7 +223,7 @@ def test_short_calls_settle_for_a_while_after_each_thaw() -> None:
     candidate = [messages for name, messages in found.blocks() if name == "candidate"]
     for messages, counted in list(zip(candidate, rounds, strict=True))[1:]:
         settling = len(messages) - len(counted.candidate_ms) - 2  # the empty ones
-        assert settling == {1: 3, 6: 1}[counted.together]  # singly 0.4 ms each, with the exchange: the first to reach 1 ms
+        assert settling == {1: 3, 16: 1}[counted.together]  # singly 0.4 ms each, with the exchange: the first to reach 1 ms
 
 
 # ---------------------------------------------------------- inputs
@@ -240,8 +240,8 @@ def test_every_timed_call_of_a_block_has_new_inputs_and_both_sides_end_on_the_sa
         timed = {name: [calls for _, _, calls in messages[-counted[name] :]] for name, messages in pair.items()}
         for messages in timed.values():
             assert len({data for calls in messages for data in calls}) == sum(map(len, messages))
-        assert timed["baseline"][-1][-1] == timed["candidate"][-1][-1]
-        assert timed["baseline"][0] != timed["candidate"][0]
+        assert len(set(timed["baseline"][-1]) & set(timed["candidate"][-1])) == 1
+        assert sum(len(set(a) & set(b)) for a in timed["baseline"] for b in timed["candidate"]) == 1
     assert len({tuple(s and (s.cut, s.turn) for s in draw.splices) for draw in found.checked}) == 10
 
 
@@ -279,8 +279,8 @@ def test_seeds_are_sent_where_forward_draws_numbers_and_only_there(random_forwar
     assert all(("seeds" in frame) is random_forward for frame in frames)
     if random_forward:
         pairs = [dict(found.blocks()[i : i + 2]) for i in range(0, 10, 2)]
-        assert [p["baseline"][-1][1]["seeds"][-1] for p in pairs] == [d.seed for d in found.checked]
-        assert [p["candidate"][-1][1]["seeds"][-1] for p in pairs] == [d.seed for d in found.checked]
+        for pair, draw in zip(pairs, found.checked, strict=True):
+            assert all(draw.seed in pair[name][-1][1]["seeds"] for name in ("baseline", "candidate"))
 
 
 def test_other_inputs_take_new_mappings() -> None:
@@ -339,16 +339,16 @@ def test_a_baselines_shorter_calls_pay_no_less_for_their_exchange() -> None:
 
 @pytest.mark.parametrize(
     ("candidate_s", "taken_off_s"),
-    [(5.0e-3, 9e-4), (9.0e-3, 9e-4), (2.5e-3, 5e-4), (1.1e-3, 2.2e-4)],
+    [(20e-3, 9e-4), (36e-3, 9e-4), (10e-3, 5e-4), (5e-3, 3e-4)],
     ids=["as long as the baseline", "longer", "half of it", "little"],
 )
 def test_what_is_taken_off_a_candidate_grows_with_its_call(candidate_s: float, taken_off_s: float) -> None:
-    """An empty message costs 0.1 ms, one around the baseline's 5 ms costs 0.9 ms."""
-    found = scene(5e-3, candidate_s)
+    """An empty message costs 0.1 ms, one around the baseline's 20 ms costs 0.9 ms."""
+    found = scene(20e-3, candidate_s)
     found.baseline.empty_s, found.baseline.full_s = 1e-4, 9e-4
-    found.candidate.full_s = 9e-4 if candidate_s > 2e-3 else 5.5e-4
+    found.candidate.full_s = 9e-4
     message_s = candidate_s + found.candidate.full_s
-    share = min(1.0, max(0.0, (message_s - 9e-4) / 5e-3))
+    share = min(1.0, max(0.0, (message_s - 9e-4) / 20e-3))
     assert taken_off_s == pytest.approx(1e-4 + 8e-4 * share)
     assert times(found)[1] == pytest.approx((message_s - taken_off_s) * 1e3)
 
@@ -460,7 +460,7 @@ def test_an_output_that_changes_before_the_next_request_is_late_work() -> None:
     def meanwhile() -> Draw:
         """Between a reply and the next request, inputs are drawn."""
         calls[0] += 1
-        if calls[0] > 20:
+        if calls[0] > 80:
             found.candidate.output += 1
             found.baseline.output += 1
         return draw()
@@ -635,11 +635,11 @@ def test_noise_is_what_the_baseline_waited_for_cores_if_others_had_them(monkeypa
     monkeypatch.setattr(module, "OtherWork", lambda *_: types.SimpleNamespace(share=lambda: share[0]))
     noise = []
     for waits_s[0], share[0] in ((0.0, 1.0), (module.WAKING_S, 1.0), (1e-3, 1.0), (1e-3, 0.01), (1e-3, 0.0)):
-        found = scene(1.9e-3, 1.9e-3)
+        found = scene(4.9e-3, 4.9e-3)
         found.rounds(3)
         noise.append(found.session.noise)
     usual = 1e-3 - len(CORES[:2]) * module.WAKING_S
-    assert noise == pytest.approx([0.0, 0.0, usual / 2e-3, 0.01, 0.0], abs=1e-4)
+    assert noise == pytest.approx([0.0, 0.0, usual / 5e-3, 0.01, 0.0], abs=1e-4)
 
 
 # ---------------------------------------------------------- beside a real program

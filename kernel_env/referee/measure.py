@@ -28,7 +28,7 @@ from kernel_env.referee.outputs import regions
 from kernel_env.referee.placement import OtherWork, Waits, page_faults
 from kernel_env.referee.process import Endpoint
 from kernel_env.referee.protocol import Frame
-from kernel_env.referee.reference import Ask, last_output, output_before
+from kernel_env.referee.reference import Ask, output_at
 from kernel_env.schema import Timing
 
 PAUSES_S = (0.0, 0.1, 0.5, 2.0, 5.0)
@@ -44,11 +44,11 @@ FIRST_SETTLE_BELOW_S = 5.0
 FIRST_CALLS = 8
 FEW_FAULTS = 256
 """Before the first block a side is called until a call needs fewer new pages than this, up to so many times."""
-BLOCK_S = 5e-3
+BLOCK_S = 1e-2
 """What a block of timed calls should last."""
 BLOCK_CALLS = 16
 TOGETHER = 16
-TOGETHER_S = 2e-3
+TOGETHER_S = 8e-3
 LONGEST_TOGETHER_S = 0.05
 """In most rounds so many calls are sent in one message, as long as those of the faster side take less time than this (and those of
 the slower one less than that): what an exchange and cold caches cost is then small against them. In the others they are sent
@@ -82,11 +82,15 @@ class Side:
     call_s: float = 0.0
     """How long a call takes, as far as is known."""
     output: Any = None
-    """Described output of its last call, ..."""
+    """Described output of its last call that is looked at, ..."""
+    index: int = -1
+    """... which of the calls in its message that was, ..."""
     slot: int = 0
     """... where that call's inputs are, ..."""
     beside: Any = None
-    """... and the output before it, if that is still alive."""
+    """... and another output of the same message."""
+    watched: Any = None
+    """The last output of all, which must be there when the reply is."""
     samples: Samples | None = None
     """Places to read in the next output; None where its memory may not be read from here."""
     sizes: tuple[int, ...] = ()
@@ -231,8 +235,8 @@ class Session:
         message_s = max(side.call_s * together, 1e-6)
         if message_s >= SETTLE_BELOW_S:
             return 1
-        wanted = min(BLOCK_CALLS, max(2, int(BLOCK_S / message_s)))
-        return self._rng.randint(1 + wanted // 2, wanted)
+        wanted = min(BLOCK_CALLS, max(2, int(BLOCK_S / message_s)))  # any of them may be the last: none is safe to skip
+        return self._rng.randint(1, wanted)
 
     def _block(self, side: Side, last: Draw, together: int, count: int) -> list[float]:
         """Seconds of so many messages. Ends with the side frozen after a call on `last`."""
@@ -245,7 +249,7 @@ class Session:
             for left in reversed(range(count)):
                 draws = [self.pool.draw() for _ in range(together)]
                 self._unchanged(side)
-                times.append(self._message(side, draws if left else [*draws[1:], last], waits))
+                times.append(self._message(side, draws, waits, last=None if left else last))
         side.endpoint.freeze()
         self._unchanged(side)
         return times
@@ -283,8 +287,16 @@ class Session:
         while settled_s < SETTLE_S:
             settled_s += self._message(side, [self.pool.stale() for _ in range(together)])
 
-    def _message(self, side: Side, draws: Sequence[Draw], waits: Waits | None = None, *, empty: bool = False) -> float:
-        """Write the inputs, send one request, and return the seconds until its reply. With `waits`, the message counts."""
+    def _message(
+        self, side: Side, draws: list[Draw], waits: Waits | None = None, *, last: Draw | None = None, empty: bool = False
+    ) -> float:
+        """Write the inputs, send one request, and return the seconds until its reply. With `waits`, the message counts.
+
+        One of its calls is looked at, and no one there knows which; `last` takes that one's place.
+        """
+        side.index = self._rng.randrange(len(draws))
+        if last is not None:
+            draws[side.index] = last
         os.sched_yield()  # the side shares our core, and has yet to go to sleep after its last reply
         slots = self._rng.sample(range(len(side.slots)), len(draws))
         for slot, draw in zip(slots, draws, strict=True):
@@ -296,7 +308,9 @@ class Session:
         answer = side.ask(frame)
         elapsed_s = side.endpoint.elapsed_s
         self._spent_s += elapsed_s
-        side.slot, side.output, side.beside = slots[-1], last_output(answer), output_before(answer)
+        side.slot, side.output = slots[side.index], output_at(answer, side.index)
+        side.beside = output_at(answer, (side.index or len(draws)) - 1) if len(draws) > 1 else None
+        side.watched = output_at(answer, -1)  # earlier ones had the time of later calls to be finished
         self._watch(side)
         if empty:
             if side is self.baseline:
@@ -316,7 +330,7 @@ class Session:
     def _watch(self, side: Side) -> None:
         """Read some words of the output at once, before anything else takes time."""
         side.words = None
-        places = regions(side.output)
+        places = regions(side.watched)
         sizes = tuple(size for _, size in places)
         if side.samples is None or sizes != side.sizes:
             side.samples, side.sizes = Samples(sizes, self._words), sizes
@@ -328,7 +342,7 @@ class Session:
         if side.words is None or side.samples is None:
             return
         try:
-            now = side.samples.read(side.endpoint.pid, [address for address, _ in regions(side.output)])
+            now = side.samples.read(side.endpoint.pid, [address for address, _ in regions(side.watched)])
         except OSError as error:
             raise LateWork("the output's memory was given back after forward() had returned") from error
         if now != side.words:

@@ -28,7 +28,7 @@ from kernel_env.referee.outputs import regions
 from kernel_env.referee.ownership import traits
 from kernel_env.referee.process import BuildHandler, Endpoint, RunnerDied, RunnerTimeout
 from kernel_env.referee.protocol import Frame
-from kernel_env.referee.reference import Reference, collected, last_output, no_builds
+from kernel_env.referee.reference import Reference, collected, no_builds, output_at
 from kernel_env.referee.tolerance import Tolerance, tolerance
 from kernel_env.schema import Candidate, Problem, Stage, Status, Timing, Verdict
 
@@ -339,18 +339,18 @@ class _Work:
         earlier = (baseline.output, ours.output) if beside else (None, None)
         call = {"op": "call", "indices": [0], "seeds": [seed], "beside": beside}
         started = self.clock.now()
-        baseline.output = last_output(baseline.ask(call))
+        baseline.output = output_at(baseline.ask(call), 0)
         baseline.call_s = self.clock.now() - started
         self.reference_s += baseline.call_s
         is_random: Frame = {"op": "is_random", "seed": seed}
         self.random_forward |= bool(baseline.ask(is_random)["random"])
         spent_s = self.spent_s
-        ours.output = last_output(ours.ask(call))
+        ours.output = output_at(ours.ask(call), 0)
         ours.call_s = self.spent_s - spent_s
         ours.ask(is_random)  # its answer is not needed; the same history is
         ours.endpoint.freeze()  # what is not there now does not count
         self.inputs_change |= not same_bytes(baseline.slots[0], inputs.arena)
-        self._compare(reference, baseline.output, ours.endpoint, ours.output, where, tolerance)
+        self._compare(reference, baseline, ours, where, tolerance)
         if not self.inputs_change and not same_bytes(ours.slots[0], inputs.arena):
             raise self._mutated(where)
         self._check_ownership(baseline, ours, where, earlier)
@@ -377,15 +377,14 @@ class _Work:
             words = f"the output {' and '.join(sorted(found))}; the reference returns new memory\n({where})"
             raise _Failed(Status.WRONG_OUTPUT, self.stage, words, "aliasing")
 
-    def _compare(
-        self, reference: Reference, expected: Any, candidate: Endpoint, got: Any, where: str, tolerance: Tolerance
-    ) -> None:
-        """The last outputs of both sides, as they described them. The candidate is frozen. Raises _Failed."""
+    def _compare(self, reference: Reference, baseline: Side, candidate: Side, where: str, tolerance: Tolerance) -> None:
+        """The outputs of both sides that are looked at. The candidate is frozen. Raises _Failed."""
+        expected, got = baseline.output, candidate.output
         layout, size = packed(expected)
-        ask = functools.partial(self._ask, candidate)
+        ask = functools.partial(self._ask, candidate.endpoint)
         with (
-            collected(expected, layout, size, reference.endpoint, reference.ask) as theirs,
-            collected(got, layout, size, candidate, ask) as ours,
+            collected(expected, layout, size, reference.endpoint, reference.ask, baseline.index) as theirs,
+            collected(got, layout, size, candidate.endpoint, ask, candidate.index) as ours,
         ):
             found = compare(layout, theirs, got, ours, tolerance)
         if found is not None:
@@ -461,7 +460,7 @@ class _Work:
         if self.unsteady or secrets.randbelow(max(size, CHECK_BYTES)) >= CHECK_BYTES:
             return
         try:
-            self._compare(reference, baseline.output, candidate.endpoint, candidate.output, "a timed call", self.tolerance)
+            self._compare(reference, baseline, candidate, "a timed call", self.tolerance)
             beside = baseline.beside, candidate.beside
             self._check_ownership(baseline, candidate, "a timed call", beside, whole=secrets.randbelow(OWNERSHIP_CHECKS) == 0)
             if not self.inputs_change and not same_bytes(baseline.slots[baseline.slot], candidate.slots[candidate.slot]):

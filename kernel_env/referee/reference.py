@@ -68,27 +68,21 @@ class Reference:
             seen = []
             for _ in range(2):
                 prepare()
-                output = last_output(self.ask({"op": "call", "indices": [index], "seeds": [seed]}))
+                output = output_at(self.ask({"op": "call", "indices": [index], "seeds": [seed]}), 0)
                 layout, size = packed(output)
                 seen.append((layout, kept.enter_context(collected(output, layout, size, self.endpoint, self.ask))))
             return compare(*seen[0], *seen[1], tolerance) is None
 
 
-def last_output(answer: Frame) -> Any:
-    """Description of the last output of a call."""
+def output_at(answer: Frame, index: int) -> Any:
+    """Description of one output of a call; None where there is none."""
     outputs = answer.get("outputs")
-    return outputs[-1] if isinstance(outputs, list) and outputs else None
-
-
-def output_before(answer: Frame) -> Any:
-    """Description of the last output but one, None where a call was sent alone."""
-    outputs = answer.get("outputs")
-    return outputs[-2] if isinstance(outputs, list) and len(outputs) > 1 else None
+    return outputs[index] if isinstance(outputs, list) and -len(outputs) <= index < len(outputs) else None
 
 
 @contextlib.contextmanager
-def collected(output: Any, layout: Any, size: int, endpoint: Endpoint, ask: Ask) -> Iterator[Memory]:
-    """The bytes of a runner's last output, laid out as `layout` says.
+def collected(output: Any, layout: Any, size: int, endpoint: Endpoint, ask: Ask, index: int = -1) -> Iterator[Memory]:
+    """The bytes of an output of a runner's last message, the one at `index`, laid out as `layout` says.
 
     Where its memory cannot be read from here, the runner is thawed and writes them itself.
     """
@@ -99,7 +93,7 @@ def collected(output: Any, layout: Any, size: int, endpoint: Endpoint, ask: Ask)
         with contextlib.closing(Arena(size)) as arena:
             arena.copy_from(buffer)
             endpoint.thaw()
-            ask({"op": "collect", "size": size}, (arena.fd,))
+            ask({"op": "collect", "size": size, "index": index}, (arena.fd,))
             yield arena
     else:
         yield buffer

@@ -198,8 +198,8 @@ class Runner:
         return {"random": not torch.equal(now, torch.get_rng_state())}
 
     def _collect(self, frame: Frame, fds: Sequence[int]) -> Frame:
-        """Write the last output into the mapping, if it is of the size that the referee expects."""
-        answer = self._plan(self._outputs[-1], values.packed)
+        """Write one of the last outputs into the mapping, if it is of the size that the referee expects."""
+        answer = self._plan(self._outputs[frame["index"]], values.packed)
         return self._write(frame, fds) if answer["size"] == frame["size"] else {}
 
     def _plan(self, value: Any, planner: values.Planner | None = None) -> Frame:
