@@ -113,14 +113,15 @@ def enter(plan: Plan, scratch: Path, tracer: int) -> None:
     if Layer.MOUNT in plan:
         with _layer(Layer.MOUNT), _umask(0o022):
             namespaces.build_file_system(plan, scratch, own_processes=Layer.PID in plan, owner=owner)
-    if Layer.USER in plan:  # counted per user and namespace: without them, others would count too
-        resource.setrlimit(resource.RLIMIT_NPROC, (plan.threads, plan.threads))
     if nobody:
         _become_nobody([path for path in plan.readable if os.path.exists(path)])
         _be_readable(plan, tracer)
         if Layer.USER in plan:
             with _layer(Layer.USER):
                 namespaces.enter_user_namespace()
+    if Layer.USER in plan:
+        # in the namespace, where only our own threads count: a limit from before would be one for all runners of this user together
+        resource.setrlimit(resource.RLIMIT_NPROC, (plan.threads, plan.threads))
     _drop_capabilities()
     libc.prctl(libc.PR_SET_NO_NEW_PRIVS, 1)
     _be_readable(plan, tracer)
