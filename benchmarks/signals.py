@@ -34,13 +34,13 @@ def calibrated(problem: Problem, cache: Path) -> Calibration:
     """Raises ProblemError."""
 
     @contextlib.contextmanager
-    def session() -> Iterator[Reference]:
+    def opened() -> Iterator[Reference]:
         with tempfile.TemporaryDirectory() as scratch:
             reference = Reference(LocalEndpoint("reference", Path(scratch), no_builds, interpreter=False), problem, 600)
             reference.ask({"op": "load", "code": problem.source, "entry": "Model"})
             yield reference
 
-    return Calibrator(cache).of(problem, session)
+    return Calibrator(cache).of(problem, opened)
 
 
 def main() -> None:

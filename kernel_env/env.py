@@ -132,7 +132,8 @@ class KernelBenchEnv(gym.Env[str, str]):
         )
 
     def close(self) -> None:
-        """Idempotent. A verifier that was handed in stays open."""
+        """Idempotent. A verifier that was handed in stays open. The next step needs a reset first."""
+        self._state = None
         if self._verifier is not None and self._verifier is not self._given:
             self._verifier.close()
         self._verifier = None

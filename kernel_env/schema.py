@@ -152,8 +152,8 @@ class Stats:
 class Timing:
     """Candidate against baseline, measured in one session on one slot.
 
-    `speedup` is the baseline's median over the candidate's median; `speedup_low` and `speedup_high` bound it in a 95%
-    bootstrap interval.
+    `speedup` is the median over rounds of the ratio of both sides (not the ratio of their medians); `speedup_low` and
+    `speedup_high` bound it in a 95% interval.
     """
 
     runtime: Stats
@@ -162,6 +162,7 @@ class Timing:
     speedup_low: float
     speedup_high: float
     baseline_kind: str = "eager"
+    """`eager`, or `eager, alone` where it was faster once the candidate was gone, and that time counts."""
     noise: float = 0.0
     """Share of the baseline's time that its threads waited for a core: above about 0.25 the times are not to be believed."""
 

@@ -350,7 +350,7 @@ class BlockingVerifier:
                 server = VerifierServer(self.verifier)
                 self._closing.callback(lambda: self.run(server.aclose()))
                 self.address = self.run(server.start())
-        except BaseException:
+        except BaseException:  # there is no object yet that anybody could close
             self._closing.close()
             raise
 
@@ -362,7 +362,7 @@ class BlockingVerifier:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
-        except BaseException:
+        except BaseException:  # an interrupt too: nothing may go on there unasked
             future.cancel()
             raise
 

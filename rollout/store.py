@@ -250,7 +250,7 @@ def open_run(
     try:
         _settle(path, info, config_text, environment, ignored)
         return RunStore(path, lock)
-    except BaseException:
+    except BaseException:  # whatever it was, nobody else could write here
         lock.release()
         raise
 

@@ -10,6 +10,8 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -21,23 +23,23 @@ class ModelNew(torch.nn.Module):
     pass
 
 
-def check(result):
+def check(result: int) -> int:
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
     return result
 
 
-def syscall(x86, aarch64, *arguments):
+def syscall(x86: int, aarch64: int, *arguments: Any) -> int:
     number = x86 if X86 else aarch64
     return check(libc.syscall(ctypes.c_long(number), *(ctypes.c_long(a) if isinstance(a, int) else a for a in arguments)))
 
 
-def say(outcome):
+def say(outcome: Any) -> None:
     print("\nPROBE" + json.dumps(outcome), flush=True)
 
 
-def tell(probe):
+def tell(probe: Callable[[], Any]) -> None:
     try:
         outcome = {"value": probe()}
     except OSError as error:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from kernel_env.errors import ConfigError
-from kernel_env.referee.clock import LAYOUT, LiveClock, RecordedClock, Round, stats, timing
+from kernel_env.referee.clock import LAYOUT, LiveClock, RecordedClock, Round, against_alone, least_ms, slowed, stats, timing
 
 KEY = ("problem", "candidate")
 
@@ -126,6 +126,28 @@ def test_more_rounds_narrow_the_interval() -> None:
     rng = np.random.default_rng(2)
     few, many = (timing(singles(rng.lognormal(0, 0.2, n), rng.lognormal(0, 0.2, n)), 0) for n in (10, 400))
     assert many.speedup_high - many.speedup_low < few.speedup_high - few.speedup_low
+
+
+def test_a_baseline_that_was_slowed_counts_as_fast_as_it_is_alone() -> None:
+    """A candidate that makes the baseline take 3 ms instead of 2, beside it only."""
+    beside = timing(singles([1.0] * 20, [3.0] * 20), seed=0)
+    slower = slowed([3.0] * 20, [2.0])
+    assert slower == pytest.approx(1.5)
+    found = against_alone(beside, slower)
+    assert found.speedup == pytest.approx(2.0) and found.baseline.median_ms == pytest.approx(2.0)
+    assert found.speedup_low < 2.0 < found.speedup_high and found.runtime == beside.runtime
+    assert (beside.baseline_kind, found.baseline_kind) == ("eager", "eager, alone")
+
+
+@pytest.mark.parametrize("alone_ms", [3.0, 2.9, 2.0, 1.97, 9.0])
+def test_what_the_baseline_reached_beside_the_candidate_too_is_no_sign_of_anything(alone_ms: float) -> None:
+    """It was between 2 and 4 ms, as the machine would have it."""
+    assert slowed([float(ms) for ms in np.linspace(2.0, 4.0, 101)], [alone_ms]) == 1.0 or alone_ms < 2.1 * (1 - 1.96 * LAYOUT)
+
+
+def test_the_floor_is_far_below_what_any_kernel_needs() -> None:
+    assert least_ms(768_000_000, 1) == pytest.approx(1.0) and least_ms(768_000_000, 2) == pytest.approx(0.5)
+    assert least_ms(256 << 20, 2) < 0.2 and least_ms(0, 2) == 0.0
 
 
 def test_a_live_clock_measures_with_what_it_is_given() -> None:

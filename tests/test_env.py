@@ -161,6 +161,8 @@ def test_closing_twice_is_fine(problem: Problem) -> None:
     env.reset(seed=0)
     env.close()
     env.close()
+    with pytest.raises(ConfigError, match="reset"):  # not a verifier that nobody would close
+        env.step(reply(GOOD))
 
 
 def make_shared(address: str, problem: Problem) -> KernelBenchEnv:

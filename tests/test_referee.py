@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from kernel_env.errors import MachineBusy, ProblemError
+from kernel_env.referee import clock
 from kernel_env.schema import Candidate, Problem, Stage, Status
-from kernel_env.verifier import BlockingVerifier, LocalVerifier, VerifierConfig
+from kernel_env.verifier import BlockingVerifier, InprocessVerifier, LocalVerifier, VerifierConfig
 from tests.conftest import GOOD, QUICK, REFERENCE, Judge, python_candidate
 
 RETURN = "return extension.scaled_relu(x, self.scale)"
@@ -522,3 +523,28 @@ def test_an_output_that_changes_between_calls_is_seen(judge: Judge) -> None:
 
 def test_a_thread_that_writes_elsewhere_does_no_harm(judge: Judge) -> None:
     assert judge(NATIVE % "return native.scribbled(x, self.scale, False)").status is Status.CORRECT
+
+
+def test_calls_that_are_slow_only_when_timed_end_at_the_limit(judge: Judge) -> None:
+    """Each is within the limit; all together they are not. Without one for the whole stage this took a limit for each call."""
+    slow = "calls[0] += 1\n        time.sleep(0.4 if calls[0] > 6 else 0); return mine(x, self.scale)"
+    config = replace(QUICK, timeout_s=1.0)
+    verdict = judge(python_candidate(slow, top="import time; calls = [0]"), config=config)
+    assert (verdict.status, verdict.stage) == (Status.TIMEOUT, Stage.TIMING)
+    honest = "time.sleep(0.15); return mine(x, self.scale)"
+    assert judge(python_candidate(honest, top="import time"), config=config).status is Status.CORRECT
+
+
+@pytest.mark.parametrize(
+    ("forward", "status"), [("return torch.relu(x) * self.scale", Status.TAMPERED), ("return x", Status.CORRECT)]
+)
+def test_a_time_too_short_to_write_the_output_is_none(
+    monkeypatch: pytest.MonkeyPatch, problem: Problem, forward: str, status: Status
+) -> None:
+    """With caches that are slow enough, every kernel is too fast; unless the reference too hands an input back."""
+    monkeypatch.setattr(clock, "CACHE_BYTES_S", 1.0)
+    posed = replace(problem, source=REFERENCE.replace("return torch.relu(x) * self.scale", forward))
+    with BlockingVerifier(InprocessVerifier) as verifier:
+        verdict = verifier.verify(posed, Candidate(python_candidate(forward), "cpp"), QUICK, 1)
+    assert verdict.status is status, verdict.message
+    assert (verdict.category == "impossible_time") is (status is Status.TAMPERED)

@@ -344,7 +344,8 @@ def test_settings_that_cannot_change_a_result_may_differ(tmp_path: Path) -> None
 
 def test_another_layout_of_the_same_configuration_is_the_same(tmp_path: Path) -> None:
     open_sample(tmp_path).close()
-    open_run(tmp_path, run_info(), f"# written by hand\n{CONFIG}", ENVIRONMENT).close()
+    with open_run(tmp_path, run_info(), f"# written by hand\n{CONFIG}", ENVIRONMENT) as store:
+        assert store.config_text == CONFIG, "the first text stands"
 
 
 def test_another_selection_of_problems_is_refused(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ class Calibration:
         ]
 
 
-Session = Callable[[], contextlib.AbstractContextManager[Reference]]
+Opened = Callable[[], contextlib.AbstractContextManager[Reference]]
 """A new runner with the problem loaded."""
 
 
@@ -80,41 +80,43 @@ class Calibrator:
         self._home = cache_dir.absolute() / "signals"
         self._known: dict[str, Calibration] = {}
 
-    def of(self, problem: Problem, session: Session) -> Calibration:
+    def of(self, problem: Problem, opened: Opened) -> Calibration:
         """Raises ProblemError."""
         key = hashlib.sha256(f"{_VERSION}/{importlib.metadata.version('torch')}/{problem.digest}".encode()).hexdigest()
         if key not in self._known:
-            self._known[key] = self._stored(key) or self._store(key, _measured(problem, session))
+            self._known[key] = self._stored(key) or self._measured(key, problem, opened)
         return self._known[key]
 
+    def _measured(self, key: str, problem: Problem, opened: Opened) -> Calibration:
+        try:
+            found = _with_new_runner(problem, opened, precise=True)
+        except ProblemError:  # fp64 may take too long or too much memory: on this machine, now. What else is wrong shows again
+            return _with_new_runner(problem, opened, precise=False)
+        with contextlib.suppress(OSError):  # a cache that cannot be written is none
+            self._store(key, found)
+        return found
+
     def _stored(self, key: str) -> Calibration | None:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # absent, or not ours: measured anew
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):  # absent, or not ours: measured anew
             rows = json.loads((self._home / f"{key}.json").read_text())
             return Calibration({float(amplitude): _parsed(row) for amplitude, row in rows.items()})
         return None
 
-    def _store(self, key: str, found: Calibration) -> Calibration:
+    def _store(self, key: str, found: Calibration) -> None:
+        """Several workers may do so at once; each writes a file of its own first."""
         self._home.mkdir(parents=True, exist_ok=True)
         file, name = tempfile.mkstemp(dir=self._home)
         with os.fdopen(file, "w") as stream:
             json.dump({str(amplitude): asdict(measured) for amplitude, measured in found.by_amplitude.items()}, stream)
         os.replace(name, self._home / f"{key}.json")
-        return found
 
 
 def _parsed(row: Any) -> Measured:
     return Measured(tuple(row["dtypes"]), tuple(Signal(**signal) for signal in row["signals"]), bool(row["scaled"]))
 
 
-def _measured(problem: Problem, session: Session) -> Calibration:
-    try:
-        return _in_session(problem, session, precise=True)
-    except ProblemError:  # fp64 may take too long or too much memory; what else is wrong shows again
-        return _in_session(problem, session, precise=False)
-
-
-def _in_session(problem: Problem, session: Session, *, precise: bool) -> Calibration:
-    with session() as reference:
+def _with_new_runner(problem: Problem, opened: Opened, *, precise: bool) -> Calibration:
+    with opened() as reference:
         seeds = [derive_seed(0, "signals", problem.digest, index) for index in range(3)]
         planned = reference.ask({"op": "init_inputs", "seed": seeds[2]})
         with reference.written(planned) as arguments:

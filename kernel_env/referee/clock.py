@@ -23,6 +23,8 @@ from kernel_env.schema import Stats, Timing
 
 FLOOR_MS = 1e-3
 """No call is reported as shorter than this: the exchange around it costs more."""
+CACHE_BYTES_S = 768e9
+"""What a core can write into its first cache in a second: 128 bytes a cycle at 6 GHz, which is more than any has."""
 SHORT_MS = 0.05
 """Of shorter calls, what a single one costs beside a hot loop is part of its time: work on several at once could not be told."""
 LAYOUT = 0.01
@@ -148,6 +150,11 @@ def stats(values_ms: Sequence[float], median_ms: float) -> Stats:
     )
 
 
+def least_ms(output_bytes: int, cores: int) -> float:
+    """No call is faster than writing its output into the nearest cache of so many cores."""
+    return output_bytes / (CACHE_BYTES_S * cores) * 1e3
+
+
 def slowed(baseline_ms: Sequence[float], alone_ms: Sequence[float]) -> float:
     """By which share the baseline was slower beside a candidate than afterwards, alone: 1 where that is within its ups and downs.
 
@@ -164,7 +171,8 @@ def against_alone(timing: Timing, slower: float) -> Timing:
         base.median_ms / slower, base.mean_ms / slower, base.std_ms / slower, base.min_ms / slower, base.max_ms / slower, base.count
     )
     low, high = timing.speedup_low / slower, timing.speedup_high / slower
-    return replace(timing, baseline=faster, speedup=timing.speedup / slower, speedup_low=low, speedup_high=high)
+    kind = f"{timing.baseline_kind}, alone"
+    return replace(timing, baseline=faster, speedup=timing.speedup / slower, speedup_low=low, speedup_high=high, baseline_kind=kind)
 
 
 class RecordedClock:

@@ -128,7 +128,7 @@ class Pool:
         self._busy.add(worker)
         try:
             answer = await worker.ask(frame)
-        except BaseException:
+        except BaseException:  # cancelled: the answer to this job must never be taken for the next one's
             worker.kill()
             raise
         finally:
@@ -172,7 +172,7 @@ class Pool:
         scratch = Path(tempfile.mkdtemp(prefix="worker-", dir=self._scratch))
         try:
             return await _start_worker(zygote, {**self._setup, "cores": list(cores), "scratch": str(scratch)}, scratch)
-        except BaseException:
+        except BaseException:  # a cancelled start too leaves no files behind
             remove_tree(scratch)
             raise
 
@@ -208,7 +208,7 @@ async def _start_zygote(flavour: str, sandbox: Frame) -> _Zygote:
     except TimeoutError as error:
         zygote.end(0)
         raise VerifierError(f"the zygote was not ready within {_START_LIMIT_S:g} s: is this machine overloaded?") from error
-    except BaseException:
+    except BaseException:  # a cancelled start too leaves no process behind
         zygote.end(0)
         raise
     if not ready:
@@ -230,7 +230,7 @@ async def _start_worker(zygote: _Zygote, setup: Frame, scratch: Path) -> _Worker
             zygote.control.send({"op": "attach"}, [for_zygote.fileno()])
             Channel(ours).send(setup, [for_worker.fileno()])
         reader, writer = await asyncio.open_connection(sock=ours)
-    except BaseException as error:
+    except BaseException as error:  # a cancelled start too leaves no process behind
         ours.close()
         process.kill()
         process.wait()

@@ -21,6 +21,8 @@ Frame = dict[str, Any]
 HEADER = struct.Struct("!II")
 MAX_FRAME_BYTES = 64 << 20
 """Between our own processes. Reading JSON may take 30 times its size, so a peer that is not trusted is given less."""
+MAX_ERROR_TEXT = 12_000
+"""Characters that a runner says of an error, and the most that is taken from one that says more."""
 MAX_FDS = 8
 _READ_BYTES = 1 << 16
 SEND_TIMEOUT_S = 60.0

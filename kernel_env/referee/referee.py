@@ -18,7 +18,7 @@ from kernel_env.backends import get_backend
 from kernel_env.builder import Builder, BuildRequest
 from kernel_env.hostlock import CoresLock
 from kernel_env.referee.calibration import Calibration, Calibrator
-from kernel_env.referee.clock import Clock, Round, TimingPlan, against_alone, slowed
+from kernel_env.referee.clock import Clock, Round, TimingPlan, against_alone, least_ms, slowed
 from kernel_env.referee.compare import compare, same_bytes
 from kernel_env.referee.config import VerifyConfig, derive_seed
 from kernel_env.referee.inputs import Draw, InputPool, InputSet
@@ -27,7 +27,7 @@ from kernel_env.referee.measure import TOGETHER, LateWork, Session, Side, give_s
 from kernel_env.referee.outputs import regions
 from kernel_env.referee.ownership import traits
 from kernel_env.referee.process import BuildHandler, Endpoint, RunnerDied, RunnerTimeout
-from kernel_env.referee.protocol import Frame
+from kernel_env.referee.protocol import MAX_ERROR_TEXT, Frame
 from kernel_env.referee.reference import Reference, collected, no_builds, output_at
 from kernel_env.referee.tolerance import Tolerance, tolerance
 from kernel_env.schema import Candidate, Problem, Stage, Status, Timing, Verdict
@@ -44,10 +44,6 @@ MOST_CALLS = 30
 """An attempt to time a candidate may last as long as its trials, or as so many of its calls."""
 ALONE = 0.1
 """Share of the timing budget that the baseline is timed for once more when the candidate is gone."""
-CACHE_BYTES_S = 768e9
-"""What a core can write into its first cache in a second: 128 bytes a cycle at 6 GHz, which is more than any has."""
-MAX_TEXT = 12_000
-"""Of what a runner says of an error."""
 _WEIGHTS = ("same_seed", "loaded", "own", "none")
 
 
@@ -295,7 +291,11 @@ class _Work:
         if self.build_failure is not None:
             fault, log = self.build_failure
             return _Failed(Status.BUILD_ERROR, Stage.BUILD, _from_first_error(log), fault)
-        kind, text, category = str(error.get("kind", "")), str(error.get("text", ""))[:MAX_TEXT], str(error.get("type", ""))[:200]
+        kind, text, category = (
+            str(error.get("kind", "")),
+            str(error.get("text", ""))[:MAX_ERROR_TEXT],
+            str(error.get("type", ""))[:200],
+        )
         if kind == "device" and self.backend.flavour == "interpret":
             return _Failed(Status.NEEDS_DEVICE, self.stage, f"this machine cannot run it: {text}", category)
         if kind == "memory":
@@ -428,16 +428,13 @@ class _Work:
                 alone_ms = session.alone(self.config.timing_budget_s * ALONE)
         together = max(r.together for r in rounds)
         slower = slowed([ms for r in rounds if r.together == together for ms in r.baseline_ms], alone_ms)
-        note = f"the baseline was {slower:.2f} times as fast alone: this counts" if slower > 1 else ""
-        return against_alone(timing, slower), note
+        return (against_alone(timing, slower) if slower > 1 else timing), ""
 
     def _check_possible(self, timing: Timing, baseline: Side) -> None:
-        """Nothing is faster than writing its output into the nearest cache; unless it writes none, where the reference does not."""
-        if traits(baseline.output, None, baseline.endpoint.pid):
-            return
-        least_ms = sum(size for _, size in regions(baseline.output)) / (CACHE_BYTES_S * len(self.referee.cores)) * 1e3
-        if timing.runtime.median_ms < least_ms:
-            words = f"{timing.runtime.median_ms:.4g} ms is too short to write the output: {least_ms:.4g} ms at the speed of a cache"
+        """Raises _Failed for a time that is too short to write the output; unless the reference writes none."""
+        floor_ms = least_ms(sum(size for _, size in regions(baseline.output)), len(self.referee.cores))
+        if timing.runtime.median_ms < floor_ms and not traits(baseline.output, None, baseline.endpoint.pid):
+            words = f"{timing.runtime.median_ms:.4g} ms is too short to write the output: {floor_ms:.4g} ms at the speed of a cache"
             raise _Failed(Status.TAMPERED, self.stage, words, "impossible_time")
 
     @contextlib.contextmanager

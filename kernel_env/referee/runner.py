@@ -25,9 +25,8 @@ from kernel_env.backends.interpreter import causes, needs_device
 from kernel_env.backends.loading import BuildFailed, BuildFunction, routed_builds
 from kernel_env.referee import signals, values
 from kernel_env.referee.layout import leaves
-from kernel_env.referee.protocol import Channel, ChannelClosed, Frame
+from kernel_env.referee.protocol import MAX_ERROR_TEXT, Channel, ChannelClosed, Frame
 
-MAX_TEXT = 12_000
 _MODULE = {"reference": "kernel_env_problem", "candidate": "kernel_env_candidate"}
 
 
@@ -240,7 +239,7 @@ class Runner:
             kind = "memory"
         elif self._interpreter and needs_device(error, self._source, _MODULE[self.role]):
             kind = "device"
-        return {"kind": kind, "type": _name(error, self._interpreter), "text": self._error_text(error)[:MAX_TEXT]}
+        return {"kind": kind, "type": _name(error, self._interpreter), "text": self._error_text(error)[:MAX_ERROR_TEXT]}
 
     def _error_text(self, error: BaseException) -> str:
         """The exception at the root (the interpreter wraps what a kernel raises), then the program's own lines that led to it."""

@@ -273,7 +273,7 @@ def main() -> None:
         with contextlib.suppress(ChannelClosed):
             Zygote(control, flavour, sandbox.Plan(found.standing, readable)).serve(found.missing)
         status = 0
-    except BaseException:
+    except BaseException:  # the exit below would swallow it
         traceback.print_exc()
         raise
     finally:  # at once: nothing to save, and at a regular exit one who asks meanwhile finds us alive but closed for a second
