@@ -202,6 +202,9 @@ def main() -> None:
     parser.add_argument("--only", help="part of a kernel's name")
     parser.add_argument("--json", type=Path, help="write the numbers there")
     chosen = parser.parse_args()
+    names = [name for name in KERNELS if not chosen.only or chosen.only in name]
+    if not names or chosen.repeats < 1:
+        parser.error(f"--only is part of one of {', '.join(KERNELS)}; --repeats is 1 or more")
     cores = len(os.sched_getaffinity(0))
     threads = 1 if chosen.burn else cores
     config = VerifierConfig(slots=cores if chosen.burn else 1)  # with a slot a core, the first one's runner has one thread
@@ -217,9 +220,7 @@ def main() -> None:
     )
     print(f"{'kernel':<20} " + " ".join(f"{head:>{width}}" for head, width in heads))
     with burning(chosen.burn), BlockingVerifier(lambda: LocalVerifier(config)) as verifier:
-        for name in KERNELS:
-            if chosen.only and chosen.only not in name:
-                continue
+        for name in names:
             repeats = max(1, chosen.repeats // 10) if name.endswith("1 s") else chosen.repeats
             row = measured(verifier, name, repeats, threads)
             rows.append(row)

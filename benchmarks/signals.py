@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from kernel_env.errors import ProblemError
+from kernel_env.errors import KernelEnvError, ProblemError
 from kernel_env.problems import load_problems
 from kernel_env.referee.calibration import Calibration, Calibrator
 from kernel_env.referee.process import LocalEndpoint
@@ -52,13 +52,17 @@ def main() -> None:
     parser.add_argument("--only", default="", help="part of a problem's key")
     parser.add_argument("--json", type=Path, help="write the numbers there")
     chosen = parser.parse_args()
+    try:
+        problems = [p for p in load_problems(chosen.source, chosen.path, chosen.profile) if chosen.only in p.key]
+    except KernelEnvError as error:
+        parser.error(str(error))
+    if not problems:
+        parser.error(f"--only {chosen.only}: no problem's key holds that")
     strict, rows, degenerate = tolerance("strict"), list[dict[str, object]](), dict[str, str]()
     print(f"{'problem':<18} {'scale':>9} {'varies':>9} {'error':>9} {'atol':>9} {'rtol':>9}  extra    seconds")
     with tempfile.TemporaryDirectory() as empty:
         cache = chosen.cache or Path(empty)
-        for problem in load_problems(chosen.source, chosen.path, chosen.profile):
-            if chosen.only not in problem.key:
-                continue
+        for problem in problems:
             started = time.perf_counter()
             try:
                 found = calibrated(problem, cache)
