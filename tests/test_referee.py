@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kernel_env.errors import MachineBusy, ProblemError
-from kernel_env.referee import clock
+from kernel_env.referee import clock, referee
 from kernel_env.schema import Candidate, Problem, Stage, Status
 from kernel_env.verifier import BlockingVerifier, InprocessVerifier, LocalVerifier, VerifierConfig
 from tests.conftest import GOOD, QUICK, REFERENCE, Judge, python_candidate
@@ -548,3 +548,20 @@ def test_a_time_too_short_to_write_the_output_is_none(
         verdict = verifier.verify(posed, Candidate(python_candidate(forward), "cpp"), QUICK, 1)
     assert verdict.status is status, verdict.message
     assert (verdict.category == "impossible_time") is (status is Status.TAMPERED)
+
+
+@pytest.mark.parametrize(
+    ("found", "speedup", "kind"),
+    [([2.0, 2.0, 2.0], 0.5, "eager, alone"), ([2.0, 1.0], 1.0, "eager"), ([2.0, 2.0, 1.0], 1.0, "eager"), ([1.0], 1.0, "eager")],
+)
+def test_a_faster_baseline_counts_only_if_the_candidate_slows_it_each_time(
+    monkeypatch: pytest.MonkeyPatch, problem: Problem, found: list[float], speedup: float, kind: str
+) -> None:
+    """A machine that changes its speed once must not cost an honest kernel half of its speedup."""
+    answers, equal = iter(found), clock.timing([clock.Round(1, (1.0,), (1.0,))], 0)
+    monkeypatch.setattr(referee, "slowed", lambda *_: next(answers))
+    monkeypatch.setattr(clock, "timing", lambda *_: equal)
+    with BlockingVerifier(InprocessVerifier) as verifier:
+        verdict = verifier.verify(problem, Candidate(GOOD, "cpp"), QUICK, 1)
+    assert verdict.timing is not None and (verdict.timing.speedup, verdict.timing.baseline_kind) == (speedup, kind)
+    assert next(answers, "all asked") == "all asked"

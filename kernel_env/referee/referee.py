@@ -44,6 +44,8 @@ MOST_CALLS = 30
 """An attempt to time a candidate may last as long as its trials, or as so many of its calls."""
 ALONE = 0.1
 """Share of the timing budget that the baseline is timed for once more when the candidate is gone."""
+ALONE_TRIES = 3
+"""Verifications in which it has to be faster then. On a busy machine it happens once in about 25 times to an honest kernel."""
 _WEIGHTS = ("same_seed", "loaded", "own", "none")
 
 
@@ -101,11 +103,19 @@ class Referee:
         return Prepared(verdict, work.reported_build_ms, (self._clock.now() - started) * 1e3)
 
     def verify(self, job: Job) -> Verdict:
-        """The whole verification. Raises ProblemError when the problem's own code fails, BuilderError, VerifierError."""
-        work = _Work(self, job)
-        verdict = work.concluded(work.verify)
-        assert verdict is not None
-        return verdict
+        """The whole verification. Raises ProblemError when the problem's own code fails, BuilderError, VerifierError.
+
+        Where the baseline was faster once the candidate was gone, the candidate had slowed it down or the machine changed its speed.
+        Only what happens each time, in new processes, is the candidate's doing, and then the faster baseline counts.
+        """
+        for _ in range(ALONE_TRIES):
+            work = _Work(self, job)
+            verdict = work.concluded(work.verify)
+            assert verdict is not None
+            if work.slower == 1.0:
+                return verdict
+        assert verdict is not None and verdict.timing is not None
+        return replace(verdict, timing=against_alone(verdict.timing, work.slower))
 
 
 class _Work:
@@ -132,6 +142,8 @@ class _Work:
         """... whether it changes its inputs, ..."""
         self.unsteady = False
         """... and whether it was seen keeping a state from call to call, so that its timed outputs depend on their order."""
+        self.slower = 1.0
+        """By how much the baseline was slower beside the candidate than alone."""
         self.stage = Stage.CHECK
         self.runner: Endpoint | None = None
         """The candidate's, once there is one."""
@@ -427,8 +439,8 @@ class _Work:
             with self.referee.lock.exclusive():
                 alone_ms = session.alone(self.config.timing_budget_s * ALONE)
         together = max(r.together for r in rounds)
-        slower = slowed([ms for r in rounds if r.together == together for ms in r.baseline_ms], alone_ms)
-        return (against_alone(timing, slower) if slower > 1 else timing), ""
+        self.slower = slowed([ms for r in rounds if r.together == together for ms in r.baseline_ms], alone_ms)
+        return timing, ""
 
     def _check_possible(self, timing: Timing, baseline: Side) -> None:
         """Raises _Failed for a time that is too short to write the output; unless the reference writes none."""
