@@ -114,6 +114,16 @@ def judge(verifier: BlockingVerifier, problem: Problem) -> Judge:
     return judged
 
 
+SCALED_RELU = """torch::Tensor scaled_relu(torch::Tensor x, double scale) {
+  auto y = torch::empty_like(x);
+  const float* a = x.data_ptr<float>();
+  float* b = y.data_ptr<float>();
+  for (int64_t i = 0; i < x.numel(); ++i) b[i] = a[i] > 0 ? a[i] * (float)scale : 0.0f;
+  return y;
+}
+"""
+
+
 def python_candidate(forward: str, init: str = "pass", top: str = "") -> str:
     """A candidate whose checks pass: it builds a small extension, then does what the test wants."""
     return f'''
@@ -123,14 +133,7 @@ from torch.utils.cpp_extension import load_inline
 
 extension = load_inline(name="relu", cpp_sources="""
 #include <torch/extension.h>
-torch::Tensor scaled_relu(torch::Tensor x, double scale) {{
-  auto y = torch::empty_like(x);
-  const float* a = x.data_ptr<float>();
-  float* b = y.data_ptr<float>();
-  for (int64_t i = 0; i < x.numel(); ++i) b[i] = a[i] > 0 ? a[i] * (float)scale : 0.0f;
-  return y;
-}}
-""", functions=["scaled_relu"])
+{SCALED_RELU}""", functions=["scaled_relu"])
 {top}
 
 class ModelNew(nn.Module):

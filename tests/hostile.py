@@ -15,7 +15,7 @@ from typing import Literal
 from kernel_env.referee.config import VerifyConfig
 from kernel_env.sandbox import Layer
 from kernel_env.schema import Candidate, Problem, Verdict
-from tests.conftest import REFERENCE
+from tests.conftest import REFERENCE, SCALED_RELU
 
 LIMIT_S = 1.0
 MEMORY_MB = 1024
@@ -42,14 +42,7 @@ SOURCE = """
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-torch::Tensor scaled_relu(torch::Tensor x, double scale) {{
-  auto y = torch::empty_like(x);
-  const float* a = x.data_ptr<float>();
-  float* b = y.data_ptr<float>();
-  for (int64_t i = 0; i < x.numel(); ++i) b[i] = a[i] > 0 ? a[i] * (float)scale : 0.0f;
-  return y;
-}}
-int64_t spin(bool deaf) {{
+{scaled_relu}int64_t spin(bool deaf) {{
   if (deaf) {{
     sigset_t all;
     sigfillset(&all);
@@ -176,7 +169,9 @@ class Kind:
         if self.place == "timed":  # trials are 2 calls
             code["forward"] = f"if CALLS > 2:\n{textwrap.indent(code['forward'], '    ')}"
         indented = {name: textwrap.indent(text, " " * 8) for name, text in code.items()}
-        source = TEMPLATE.format(number=number, top=code["import"], init=indented["init"], forward=indented["forward"])
+        source = TEMPLATE.format(
+            number=number, scaled_relu=SCALED_RELU, top=code["import"], init=indented["init"], forward=indented["forward"]
+        )
         return Candidate(source, "cpp")
 
     @property

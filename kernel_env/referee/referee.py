@@ -105,8 +105,8 @@ class Referee:
     def verify(self, job: Job) -> Verdict:
         """The whole verification. Raises ProblemError when the problem's own code fails, BuilderError, VerifierError.
 
-        Where the baseline was faster once the candidate was gone, the candidate had slowed it down or the machine changed its speed.
-        Only what happens each time, in new processes, is the candidate's doing, and then the faster baseline counts.
+        Where the baseline was faster once the candidate was gone, the candidate had slowed it down, or the machine changed its
+        speed. Only what happens each time, in new processes, is the candidate's doing, and then the faster baseline counts.
         """
         for _ in range(ALONE_TRIES):
             work = _Work(self, job)
