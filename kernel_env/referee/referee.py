@@ -470,10 +470,10 @@ class _Work:
             return
         try:
             self._compare(reference, baseline, candidate, "a timed call", self.tolerance)
-            beside = baseline.beside, candidate.beside
-            self._check_ownership(baseline, candidate, "a timed call", beside, whole=secrets.randbelow(OWNERSHIP_CHECKS) == 0)
             if not self.inputs_change and not same_bytes(baseline.slots[baseline.slot], candidate.slots[candidate.slot]):
                 raise self._mutated("a timed call")
+            beside = baseline.beside, candidate.beside
+            self._check_ownership(baseline, candidate, "a timed call", beside, whole=secrets.randbelow(OWNERSHIP_CHECKS) == 0)
         except _Failed:
             reference.endpoint.thaw()
             self.unsteady = not reference.is_steady(0, draw.seed, lambda: pool.write(draw, baseline.slots[0]), self.tolerance)
