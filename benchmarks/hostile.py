@@ -58,6 +58,10 @@ class Duration:
         return self.slowest_s - LIMIT_S
 
 
+SETTLED_S = 2.0
+"""After its answer a worker forks the runners for its next job."""
+
+
 def honest_s(verifier: BlockingVerifier, *, timed: bool) -> float:
     """Median of several."""
     took = []
@@ -91,6 +95,7 @@ def shown(moment: Moment, first: Moment) -> str:
 def play(verifier: BlockingVerifier, count: int) -> tuple[list[Moment], dict[Kind, list[float]], list[str], list[str]]:
     """The moments, every duration by kind, and in words: verdicts that no kind allows, and what was left."""
     honest_s(verifier, timed=True)
+    time.sleep(SETTLED_S)
     before = Traces.now()
     moments, took, mistakes = [look(verifier, 0)], defaultdict[Kind, list[float]](list), []
     print("after hostile, honest and ratio, timed and ratio, then descriptors / resident MB / mappings of each process")
@@ -104,6 +109,7 @@ def play(verifier: BlockingVerifier, count: int) -> tuple[list[Moment], dict[Kin
         if number + 1 in quarters:
             moments.append(look(verifier, number + 1))
             print(shown(moments[-1], moments[0]), flush=True)
+    time.sleep(SETTLED_S)
     return moments, took, mistakes, before.left(Traces.now())
 
 

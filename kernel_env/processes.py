@@ -5,13 +5,20 @@ from __future__ import annotations
 import ctypes
 import signal
 
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36
+WAITING = "ke-waiting"
+"""What a runner is called until its first request; afterwards it is named for its role."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def die_with_parent(by: int = signal.SIGKILL) -> None:
     """Ask the kernel to send this process a signal when its parent ends; 0 takes that back. It outlasts `exec`."""
     _libc.prctl(_PR_SET_PDEATHSIG, by, 0, 0, 0)
+
+
+def name_process(name: str) -> None:
+    """What `ps` and `top` call this process: 15 bytes at most."""
+    _libc.prctl(_PR_SET_NAME, ctypes.create_string_buffer(name.encode()), 0, 0, 0)
 
 
 def become_subreaper(be: bool = True) -> None:

@@ -212,11 +212,11 @@ KINDS = (
         for i in range(10_000 + N):
             threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
     """),
-    _kind("takes memory and touches it", "forward", "out_of_memory", """
+    _kind("takes memory and touches it", "forward", "out_of_memory timeout", """
         kept = []
         while True: kept.append(bytearray((16 + N % 48) << 20))
     """),
-    _kind("takes tensors and touches them", "init", "out_of_memory", """
+    _kind("takes tensors and touches them", "init", "out_of_memory timeout", """
         self.kept = []
         while True: self.kept.append(torch.ones((4 + N % 12) << 20))
     """),

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
-from kernel_env.processes import become_subreaper
+from kernel_env.processes import WAITING, become_subreaper
 
 POLL_S = 0.01
 
@@ -79,6 +79,13 @@ class Process:
         with suppress(OSError):
             return Path(f"/proc/{self.pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
         return ""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it is a runner that has no work yet."""
+        with suppress(OSError):
+            return Path(f"/proc/{self.pid}/comm").read_text().strip() == WAITING
+        return False
 
     def kill(self) -> None:
         with suppress(ProcessLookupError):
@@ -318,7 +325,7 @@ class Attempt:
             return [p for p in living if p.pid == self.process.pid]
         zygotes = {p.pid for p in living if _MODULES[Target.ZYGOTE] in p.command}
         if target is Target.CANDIDATE:
-            return [p for p in living if p.pid in zygotes and p.parent in zygotes]
+            return [p for p in living if p.pid in zygotes and p.parent in zygotes and not p.waiting]
         return [p for p in living if _MODULES[target] in p.command and p.parent == self.process.pid]
 
     def kill(self, victims: Sequence[Process]) -> None:

@@ -68,7 +68,7 @@ class _Server:
 
     def start(self, role: str = "candidate", memory_mb: int = 4096) -> Any:
         slot = Slot(tuple(sorted(os.sched_getaffinity(0))), memory_mb << 20)
-        runner = self._client.fork(role, slot, lambda _: {"ok": False, "log": ""})
+        runner = self._client.runner(role, slot, lambda _: {"ok": False, "log": ""})
         self._runners[runner.pid] = runner
         return {"id": runner.pid}
 

@@ -26,9 +26,8 @@ from kernel_env.referee.layout import Arena
 from kernel_env.referee.measure import LONGEST_TOGETHER_S, TOGETHER, TOGETHER_S, LateWork, Session, Side, give_slots, quiet_timing
 from kernel_env.referee.memory import read_memory
 from kernel_env.referee.outputs import regions
-from kernel_env.referee.process import LocalEndpoint
+from kernel_env.referee.process import LocalEndpoint, no_builds
 from kernel_env.referee.protocol import Frame
-from kernel_env.referee.reference import no_builds
 from kernel_env.referee.values import described, plan, write
 from kernel_env.schema import Timing
 from tests.conftest import REFERENCE
@@ -113,7 +112,7 @@ class Scene:
     random: random.Random
 
     def rounds(self, count: int = 5, **plan: Any) -> list[Round]:
-        return self.session.rounds(TimingPlan(**{"max_rounds": count, "min_rounds": count, "budget_s": 60.0, **plan}))
+        return self.session.rounds(TimingPlan(**{"rounds": count, "min_rounds": count, "budget_s": 60.0, **plan}))
 
     def blocks(self) -> list[tuple[str, list[Any]]]:
         """(side, its messages) in order, one entry for each block."""
@@ -559,13 +558,16 @@ class Scripted:
 @pytest.mark.parametrize(
     ("plan", "expected"),
     [
-        (TimingPlan(max_rounds=7, min_rounds=2, budget_s=1e9), 7),
-        (TimingPlan(max_rounds=100, min_rounds=4, budget_s=1e-9), 4),
-        (TimingPlan(max_rounds=2, min_rounds=2, budget_s=1e-9), 2),
-        (TimingPlan(max_rounds=1, min_rounds=1, budget_s=1e-9), 1),
-        (TimingPlan(max_rounds=100, min_rounds=2, budget_s=19.0), 10),
+        (TimingPlan(rounds=7, min_rounds=2, budget_s=1e9), 7),
+        (TimingPlan(rounds=100, min_rounds=4, budget_s=1e-9), 4),
+        (TimingPlan(rounds=2, min_rounds=2, budget_s=1e-9), 2),
+        (TimingPlan(rounds=1, min_rounds=1, budget_s=1e-9), 1),
+        (TimingPlan(rounds=100, min_rounds=2, budget_s=19.0), 10),
+        (TimingPlan(rounds=100, min_rounds=2, budget_s=19.0, extended=4.0, precision=0.03), 10),
+        (TimingPlan(rounds=100, min_rounds=2, budget_s=19.0, extended=4.0, precision=0.01), 38),
+        (TimingPlan(rounds=8, min_rounds=2, budget_s=1e9, extended=2.5, precision=0.0), 20),
     ],
-    ids=["most", "least", "least is most", "one", "budget"],
+    ids=["most", "least", "least is most", "one", "budget", "precise", "never precise", "never precise, most"],
 )
 def test_rounds_end_as_planned(monkeypatch: pytest.MonkeyPatch, plan: TimingPlan, expected: int) -> None:
     """A round of two calls of a second takes two; what went before the first does not count."""

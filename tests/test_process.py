@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 
 from kernel_env.referee import process
-from kernel_env.referee.process import FREE_BUILD_S, FREE_BUILDS, RunnerProcess, RunnerTimeout
+from kernel_env.referee.process import FREE_BUILD_S, FREE_BUILDS, RunnerProcess, RunnerTimeout, Slot
 from kernel_env.referee.protocol import Channel, ChannelClosed, Frame
 
 
@@ -69,7 +69,10 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, builds: int, each_s:
 
     ours, theirs = map(Channel, socket.socketpair())
     log, log_end = os.pipe()
-    runner = RunnerProcess(cast(Any, Zygote()), os.getpid(), os.pidfd_open(os.getpid()), tmp_path / "none", ours, log, build)
+    runner = RunnerProcess(
+        cast(Any, Zygote()), "candidate", Slot((0,)), os.getpid(), os.pidfd_open(os.getpid()), tmp_path / "none", ours, log
+    )
+    runner.build_handler = build
     answered = False
     with asking(theirs, builds):
         with suppress(RunnerTimeout):

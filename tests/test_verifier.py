@@ -24,7 +24,7 @@ from kernel_env.referee.scratch import Scratch
 from kernel_env.schema import Candidate, Problem, Status, Verdict
 from kernel_env.verifier import BlockingVerifier, LocalVerifier, SocketVerifier, Verifier, VerifierConfig, VerifierServer
 from tests.conftest import GOOD, python_candidate
-from tests.kill_harness import Attempt, Harness, Target, descendants
+from tests.kill_harness import Attempt, Harness, Process, Target, descendants
 
 QUICK = VerifyConfig(num_correct_trials=2, measure_performance=False)
 RECORDED = VerifierConfig(clock="recorded")
@@ -92,7 +92,11 @@ def kill(module: str) -> None:
 def runners() -> list[int]:
     """Pids of the programs that a zygote forked."""
     zygotes = helpers("referee.zygote")
-    return [p.pid for p in descendants(os.getpid()) if p.parent in zygotes]
+    return [p.pid for p in descendants(os.getpid()) if p.parent in zygotes and not p.waiting]
+
+
+def waiting() -> list[Process]:
+    return [p for p in descendants(os.getpid()) if p.waiting and p.pid not in OTHERS]
 
 
 @asynccontextmanager
@@ -118,6 +122,21 @@ def test_cancelling_kills_the_candidate_and_frees_the_slot(temporary: Path, prob
                 await task
             await until(lambda: not runners())
             assert not called(temporary) and not list(temporary.rglob("runner-*")), "its scratch directory is gone too"
+            assert (await verifier.verify(problem, CORRECT, QUICK, 1)).correct
+
+    play(scenario())
+
+
+def test_the_death_of_a_runner_that_waits_changes_nothing(temporary: Path, problem: Problem) -> None:
+    async def scenario() -> None:
+        async with closing(LocalVerifier(RECORDED)) as verifier:
+            for _ in range(2):
+                assert (await verifier.verify(problem, CORRECT, QUICK, 1)).correct
+                await until(lambda: len(waiting()) == 3)
+                killed = waiting()
+                for process in killed:
+                    process.kill()
+                await until(lambda: not set(killed) & set(descendants(os.getpid())))  # noqa: B023 - awaited here
             assert (await verifier.verify(problem, CORRECT, QUICK, 1)).correct
 
     play(scenario())

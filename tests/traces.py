@@ -16,6 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kernel_env.processes import WAITING
+
 _NUMBER = re.compile(r"\d+")
 
 
@@ -32,12 +34,17 @@ class Held:
     resident_mb: float = 0.0
 
 
+_RUNNER = re.compile(r"(/runner-)\w+$")
+
+
 @dataclass(frozen=True)
 class Traces:
     """Of all of ours at one moment."""
 
     processes: dict[int, Held]
-    """By pid; a zombie too."""
+    """By pid; a zombie too. Without runners that wait for the next job: those change all the time, ..."""
+    waiting: int
+    """... but not their number."""
     files: frozenset[str]
     """Below our directory for temporary files, in /dev/shm and in /dev/mqueue."""
     segments: frozenset[str]
@@ -48,7 +55,11 @@ class Traces:
 
     @staticmethod
     def now() -> Traces:
-        return Traces({pid: _held(pid) for pid in _ours()}, _files(), _segments(), _mounts())
+        processes = {pid: _held(pid) for pid in _ours()}
+        waiting = [pid for pid, held in processes.items() if held.name == WAITING]
+        for pid in waiting:
+            del processes[pid]
+        return Traces(processes, len(waiting), _files(), _segments(), _mounts())
 
     def left(self, later: Traces) -> list[str]:
         """What differs later, in words; mappings and resident memory aside (see `grown`)."""
@@ -66,6 +77,8 @@ class Traces:
             for what in ("threads", "descriptors", "locks"):
                 if getattr(held, what) != getattr(before, what):
                     found.append(f"{held.name}: {what} were {getattr(before, what)}, are {getattr(held, what)}")
+        if self.waiting != later.waiting:
+            found.append(f"{self.waiting} runners waited, {later.waiting} do")
         return found + ([f"threads were {self.threads}, are {later.threads}"] if self.threads != later.threads else [])
 
     def grown(self, later: Traces) -> dict[str, tuple[float, int]]:
@@ -107,7 +120,15 @@ def _held(pid: int) -> Held:
     with suppress(OSError, IndexError):
         command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
         known = [part.rpartition(".")[2] for part in command if part.startswith("kernel_env.referee.")]
-        name = "this process" if pid == os.getpid() else known[0] if known else f"{' '.join(command)[:60]} ({_state(pid)})"
+        name = (
+            "this process"
+            if pid == os.getpid()
+            else WAITING
+            if _waits(pid)
+            else known[0]
+            if known
+            else f"{' '.join(command)[:60]} ({_state(pid)})"
+        )
     sorts: Counter[str] = Counter()
     with suppress(OSError):
         for fd in os.listdir(f"/proc/{pid}/fd"):
@@ -122,6 +143,10 @@ def _held(pid: int) -> Held:
     with suppress(OSError):
         return Held(name, numbers["Threads"], sorts, _locks(pid), _lines(f"/proc/{pid}/maps"), numbers["VmRSS"] / 1024)
     return Held(name, numbers["Threads"], sorts)
+
+
+def _waits(pid: int) -> bool:
+    return Path(f"/proc/{pid}/comm").read_text().strip() == WAITING
 
 
 def _state(pid: int) -> str:
@@ -144,7 +169,9 @@ def _files() -> frozenset[str]:
     for place in (tempfile.gettempdir(), "/dev/shm", "/dev/mqueue"):
         for directory, below, names in os.walk(place):
             found |= {os.path.join(directory, name) for name in (*below, *names)}
-    return frozenset(found)
+    scratch = {path for path in found if _RUNNER.search(path)}  # new for each runner: what counts is how many there are
+    numbered = {_RUNNER.sub(rf"\g<1>{number}", path) for number, path in enumerate(sorted(scratch))}
+    return frozenset(found - scratch | numbered)
 
 
 def _segments() -> frozenset[str]:

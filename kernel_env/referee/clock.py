@@ -39,12 +39,20 @@ _NORMAL_95 = 1.96
 
 @dataclass(frozen=True)
 class TimingPlan:
-    """How long to measure. Rounds (a block of calls of the baseline and one of the candidate, in random order) end at
-    `max_rounds` or when `budget_s` is spent in calls, but not before `min_rounds`."""
+    """How long to measure. Rounds (a block of calls of the baseline and one of the candidate, in random order) end when there are
+    `rounds`, or when `budget_s` is spent in calls, but not before `min_rounds`. While the interval's half-width is above
+    `precision` then (a share of the speedup), they go on, up to `extended` times both."""
 
-    max_rounds: int = 100
+    rounds: int = 100
     min_rounds: int = 5
     budget_s: float = 1.0
+    extended: float = 1.0
+    precision: float = 0.03
+
+
+def half_width(timing: Timing) -> float:
+    """Of the interval, as a share of the speedup."""
+    return (timing.speedup_high - timing.speedup_low) / 2 / timing.speedup
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,12 @@ class VerifyConfig:
     num_correct_trials: int = 5
     """Correctness trials, each with fresh inputs; the weights change half-way."""
     num_perf_trials: int = 100
-    """Most timing rounds (a block of calls of either side); fewer when `timing_budget_s` is spent."""
+    """Timing rounds (a block of calls of either side); fewer when `timing_budget_s` is spent."""
     timing_budget_s: float = 1.0
     """Seconds in timed calls, of both sides, after which no further round starts (at least 5 rounds are made)."""
+    timing_precision: float = 0.03
+    """Half-width of the speedup's 95% interval, as a share of the speedup, that is precise enough. Until it is, up to 4 times as
+    many rounds and seconds are spent."""
     timeout_s: float = 60.0
     """Limit for the candidate's import, construction and trials, builds not counted, or 5 times what the reference needs for the
     same calls if that is more."""
@@ -37,8 +40,9 @@ class VerifyConfig:
     """Private memory of a runner, in MiB; 0 is no limit."""
 
     def __post_init__(self) -> None:
-        if not self.noise_limit >= 0:
-            raise ConfigError(f"verify.noise_limit must be 0 or more, got {self.noise_limit}")
+        for name in ("noise_limit", "timing_precision"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"verify.{name} must be 0 or more, got {getattr(self, name)}")
         for name in ("num_correct_trials", "num_perf_trials"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"verify.{name} must be 1 or more, got {getattr(self, name)}")

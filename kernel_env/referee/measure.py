@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from kernel_env.errors import MachineBusy
-from kernel_env.referee.clock import FLOOR_MS, Round, TimingPlan
+from kernel_env.referee.clock import FLOOR_MS, Round, TimingPlan, half_width, timing
 from kernel_env.referee.inputs import Draw, InputPool, InputSet
 from kernel_env.referee.layout import Arena
 from kernel_env.referee.memory import Samples
@@ -61,6 +61,9 @@ _LEAST_ALONE = 1
 """Blocks of the baseline alone. What disturbs one makes it slower, and only a faster one has consequences."""
 _MOST_WALL = 3.0
 """A session lasts at most so many times its budget of time in calls: writing and comparing large tensors takes time too."""
+_LOOK = 0.5
+"""After each such share of a further budget it is seen whether the interval is narrow enough: seldom, for each look is one more
+chance to stop by luck."""
 
 _Taken = tuple[int, dict["Side", list[float]]]
 """Of one round: how many calls were sent together, and either side's seconds a message."""
@@ -167,16 +170,21 @@ class Session:
             if not self._most:
                 self._warm_up()
             self._spent_s, started = 0.0, time.perf_counter()
-            while len(taken) < plan.max_rounds:
-                wall_s = time.perf_counter() - started
-                spent = self._spent_s > plan.budget_s or wall_s > _MOST_WALL * plan.budget_s
-                if spent and len(taken) >= plan.min_rounds:
-                    break
+            due = 1.0
+            while True:
+                used_s = max(self._spent_s, (time.perf_counter() - started) / _MOST_WALL)
+                if len(taken) >= plan.min_rounds and max(used_s / plan.budget_s, len(taken) / plan.rounds) >= due:
+                    if due >= plan.extended or half_width(timing(self._rounds(taken), 0)) <= plan.precision:
+                        break
+                    due += _LOOK
                 taken.append(self._round())
         self.candidate.endpoint.thaw()
         self.baseline.endpoint.thaw()
         waiting = self._waited_s / sum(sum(times[self.baseline]) for _, times in taken)
         self.noise = round(min(waiting, others.share()), 4)
+        return self._rounds(taken)
+
+    def _rounds(self, taken: Sequence[_Taken]) -> list[Round]:
         return [
             Round(together, *(self._calls_ms(times[side], together, side) for side in (self.candidate, self.baseline)))
             for together, times in taken

@@ -8,6 +8,7 @@ import select
 import signal
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,11 @@ builds would never meet its limit."""
 BuildHandler = Callable[[Frame], Frame]
 
 
+READY_LIMIT_S = 60.0
+PREPARED = {"reference": 2, "candidate": 1}
+"""At most so many runners wait for the next job: what one takes."""
+
+
 class ZygoteGone(VerifierError):
     """The zygote ended or does not answer: its worker is of no further use."""
 
@@ -42,6 +48,11 @@ class RunnerDied(Exception):
     def __init__(self, cause: str) -> None:
         super().__init__(cause)
         self.cause = cause
+
+
+def no_builds(frame: Frame) -> Frame:
+    """The build handler of a problem's own code."""
+    return {"ok": False, "log": "a problem's reference cannot build extensions"}
 
 
 class Endpoint(Protocol):
@@ -72,14 +83,45 @@ class Slot:
 
 
 class ZygoteClient:
-    """A worker's connection to the zygote."""
+    """A worker's connection to the zygote, and the runners that it has prepared."""
 
     def __init__(self, channel: Channel, scratch_root: Path) -> None:
         self.channel = channel
         self.scratch_root = scratch_root
+        self._waiting: list[RunnerProcess] = []
+        self._taken: Counter[tuple[str, Slot]] = Counter()
+        """Since the last `prepare`."""
 
-    def fork(self, role: str, slot: Slot, build: BuildHandler) -> RunnerProcess:
-        """Raises ZygoteGone."""
+    def runner(self, role: str, slot: Slot, build: BuildHandler) -> RunnerProcess:
+        """One that waits, or a new one. Raises ZygoteGone."""
+        self._taken[role, slot] += 1
+        for runner in [*self._waiting]:
+            if (runner.role, runner.slot) == (role, slot):
+                self._waiting.remove(runner)
+                if runner.alive:
+                    break
+                runner.close()
+        else:
+            runner = self._fork(role, slot)
+        runner.build_handler = build
+        return runner
+
+    def prepare(self) -> None:
+        """Fork what was taken since the last time, so that the next job finds it in its sandbox already. Raises ZygoteGone.
+
+        It has seen no one's code and is told nothing before it is taken.
+        """
+        taken, self._taken = self._taken, Counter()
+        for runner in [*self._waiting]:
+            others = any(role == runner.role for role, _ in taken) and (runner.role, runner.slot) not in taken
+            if others or not runner.alive:
+                self._waiting.remove(runner)
+                runner.close()
+        for (role, slot), count in taken.items():
+            there = sum((runner.role, runner.slot) == (role, slot) for runner in self._waiting)
+            self._waiting += [self._fork(role, slot) for _ in range(min(count, PREPARED.get(role, 0)) - there)]
+
+    def _fork(self, role: str, slot: Slot) -> RunnerProcess:
         ours, theirs = socket.socketpair()
         log_read, log_write = os.pipe()
         frame = {
@@ -88,7 +130,7 @@ class ZygoteClient:
         }  # fmt: skip
         try:
             self.channel.send(frame, [theirs.fileno(), log_write])
-            answer, fds = self.channel.recv(timeout_s=60, accept_fds=True)
+            answer, fds = self.channel.recv(timeout_s=READY_LIMIT_S, accept_fds=True)
         except (ChannelClosed, TimeoutError) as error:
             ours.close()
             os.close(log_read)
@@ -96,13 +138,14 @@ class ZygoteClient:
         finally:
             theirs.close()
             os.close(log_write)
-        return RunnerProcess(self, answer["pid"], fds[0], Path(answer["scratch"]), Channel(ours, FRAME_BYTES), log_read, build)
+        scratch = Path(answer["scratch"])
+        return RunnerProcess(self, role, slot, answer["pid"], fds[0], scratch, Channel(ours, FRAME_BYTES), log_read)
 
     def reap(self, pid: int) -> int:
         """Kill a runner and all that it started; returns its wait status. Raises ZygoteGone."""
         try:
             self.channel.send({"op": "reap", "pid": pid})
-            return int(self.channel.recv(timeout_s=60)[0]["exit"])
+            return int(self.channel.recv(timeout_s=READY_LIMIT_S)[0]["exit"])
         except (ChannelClosed, TimeoutError) as error:
             raise ZygoteGone("the zygote process is gone") from error
 
@@ -111,11 +154,12 @@ class RunnerProcess:
     """A forked runner. `close` always ends it and everything it started."""
 
     def __init__(
-        self, zygote: ZygoteClient, pid: int, pidfd: int, scratch: Path, channel: Channel, log_fd: int, build: BuildHandler
+        self, zygote: ZygoteClient, role: str, slot: Slot, pid: int, pidfd: int, scratch: Path, channel: Channel, log_fd: int
     ) -> None:
-        self.pid = pid
+        self.role, self.slot, self.pid = role, slot, pid
+        self.build_handler: BuildHandler = no_builds
         self._zygote, self._pidfd, self._scratch = zygote, pidfd, scratch
-        self._channel, self._log_fd, self._build = channel, log_fd, build
+        self._channel, self._log_fd = channel, log_fd
         self._log = bytearray()
         self._log_open = True
         self._closed = False
@@ -133,12 +177,12 @@ class RunnerProcess:
     def request(self, frame: Frame, fds: Sequence[int] = (), timeout_s: float | None = None) -> Frame:
         """Send one frame and wait for its answer, serving build requests meanwhile (whose time is not counted, within bounds).
 
-        Raises RunnerTimeout or RunnerDied; the runner is then of no further use. Raises VerifierError when it could not enter its
-        sandbox.
+        Raises RunnerTimeout or RunnerDied; the runner is then of no further use. Raises VerifierError when it did not get as far
+        as to its first request: no code ran in it, so nothing is to blame for that.
         """
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
         if not self._ready:
-            self._begin(self._receive(deadline))
+            self._begin()
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._wake_on(self._cores[:1])
         sent = self._send(frame, deadline, fds)
         self._wake_on(self._cores)
@@ -148,7 +192,7 @@ class RunnerProcess:
             if "build" not in answer:
                 return answer
             started = time.monotonic()
-            result = self._build(answer["build"])
+            result = self.build_handler(answer["build"])
             free_s = self._free(time.monotonic() - started)
             deadline = None if deadline is None else deadline + free_s
             self._send(result, deadline)
@@ -168,8 +212,19 @@ class RunnerProcess:
         self._free_build_s -= free_s
         return free_s
 
-    def _begin(self, hello: Frame) -> None:
-        """The runner's first frame: sent before it has seen any code, so it is our own word."""
+    @property
+    def alive(self) -> bool:
+        return not self._closed and not select.select([self._pidfd], [], [], 0)[0]
+
+    def _begin(self) -> None:
+        """Take the runner's first frame: sent before it has seen any code, so it is our own word."""
+        try:
+            hello = self._receive(time.monotonic() + READY_LIMIT_S)
+        except RunnerDied as death:
+            raise VerifierError(f"a runner died ({death.cause}) before it was given anything to run") from death
+        except RunnerTimeout:
+            self._end()
+            raise VerifierError(f"a runner was not ready within {READY_LIMIT_S:g} s: is this machine overloaded?") from None
         if "refused" in hello:
             self._end()
             raise VerifierError(hello["refused"])

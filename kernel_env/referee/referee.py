@@ -26,9 +26,9 @@ from kernel_env.referee.layout import packed
 from kernel_env.referee.measure import TOGETHER, LateWork, Session, Side, give_slots, quiet_timing
 from kernel_env.referee.outputs import regions
 from kernel_env.referee.ownership import traits
-from kernel_env.referee.process import BuildHandler, Endpoint, RunnerDied, RunnerTimeout
+from kernel_env.referee.process import BuildHandler, Endpoint, RunnerDied, RunnerTimeout, no_builds
 from kernel_env.referee.protocol import MAX_ERROR_TEXT, Frame
-from kernel_env.referee.reference import Reference, collected, no_builds, output_at
+from kernel_env.referee.reference import Reference, collected, output_at
 from kernel_env.referee.tolerance import Tolerance, tolerance
 from kernel_env.schema import Candidate, Problem, Stage, Status, Timing, Verdict
 
@@ -42,6 +42,8 @@ SLOT_BYTES = 16 << 20
 """Mappings of one side that the inputs of timed calls take turns in: as many as fit, two at least. New pages are dear."""
 MOST_CALLS = 30
 """An attempt to time a candidate may last as long as its trials, or as so many of its calls."""
+EXTENDED = 4
+"""Timing that is not precise enough may take so many times its budget."""
 ALONE = 0.1
 """Share of the timing budget that the baseline is timed for once more when the candidate is gone."""
 ALONE_TRIES = 3
@@ -484,9 +486,11 @@ class _Work:
         per_call = self.reference_s / max(self.trials_passed, 1)
         slow = per_call > 1.0
         return TimingPlan(
-            max_rounds=self.config.num_perf_trials,
+            rounds=self.config.num_perf_trials,
             min_rounds=min(3 if slow else 5, self.config.num_perf_trials),
             budget_s=self.config.timing_budget_s,
+            extended=EXTENDED,
+            precision=self.config.timing_precision,
         )
 
 

@@ -97,7 +97,3 @@ def collected(output: Any, layout: Any, size: int, endpoint: Endpoint, ask: Ask,
             yield arena
     else:
         yield buffer
-
-
-def no_builds(frame: Frame) -> Frame:
-    return {"ok": False, "log": "a problem's reference cannot build extensions"}

@@ -23,6 +23,7 @@ import torch
 
 from kernel_env.backends.interpreter import causes, needs_device
 from kernel_env.backends.loading import BuildFailed, BuildFunction, routed_builds
+from kernel_env.processes import name_process
 from kernel_env.referee import signals, values
 from kernel_env.referee.layout import leaves
 from kernel_env.referee.protocol import MAX_ERROR_TEXT, Channel, ChannelClosed, Frame
@@ -306,11 +307,15 @@ def serve(channel: Channel, role: str, scratch: Path, *, interpreter: bool, isol
 
     runner = Runner(role, scratch, build, interpreter=interpreter)
     channel.send({"ready": True, "isolation": list(isolation)})
+    asked = False
     while True:
         try:
             frame, fds = channel.recv(accept_fds=True)
         except ChannelClosed:
             return
+        if not asked:
+            asked = True
+            name_process(f"ke-{role}")
         answer = runner.handle(frame, fds)
         for fd in fds:
             os.close(fd)

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from kernel_env.builder import Builder
@@ -36,7 +37,7 @@ def process_referee(zygote: ZygoteClient, cores: tuple[int, ...], builder: Build
     """Every runner is a process of its own, forked from the zygote."""
 
     def launch(role: str, build: BuildHandler, config: VerifyConfig) -> Endpoint:
-        return zygote.fork(role, Slot(cores, config.memory_limit_mb << 20), build)
+        return zygote.runner(role, Slot(cores, config.memory_limit_mb << 20), build)
 
     return Referee(launch, builder, clock, lock, mode="process", cores=cores)
 
@@ -50,14 +51,15 @@ def inprocess_referee(builder: Builder, clock: Clock, lock: CoresLock, flavour: 
     return Referee(launch, builder, clock, lock, mode="inprocess")
 
 
-def serve(channel: Channel, referee: Referee) -> None:
-    """Answer jobs until the verifier closes the channel."""
+def serve(channel: Channel, referee: Referee, after: Callable[[], None]) -> None:
+    """Answer jobs until the verifier closes the channel, and do something after each."""
     while True:
         try:
             frame, _ = channel.recv()
         except ChannelClosed:
             return
         channel.send(answer(referee, frame))
+        after()
 
 
 def answer(referee: Referee, frame: Frame) -> Frame:
@@ -92,7 +94,7 @@ def main() -> None:
     builder = Builder(Path(setup["cache_dir"]), lock)
     clock = make_clock(setup["clock_path"], setup["clock"])
     with contextlib.suppress(ZygoteGone):  # to end is the answer: the verifier sees it, and asks a worker of a living zygote
-        serve(channel, process_referee(zygote, tuple(setup["cores"]), builder, clock, lock))
+        serve(channel, process_referee(zygote, tuple(setup["cores"]), builder, clock, lock), zygote.prepare)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from kernel_env import sandbox
-from kernel_env.processes import become_subreaper, die_with_parent
+from kernel_env.processes import WAITING, become_subreaper, die_with_parent, name_process
 from kernel_env.referee.protocol import Channel, ChannelClosed, Frame
 from kernel_env.referee.scratch import remove_tree
 
@@ -171,6 +171,7 @@ def _become_runner(zygote: int, frame: Frame, fds: list[int], scratch: Path, fla
     status = 1
     try:
         os.setsid()
+        name_process(WAITING)
         _shed_descriptors(fds[0], fds[1], zygote)
         channel = Channel(socket.socket(fileno=_CHANNEL))
         os.chdir(scratch)
