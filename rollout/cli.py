@@ -23,11 +23,13 @@ HELP = """kernel-env: multi-turn kernel generation, verified and timed on this m
                                                       judge one candidate (a .py file, or a whole reply)
   kernel-env replay RUN [PROBLEM [TURN]]              verify a run's turns again and say what differs
   kernel-env report RUN                               write the report of a run again
+  kernel-env scorecard [DIRECTORY [PART]] [--json] [--write] [OPTION=VALUE ...]
+                                                      judge a corpus of cheats and honest kernels (tests/candidates)
   kernel-env doctor [--json] [OPTION=VALUE ...]       what works on this machine, and what does not
 
-`kernel-env eval --help` lists every option. Exit codes: 0 done; 1 the answer is no (verify, replay, doctor); 2 wrong input;
-3 nothing was scored; 4 infrastructure failed; 5 the model gave no reply; 6 unreachable; 7 wrong key; 8 no such model;
-130 interrupted.
+`kernel-env eval --help` lists every option. Exit codes: 0 done; 1 the answer is no (verify, replay, scorecard, doctor); 2 wrong
+input; 3 nothing was scored; 4 infrastructure failed; 5 the model gave no reply; 6 unreachable; 7 wrong key; 8 no such
+model; 130 interrupted.
 """
 
 
@@ -54,7 +56,8 @@ def _dispatch(argv: list[str]) -> int:
         print(HELP, end="")
         return 0 if argv else 2
     commands: dict[str, Callable[[list[str]], int]] = {
-        "eval": _eval, "verify": _verify, "replay": _replay, "report": _report, "doctor": _doctor,
+        "eval": _eval, "verify": _verify, "replay": _replay, "report": _report, "scorecard": _scorecard,
+        "doctor": _doctor,
     }  # fmt: skip
     command = commands.get(argv[0])
     if command is None:
@@ -152,6 +155,16 @@ def _report(argv: list[str]) -> int:
     if len(words) != 1 or overrides:
         raise ConfigError("usage: kernel-env report RUN")
     return report(words[0])
+
+
+def _scorecard(argv: list[str]) -> int:
+    from rollout.scorecard import scorecard
+
+    words, overrides, flags = _split(argv, ("--json", "--write"))
+    if len(words) > 2:
+        raise ConfigError("usage: kernel-env scorecard [DIRECTORY [PART]] [--json] [--write] [OPTION=VALUE ...]")
+    directory, part = (*words, *("tests/candidates", "")[len(words) :])
+    return scorecard(Path(directory), overrides, as_json="--json" in flags, write="--write" in flags, only=part)
 
 
 def _doctor(argv: list[str]) -> int:
