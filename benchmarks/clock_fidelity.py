@@ -154,7 +154,7 @@ def measured(verifier: BlockingVerifier, name: str, repeats: int, cores: int) ->
     source = program(name)
     problem = Problem(1, 1, "Self", source, origin="benchmark")
     candidate = Candidate(source.replace("class Model(", "class ModelNew(") + EXTENSION, "cpp")
-    config = VerifyConfig(num_correct_trials=2)
+    config = VerifyConfig(num_correct_trials=2, torch_ops="unchecked")
     timings: list[Timing] = []
     in_process: list[tuple[float, float]] = []
     for seed in range(repeats):

@@ -17,6 +17,9 @@ from kernel_env.schema import Message, Problem, Status, Timing, Verdict
 
 MESSAGE_PRESETS = ("seed", "tritonforge")
 
+INTEGRITY = ("full", "generic", "silent")
+_ABOUT_INTEGRITY = frozenset({"decoy", "torch_ops"})
+_REFUSED = "the kernel was refused: it does not do the work that was asked for, or not in the time that it shows."
 _CANNED_CHARS = 200
 _CANNED = {
     Status.NO_CODE: "no custom model source found",
@@ -38,8 +41,14 @@ class FeedbackConfig:
 
     max_chars: int = 2000
     """Limit of the error text E of preset `seed`, in characters; what is left out is counted inside the text."""
+    integrity: str = "full"
+    """What preset `seed` tells a model whose kernel worked against the measurement or was a decoy: `full`, all that was seen;
+    `generic`, that it was refused; `silent`, nothing. In training, what it is told teaches it the checker. The verdict always says
+    all."""
 
     def __post_init__(self) -> None:
+        if self.integrity not in INTEGRITY:
+            raise ConfigError(f"feedback.integrity={self.integrity}: choose one of {', '.join(INTEGRITY)}")
         if self.max_chars < 100:
             raise ConfigError(f"feedback.max_chars is {self.max_chars}: give 100 or more, or the text says nothing")
 
@@ -81,6 +90,8 @@ def error_text(verdict: Verdict, preset: str, config: FeedbackConfig) -> str:
         return _canned(verdict)
     if verdict.correct:
         return _measured(verdict)
+    if config.integrity != "full" and (verdict.status is Status.TAMPERED or verdict.category in _ABOUT_INTEGRITY):
+        return _REFUSED if config.integrity == "generic" else ""
     tail_share = 0.6 if verdict.status in _TAIL_MATTERS else 0.0
     return bounded(_printable(verdict.message).strip(), config.max_chars, tail_share)
 

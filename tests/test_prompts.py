@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -197,6 +198,24 @@ def test_the_first_aim_follows_from_how_far_the_kernel_came(status: Status, stag
 def test_a_correct_kernel_without_a_time_is_told_why(note: str, why: str) -> None:
     found = verdict(Status.CORRECT, Stage.DONE, timing_note=note)
     assert error_text(found, "seed", PLAIN) == f"none, the kernel is correct. No time was measured: {why}."
+
+
+@pytest.mark.parametrize(
+    ("integrity", "said"), [("full", "its own kernels make no difference"), ("generic", "the kernel was refused"), ("silent", "")]
+)
+def test_the_model_can_be_told_less_of_what_the_checker_saw(integrity: str, said: str) -> None:
+    seen = [
+        replace(verdict(Status.REJECTED, Stage.TIMING, "its own kernels make no difference: ..."), category="decoy"),
+        verdict(Status.TAMPERED, Stage.TIMING, "its own kernels make no difference: ..."),
+    ]
+    config = FeedbackConfig(integrity=integrity)
+    for found in seen:
+        text = error_text(found, "seed", config)
+        assert text.startswith(said) and bool(text) == bool(said)
+        assert error_text(found, "tritonforge", config) == error_text(found, "tritonforge", PLAIN)
+    assert error_text(WRONG, "seed", config) == error_text(WRONG, "seed", PLAIN)
+    with pytest.raises(ConfigError, match="choose one of full, generic, silent"):
+        FeedbackConfig(integrity="quiet")
 
 
 def test_an_unknown_preset_is_refused() -> None:

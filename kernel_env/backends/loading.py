@@ -10,6 +10,7 @@ import importlib.machinery
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -24,10 +25,11 @@ class BuildFailed(RuntimeError):
 
 
 @contextlib.contextmanager
-def routed_builds(build: BuildFunction) -> Iterator[None]:
-    """While active, `load_inline` and `load` of torch.utils.cpp_extension ask `build` instead of running a compiler."""
+def routed_builds(build: BuildFunction, loaded: Callable[[ModuleType], ModuleType] = lambda module: module) -> Iterator[None]:
+    """While active, `load_inline` and `load` of torch.utils.cpp_extension ask `build` instead of running a compiler, and
+    return what `loaded` makes of the module."""
     kept = cpp_extension.load_inline, cpp_extension.load
-    router = _Router(build)
+    router = _Router(build, loaded)
     cpp_extension.load_inline, cpp_extension.load = router.load_inline, router.load
     try:
         yield
@@ -36,8 +38,8 @@ def routed_builds(build: BuildFunction) -> Iterator[None]:
 
 
 class _Router:
-    def __init__(self, build: BuildFunction) -> None:
-        self._build = build
+    def __init__(self, build: BuildFunction, loaded: Callable[[ModuleType], ModuleType]) -> None:
+        self._build, self._loaded = build, loaded
 
     def load_inline(
         self,
@@ -118,7 +120,7 @@ class _Router:
         assert spec is not None
         module = importlib.util.module_from_spec(spec)
         loader.exec_module(module)
-        return module
+        return self._loaded(module)
 
 
 def _functions(functions: str | Sequence[str] | Mapping[str, str] | None) -> list[tuple[str, str]]:

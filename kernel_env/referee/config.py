@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+from kernel_env.checks.provenance import TORCH_OPS
 from kernel_env.errors import ConfigError
 from kernel_env.referee.tolerance import tolerance
 
@@ -31,6 +32,9 @@ class VerifyConfig:
     """How near outputs must be: `kernelbench` (1e-4 in fp32), `kernelbench-v0` or `tritonforge` (1e-2), or `strict`: as
     `kernelbench`, but never wider than 1% of what the output varies with the inputs nor tighter than 50 times the reference's own
     error, and with extra trials on inputs of other amplitudes."""
+    torch_ops: str = "all"
+    """What may be left to torch's operators: `all` (but own kernels have to do a part of the work), `glue` (memory, views, copies,
+    fills and random draws; nothing that computes) or `none` (memory and views); `unchecked`: it is not looked at."""
     noise_limit: float = 0.25
     """Times count only if at most this share of the time the baseline's threads waited for a core, or other work had the cores;
     else they are taken again."""
@@ -40,6 +44,8 @@ class VerifyConfig:
     """Private memory of a runner, in MiB; 0 is no limit."""
 
     def __post_init__(self) -> None:
+        if self.torch_ops not in TORCH_OPS:
+            raise ConfigError(f"verify.torch_ops={self.torch_ops}: choose {', '.join(TORCH_OPS[:-1])} or {TORCH_OPS[-1]}")
         for name in ("noise_limit", "timing_precision"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"verify.{name} must be 0 or more, got {getattr(self, name)}")

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from kernel_env.backends import get_backend
 from kernel_env.builder import Builder, BuildRequest
+from kernel_env.checks.provenance import decoy, forbidden
 from kernel_env.hostlock import CoresLock
 from kernel_env.referee.calibration import Calibration, Calibrator
 from kernel_env.referee.clock import Clock, Round, TimingPlan, against_alone, least_ms, slowed
@@ -414,14 +415,14 @@ class _Work:
     def _time(
         self, maker: Reference, reference: Reference, baseline: Side, ours: Side, sets: list[InputSet]
     ) -> tuple[Timing | None, str]:
-        if not self.backend.timed:
-            return None, "interpreter"
-        if not self.config.measure_performance:
-            return None, ""
-        self.stage = Stage.TIMING
         key = self.job.problem.digest, self.job.candidate.digest
-        if self.clock.kind == "recorded":
+        if not self.backend.timed or not self.config.measure_performance or self.clock.kind == "recorded":
+            self._check_provenance(ours, sets[-1])
+            if not self.backend.timed or not self.config.measure_performance:
+                return None, "" if self.backend.timed else "interpreter"
+            self.stage = Stage.TIMING
             return self.clock.measure(lambda: (), key, derive_seed(self.job.seed, "interval")), ""
+        self.stage = Stage.TIMING
         with self._session(maker, reference, baseline, ours, sets) as session:
             rounds: list[Round] = []
 
@@ -437,12 +438,35 @@ class _Work:
             except LateWork as late:
                 raise _Failed(Status.TAMPERED, self.stage, f"{late}: a call ends when its output is there", "late_work") from None
             self._check_possible(timing, baseline)
+            self._check_provenance(ours, sets[-1])
             ours.endpoint.close()
             with self.referee.lock.exclusive():
                 alone_ms = session.alone(self.config.timing_budget_s * ALONE)
         together = max(r.together for r in rounds)
         self.slower = slowed([ms for r in rounds if r.together == together for ms in r.baseline_ms], alone_ms)
         return timing, ""
+
+    def _check_provenance(self, ours: Side, inputs: InputSet) -> None:
+        """Raises _Failed where the candidate's own kernels do not do the work. The last that is asked of its process: they run on
+        numbers that they were not made for."""
+        if self.config.torch_ops == "unchecked":
+            return
+        self.spent_s = 0.0
+        ours.slots[0].copy_from(inputs.arena)
+        try:
+            ours.endpoint.thaw()
+            found = self._ask(ours.endpoint, {"op": "provenance", "seed": derive_seed(self.job.seed, "provenance")})
+            launches, operators = int(found["launches"]), {str(name) for name in found["operators"]}
+            works, matters = bool(found["works"]), bool(found["matters"]) or self.degenerate
+        except (_Failed, KeyError, TypeError, ValueError):  # it ran before; what fails now is our looking
+            return
+        fault = decoy(launches, works, matters)
+        if fault:
+            raise _Failed(Status.REJECTED, self.stage, fault, "decoy")
+        left = forbidden(operators, self.config.torch_ops)
+        if left:
+            words = f"torch computed a part of it, which verify.torch_ops={self.config.torch_ops} does not allow: {', '.join(left)}"
+            raise _Failed(Status.REJECTED, self.stage, words, "torch_ops")
 
     def _check_possible(self, timing: Timing, baseline: Side) -> None:
         """Raises _Failed for a time that is too short to write the output; unless the reference writes none."""

@@ -23,11 +23,13 @@ import torch
 
 from kernel_env.backends.interpreter import causes, needs_device
 from kernel_env.backends.loading import BuildFailed, BuildFunction, routed_builds
+from kernel_env.backends.provenance import Provenance, alike, tensors
 from kernel_env.processes import name_process
 from kernel_env.referee import signals, values
 from kernel_env.referee.layout import leaves
 from kernel_env.referee.protocol import MAX_ERROR_TEXT, Channel, ChannelClosed, Frame
 
+MAX_OPERATORS = 1000
 _MODULE = {"reference": "kernel_env_problem", "candidate": "kernel_env_candidate"}
 
 
@@ -49,17 +51,18 @@ class Runner:
         self._pending: tuple[Any, list[torch.Tensor]] | None = None
         self._outputs: list[Any] = []
         self._maps: dict[int, mmap.mmap] = {}
+        self._provenance: Provenance | None = None
         self._operations: dict[str, Callable[[Frame, Sequence[int]], Frame]] = {
             "load": self._load, "init_inputs": self._init_inputs, "init": self._init, "export_state": self._export_state,
             "sync_state": self._sync_state, "make_inputs": self._make_inputs, "take_inputs": self._take_inputs,
             "drop_inputs": self._drop_inputs, "call": self._call, "is_random": self._is_random, "collect": self._collect,
-            "write": self._write, "signals": self._signals,
+            "write": self._write, "signals": self._signals, "provenance": self._traced,
         }  # fmt: skip
 
     def handle(self, frame: Frame, fds: Sequence[int]) -> Frame:
         operation = self._operations[frame["op"]]
         try:
-            with torch.no_grad(), routed_builds(self._build):
+            with torch.no_grad(), routed_builds(self._build, self._watched):
                 return operation(frame, fds)
         except BaseException as error:  # noqa: BLE001 - the boundary: whatever a program raises, SystemExit too, is its answer
             return {"error": self._describe_error(error, frame["op"])}
@@ -190,6 +193,32 @@ class Runner:
         took_s = time.perf_counter() - started
         earlier.clear()
         return {"outputs": [values.described(output) for output in outputs], "took_s": took_s}
+
+    def _watched(self, module: ModuleType) -> ModuleType:
+        return self._watcher().module(module)
+
+    def _watcher(self) -> Provenance:
+        if self._provenance is None:
+            self._provenance = Provenance()
+            kind = sys.modules.get("triton.runtime.interpreter" if self._interpreter else "triton.runtime.jit")
+            if kind is not None:
+                self._provenance.triton(kind.InterpretedFunction if self._interpreter else kind.JITFunction)
+        return self._provenance
+
+    def _traced(self, frame: Frame, fds: Sequence[int]) -> Frame:
+        """Forward twice more on the first inputs: as it is, and with what its own kernels compute replaced. Says what ran."""
+        watcher, inputs = self._watcher(), self._inputs[0][0]
+
+        def forward() -> Any:
+            torch.manual_seed(frame["seed"])
+            return self._model(**inputs) if isinstance(inputs, dict) else self._model(*inputs)
+
+        as_it_is = [tensor.clone() for tensor in tensors(watcher.traced(forward))]
+        found = {"launches": watcher.launches, "operators": sorted(watcher.operators)[:MAX_OPERATORS], "works": watcher.works()}
+        if not found["launches"] or not found["works"]:
+            return {**found, "matters": False}
+        disturbed = list(tensors(watcher.ablated(forward)))
+        return {**found, "matters": len(as_it_is) != len(disturbed) or not all(map(alike, as_it_is, disturbed))}
 
     def _is_random(self, frame: Frame, fds: Sequence[int]) -> Frame:
         """Whether the last call drew random numbers, after `seed` had been set for it."""

@@ -1,0 +1,271 @@
+"""Who did the work? Watches one forward from inside of the candidate's process: launches of its own kernels, and torch operators.
+
+It detects and does not guarantee: a program that looks for it can behave for as long as it watches. What it finds is a word of the
+candidate's process, and the referee uses it against the candidate only.
+
+`Provenance.traced` counts launches of own kernels and torch operators; `ablated` replaces what own kernels compute, and if the
+output is the same then, they are decoys.
+
+Own kernels are functions of extensions that `load_inline` or `load` returned, operators that such an extension registered, and
+`@triton.jit` functions. Imported by runners only.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+from kernel_env.checks.provenance import VIEWS
+
+_BUILTIN = frozenset({"aten", "prim", "prims", "profiler", "inductor", "c10d", "quantized", "mkldnn", "mkl", "onednn", "static"})
+"""Namespaces of operators that are torch's own."""
+
+
+class Provenance:
+    """One program's. Idle (100 ns a launch) but for `traced` and `ablated`."""
+
+    def __init__(self) -> None:
+        self.launches = 0
+        self.operators: dict[str, int] = {}
+        """Torch operators that ran in the traced forward, and how often."""
+        self._worked: dict[int, tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = {}
+        """Kernels that computed something, with their last arguments."""
+        self._watching = self._ablating = False
+        self._inside: _Inside | None = None
+
+    # ---------------------------------------------------------- what is watched
+
+    def module(self, module: ModuleType) -> ModuleType:
+        """An extension whose functions are watched from now on."""
+        for name, value in list(vars(module).items()):
+            if inspect.isroutine(value) and not name.startswith("__"):
+                setattr(module, name, self._function(value))
+        return module
+
+    def _function(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*arguments: Any, **named: Any) -> Any:
+            return self._launch(function, arguments, named, id(function)) if self._watching else function(*arguments, **named)
+
+        return call
+
+    def triton(self, kind: type) -> None:
+        """Watch launches of every kernel of this class (`JITFunction`, `InterpretedFunction`)."""
+        run = kind.run  # type: ignore[attr-defined]
+
+        @functools.wraps(run)
+        def watched(kernel: Any, *arguments: Any, grid: Any, warmup: bool, **named: Any) -> Any:
+            launch = functools.partial(run, kernel, grid=grid, warmup=warmup)
+            if not self._watching:
+                return launch(*arguments, **named)
+            return self._launch(launch, arguments, named, id(kernel), calls_torch=False)
+
+        kind.run = watched  # type: ignore[attr-defined]
+
+    # ---------------------------------------------------------- watching
+
+    def traced(self, forward: Callable[[], Any]) -> Any:
+        """Run one forward as it is, and note what runs."""
+        self.launches, self.operators, self._worked = 0, {}, {}
+        return self._watched(forward)
+
+    def ablated(self, forward: Callable[[], Any]) -> Any:
+        """Run one forward in which whatever an own kernel computes is replaced by something else."""
+        self._ablating = True
+        try:
+            return self._watched(forward)
+        finally:
+            self._ablating = False
+
+    def _watched(self, forward: Callable[[], Any]) -> Any:
+        self._watching = True
+        try:
+            with _Trace(self):
+                return forward()
+        finally:
+            self._watching = False
+
+    def works(self) -> bool:
+        """Whether a launch of the traced forward computed something of its own: not only what torch's operators gave it, no copy of
+        an argument, and not the same for other numbers. Calls kernels again, with other numbers in their arguments."""
+        return any(_differs(*seen) for seen in self._worked.values())
+
+    # ---------------------------------------------------------- launches
+
+    def _launch(
+        self, function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any], key: int, *, calls_torch: bool = True
+    ) -> Any:
+        self.launches += 1
+        self._watching = False  # what an extension's function calls is part of this launch
+        try:
+            with _disable_current_modes():
+                given = list(tensors((arguments, named)))
+                before = [tensor.clone() for tensor in given]
+            outer, self._inside = self._inside, _Inside(given) if calls_torch else None
+            try:
+                result = function(*arguments, **named)
+            finally:
+                inside, self._inside = self._inside, outer
+            with _disable_current_modes():
+                changed = [t for t, old in zip(given, before, strict=True) if not same(t, old)]
+                if self._ablating:
+                    for tensor in {t.data_ptr(): t for t in (*tensors(result), *changed)}.values():
+                        _disturb(tensor)
+                    return _other(result)
+                outputs = [*tensors(result), *changed]
+                if inside is None or inside.own_work or not all(inside.is_torchs(t) or _is_copy(t, before) for t in outputs):
+                    old = dict(zip(map(id, given), before, strict=True))
+                    arguments, named = _replaced((arguments, named), lambda t: old[id(t)])
+                    self._worked.setdefault(key, (function, arguments, named))
+                return result
+        finally:
+            self._watching = True
+
+
+class _Inside:
+    """What torch's operators did during one launch, and whether someone else computed something too."""
+
+    def __init__(self, given: Sequence[torch.Tensor]) -> None:
+        self.own_work = False
+        self._known = {_storage(tensor) for tensor in given}
+        self._made: dict[int, tuple[torch.Tensor, torch.Tensor, bool]] = {}
+        """By address: a result, a copy of it at that time, and whether an operator computed it."""
+
+    def before(self, given: Any) -> None:
+        for tensor in tensors(given):
+            _, copy, _ = self._made.get(tensor.data_ptr(), (None, None, False))
+            written = copy is not None and copy.shape == tensor.shape and not same(tensor, copy)
+            if written or (_storage(tensor) not in self._known and tensor.dim()):  # someone else's memory; numbers are torch's own
+                self.own_work = True
+
+    def after(self, made: Any, computed: bool) -> None:
+        for tensor in tensors(made):
+            self._known.add(_storage(tensor))
+            self._made[tensor.data_ptr()] = (tensor, tensor.clone(), computed)
+
+    def is_torchs(self, output: torch.Tensor) -> bool:
+        """Whether an operator computed this, and it is as it was then."""
+        made = self._made.get(output.data_ptr())
+        return made is not None and made[2] and same(output.reshape(-1), made[1].reshape(-1))
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Every operator that reaches torch's dispatcher, whether Python or an extension called it."""
+
+    def __init__(self, provenance: Provenance) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._provenance = provenance
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        provenance, kwargs = self._provenance, kwargs or {}
+        namespace, _, name = str(func._schema.name).partition("::")
+        if namespace not in _BUILTIN:
+            return provenance._launch(func, args, kwargs, id(func)) if provenance._watching else func(*args, **kwargs)
+        inside = provenance._inside
+        if inside is None or provenance._ablating:
+            if not provenance._ablating:
+                provenance.operators[name] = provenance.operators.get(name, 0) + 1
+            return func(*args, **kwargs)
+        provenance.operators[name] = provenance.operators.get(name, 0) + 1
+        inside.before((args, kwargs))
+        result = func(*args, **kwargs)
+        inside.after(result, name not in VIEWS)
+        return result
+
+
+def _is_copy(output: torch.Tensor, given: Sequence[torch.Tensor]) -> bool:
+    return any(same(output.reshape(-1), tensor.reshape(-1)) for tensor in given)
+
+
+def _differs(function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> bool:
+    """Whether it gives other results for other numbers. Where it fails for them it is at least no decoy."""
+    found = []
+    try:
+        for scale in (1.0, -0.75):
+            given, names = _replaced((arguments, named), functools.partial(_with_other_numbers, scale=scale))
+            drawn = [tensor.clone() for tensor in tensors((given, names))]
+            result = function(*given, **names)
+            changed = [t.clone() for t, old in zip(tensors((given, names)), drawn, strict=True) if not same(t, old)]
+            found.append(([t.clone() for t in tensors(result)] + changed, result))
+            if found[-1][0] and all(_is_copy(t, drawn) for t in found[-1][0]):
+                return False
+    except Exception:  # noqa: BLE001 - anything that a kernel raises for numbers it was not made for
+        return True
+    (first, plain), (second, other) = found
+    if not first and not second:
+        return bool(plain != other)
+    return len(first) != len(second) or not all(map(same, first, second))
+
+
+def tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from tensors(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from tensors(inner)
+
+
+def _replaced(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {k: _replaced(v, change) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_replaced(v, change) for v in value)
+    return value
+
+
+def same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and a.dtype == b.dtype and bool(((a == b) | ((a != a) & (b != b))).all())
+
+
+def alike(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two outputs differ by less than 1% of what they vary: an own kernel's part of the work is more than that."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if not a.is_floating_point():
+        return same(a, b)
+    wide, other = a.double(), b.double()
+    spread = float(wide[wide.isfinite()].std(correction=0)) if wide.isfinite().any() else 0.0
+    return torch.allclose(wide, other, rtol=1e-2, atol=1e-2 * spread, equal_nan=True)
+
+
+def _disturb(tensor: torch.Tensor) -> None:
+    """Other values of the same size in place; still in range where they are an index of more than one."""
+    if tensor.is_floating_point() or tensor.is_complex():
+        size = float(tensor.abs().double().nan_to_num(0.0, 0.0, 0.0).mean()) if tensor.numel() else 0.0
+        tensor.mul_(-1.5).add_(0.375 * size if size else 1.0)
+    elif tensor.dtype is torch.bool:
+        tensor.logical_not_()
+    else:
+        tensor.bitwise_xor_(1)
+
+
+def _other(result: Any) -> Any:
+    """Plain numbers too."""
+    if isinstance(result, bool):
+        return not result
+    if isinstance(result, (int, float)):
+        return result * -1.5 + 0.375 if isinstance(result, float) else result ^ 1
+    return result
+
+
+def _with_other_numbers(tensor: torch.Tensor, scale: float) -> torch.Tensor:
+    """Floating numbers only: integers may be indices."""
+    if not tensor.is_floating_point():
+        return tensor.clone()
+    drawn = torch.empty_like(tensor, dtype=torch.float32).normal_()
+    return (drawn * scale).to(tensor.dtype)

@@ -1,0 +1,161 @@
+"""Who did the work: decoys beside the honest kernels that look like them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from kernel_env.checks.provenance import decoy, forbidden
+from kernel_env.schema import Problem, Status
+from tests.conftest import QUICK, REFERENCE, Judge
+
+ALL = replace(QUICK, measure_performance=False, torch_ops="all")
+
+CPP = '''
+import torch
+import torch.nn as nn
+from torch.utils.cpp_extension import load_inline
+
+own = load_inline(name="own", cpp_sources="""
+#include <torch/extension.h>
+torch::Tensor work(torch::Tensor x, double s) {
+  auto y = torch::empty_like(x);
+  const float* a = x.data_ptr<float>();
+  float* b = y.data_ptr<float>();
+  for (int64_t i = 0; i < x.numel(); ++i) b[i] = a[i] > 0 ? a[i] * (float)s : 0.0f;
+  return y;
+}
+torch::Tensor scaled(torch::Tensor x, double s) {
+  auto y = torch::empty_like(x);
+  for (int64_t i = 0; i < x.numel(); ++i) y.data_ptr<float>()[i] = x.data_ptr<float>()[i] * (float)s;
+  return y.clone();
+}
+void into(torch::Tensor y, torch::Tensor x, double s) { y.copy_(work(x, s)); }
+torch::Tensor same(torch::Tensor x) { return scaled(x, 1.0); }
+torch::Tensor zeros(torch::Tensor x) { return torch::zeros_like(x); }
+torch::Tensor torchs(torch::Tensor x, double s) { return torch::relu(x) * s; }
+torch::Tensor kept(torch::Tensor x, double s) {
+  auto y = torch::empty_like(x);
+  y.copy_(torch::relu(x) * s);
+  return y;
+}
+torch::Tensor finished(torch::Tensor x, double s) {
+  auto y = torch::relu(x);
+  for (int64_t i = 0; i < y.numel(); ++i) y.data_ptr<float>()[i] *= (float)s;
+  return y;
+}
+""", functions=["work", "scaled", "into", "same", "zeros", "torchs", "kept", "finished"])
+bound = own.work
+
+
+class ModelNew(nn.Module):
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x):
+        {forward}
+'''
+
+
+def judged(judge: Judge, forward: str, policy: str = "all") -> tuple[Status, str]:
+    verdict = judge(CPP.replace("{forward}", forward), config=replace(ALL, torch_ops=policy))
+    return verdict.status, verdict.message
+
+
+@pytest.mark.parametrize(
+    ("forward", "said"),
+    [
+        ("return torch.relu(x) * self.scale if x.dim() else own.work(x, 1.0)", "ran no kernel of its own"),
+        ("try: return own.work(x)\n        except TypeError: return torch.relu(x) * self.scale", "computed nothing"),
+        ("return torch.relu(own.same(x)) * self.scale", "computed nothing"),
+        ("return torch.relu(x) * self.scale + own.zeros(x)", "computed nothing"),
+        ("return own.torchs(x, self.scale)", "computed nothing"),
+        ("return own.kept(x, self.scale)", "computed nothing"),
+        ("own.work(x, self.scale); return torch.relu(x) * self.scale", "make no difference"),
+        ("return torch.relu(x) * self.scale + own.work(x, 1e-9)", "make no difference"),
+    ],
+)
+def test_decoys(judge: Judge, forward: str, said: str) -> None:
+    status, message = judged(judge, forward)
+    assert status is Status.REJECTED and said in message
+    assert judged(judge, forward, "unchecked")[0] is Status.CORRECT
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        "return own.work(x, self.scale)",
+        "return bound(x, self.scale)",
+        "return own.scaled(torch.relu(x), self.scale)",
+        "return torch.relu(own.scaled(x, self.scale))",
+        "y = torch.empty_like(x); own.into(y, x, self.scale); return y",
+        "return own.finished(x, self.scale)",
+    ],
+)
+def test_honest_kernels_that_leave_something_to_torch(judge: Judge, forward: str) -> None:
+    assert judged(judge, forward) == (Status.CORRECT, "")
+
+
+def test_what_may_be_left_to_torch_is_a_policy(judge: Judge) -> None:
+    whole, part = "y = x.clone(); return own.work(y, self.scale)", "return own.scaled(torch.relu(x), self.scale)"
+    assert judged(judge, whole, "glue") == judged(judge, part, "all") == (Status.CORRECT, "")
+    assert judged(judge, "return own.work(x, self.scale)", "none") == (Status.CORRECT, "")
+    status, message = judged(judge, whole, "none")
+    assert (status, message.rpartition(": ")[2]) == (Status.REJECTED, "clone")
+    status, message = judged(judge, part, "glue")
+    assert (status, message.rpartition(": ")[2]) == (Status.REJECTED, "relu")
+    status, message = judged(judge, "return own.finished(x, self.scale)", "glue")
+    assert (status, message.rpartition(": ")[2]) == (Status.REJECTED, "relu"), "what an extension calls counts too"
+
+
+def test_a_kernel_of_a_relu_on_positive_numbers_is_no_copy(judge: Judge) -> None:
+    positive = Problem(1, 1, "Positive", REFERENCE.replace("torch.randn", "torch.rand"), origin="test")
+    code = CPP.replace("{forward}", "return own.scaled(own.work(x, 1.0), self.scale)")
+    assert judge(code, of=positive, config=ALL).status is Status.CORRECT
+
+
+TRITON = """
+import torch
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def kernel(x, y, n, scale, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    value = tl.load(x + i, mask=i < n)
+    tl.store(y + i, {value}, mask=i < n)
+
+
+class ModelNew(torch.nn.Module):
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x):
+        y = torch.empty_like(x)
+        kernel[(triton.cdiv(x.numel(), 64),)](x, y, x.numel(), self.scale, BLOCK=64)
+        {end}
+"""
+
+
+@pytest.mark.parametrize(
+    ("value", "end", "status"),
+    [
+        ("tl.where(value > 0, value * scale, 0.0)", "return y", Status.CORRECT),
+        ("value * scale", "return torch.relu(y)", Status.CORRECT),
+        ("value", "return torch.relu(y) * self.scale", Status.REJECTED),
+        ("value * scale", "return torch.relu(x) * self.scale", Status.REJECTED),
+    ],
+)
+def test_the_same_in_triton(judge: Judge, value: str, end: str, status: Status) -> None:
+    assert judge(TRITON.replace("{value}", value).replace("{end}", end), config=ALL, backend="triton").status is status
+
+
+def test_what_a_trace_means() -> None:
+    assert decoy(3, works=True, matters=True) is None
+    assert forbidden(["relu", "empty_like", "clone"], "all") == forbidden(["relu"], "unchecked") == []
+    assert forbidden(["relu", "empty_like", "clone"], "glue") == ["relu"]
+    assert forbidden(["relu", "empty_like", "clone"], "none") == ["clone", "relu"]
