@@ -126,7 +126,15 @@ class Scene:
         return found
 
 
-def scene(baseline_s: float = 1e-3, candidate_s: float = 1e-3, *, slots: int = TOGETHER, seed: int = 1, **more: Any) -> Scene:
+def scene(
+    baseline_s: float = 1e-3,
+    candidate_s: float = 1e-3,
+    *,
+    slots: int = TOGETHER,
+    seed: int = 1,
+    used_s: Callable[[int], float] = lambda pid: 1.0,
+    **more: Any,
+) -> Scene:
     events: EVENTS = []
     source = random.Random(seed)
     programs = Program("baseline", events, baseline_s), Program("candidate", events, candidate_s)
@@ -146,7 +154,7 @@ def scene(baseline_s: float = 1e-3, candidate_s: float = 1e-3, *, slots: int = T
         checked.append(draw)
         events.append(("referee", ("checked",)))
 
-    session = Session(*sides, pool, check, CORES[:2], (), more.pop("random_forward", False), _rng=source, **more)
+    session = Session(*sides, pool, check, CORES[:2], (), more.pop("random_forward", False), _rng=source, _used_s=used_s, **more)
     session._warm_up()
     events.clear()
     return Scene(*programs, session, events, checked, source)
@@ -313,6 +321,24 @@ def times(found: Scene, count: int = 5) -> tuple[float, float]:
 def test_what_the_exchange_costs_is_taken_off_both_sides() -> None:
     found = scene(2e-3, 1e-3)
     assert times(found) == pytest.approx((2.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("theirs_s", "ours_s", "charged_ms"), [(0.0, 0.0, 0.0), (1e-4, 3e-4, 0.0), (1e-4, 2.3e-3, 2.0), (5e-3, 0.0, 0.0)]
+)
+def test_work_between_calls_counts_as_time_of_the_next(theirs_s: float, ours_s: float, charged_ms: float) -> None:
+    """CPU time between a reply and the next request, beyond what the baseline spends there and 0.2 ms."""
+    steps = {"baseline": theirs_s, "candidate": ours_s}
+    clocks: dict[int, float] = {}
+
+    def used_s(pid: int) -> float:
+        clocks[pid] = clocks.get(pid, 1.0) + steps["baseline" if pid == found.baseline.pid else "candidate"]
+        return clocks[pid]
+
+    found = scene(0.02, 0.02)  # of such length calls go singly
+    found.candidate.pid = 0
+    found.session._used_s = used_s
+    assert times(found) == pytest.approx((20.0, 20.0 + charged_ms))
 
 
 def test_a_baselines_call_is_what_its_own_clock_says() -> None:

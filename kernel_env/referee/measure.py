@@ -25,7 +25,7 @@ from kernel_env.referee.inputs import Draw, InputPool, InputSet
 from kernel_env.referee.layout import Arena
 from kernel_env.referee.memory import Samples
 from kernel_env.referee.outputs import regions
-from kernel_env.referee.placement import OtherWork, Waits, page_faults
+from kernel_env.referee.placement import OtherWork, Waits, cpu_s, page_faults
 from kernel_env.referee.process import Endpoint
 from kernel_env.referee.protocol import Frame
 from kernel_env.referee.reference import Ask, output_at
@@ -69,6 +69,10 @@ _Taken = tuple[int, dict["Side", list[float]]]
 """Of one round: how many calls were sent together, and either side's seconds a message."""
 
 
+FREE_OUTSIDE_S = 2e-4
+"""So much CPU time between two messages costs nothing."""
+
+
 class LateWork(Exception):
     """An output changed after its call had ended."""
 
@@ -97,6 +101,8 @@ class Side:
     samples: Samples | None = None
     """Places to read in the next output; None where its memory may not be read from here."""
     sizes: tuple[int, ...] = ()
+    cpu_s: float = 0.0
+    """The CPU time that it had used at its last reply."""
     words: bytes | None = None
     """What was there at the reply."""
 
@@ -156,6 +162,9 @@ class Session:
     _rng: random.Random = field(default_factory=random.SystemRandom)
     _words: np.random.Generator = field(default_factory=np.random.default_rng)
     _exchanges: dict[int, _Exchange] = field(default_factory=dict)
+    _used_s: Callable[[int], float] = cpu_s
+    _outside_s: list[float] = field(default_factory=list)
+    """CPU time of the baseline between its calls."""
     _most: int = 0
     """Calls of most messages; 0 before the warm-up."""
     _waited_s: float = 0.0
@@ -313,8 +322,10 @@ class Session:
         if self.random_forward:
             frame["seeds"] = [draw.seed for draw in draws]
         waited_s = waits.seconds() if waits else 0.0
+        outside_s = self._used_s(side.endpoint.pid) - side.cpu_s if side.cpu_s else 0.0
         answer = side.ask(frame)
         elapsed_s = side.endpoint.elapsed_s
+        side.cpu_s = self._used_s(side.endpoint.pid)
         self._spent_s += elapsed_s
         side.slot, side.output = slots[side.index], output_at(answer, side.index)
         side.beside = output_at(answer, (side.index or len(draws)) - 1) if len(draws) > 1 else None
@@ -330,7 +341,16 @@ class Session:
             self._waited_s += max(0.0, waits.seconds() - waited_s - len(self.cores) * WAKING_S)
             self._exchange(len(draws)).around_calls_s.append(elapsed_s - answer["took_s"])
             self._exchange(len(draws)).calls_s.append(answer["took_s"])
+            self._outside_s.append(outside_s)
+        if waits and side is self.candidate:
+            elapsed_s += self._charged_s(outside_s)
         return elapsed_s
+
+    def _charged_s(self, outside_s: float) -> float:
+        """What counts as time of a call although it lay before it: a program that works while its inputs are being written gains
+        nothing. What the baseline's threads do then (they look for work for a while before they sleep) is free."""
+        usual_s = statistics.median(self._outside_s) if self._outside_s else 0.0
+        return max(0.0, outside_s - usual_s - FREE_OUTSIDE_S)
 
     def _exchange(self, together: int) -> _Exchange:
         return self._exchanges.setdefault(together, _Exchange())

@@ -38,6 +38,10 @@ KEEP_MEMORY = ":".join(
 every call or none: the same eager baseline read 4 ms in one process and 13 ms in the next. Without the cache of small blocks
 freed neighbours of a large block join it again; else it is sometimes too short by some bytes for the next output of its size."""
 
+SPINS = "5000"
+"""OpenMP workers look for work so often before they sleep: 0.07 ms, enough to stay awake from one parallel loop to the next. The
+300,000 of libgomp are 4 ms of busy cores after each call, among which a program that works between calls would not be seen."""
+
 Cores = tuple[int, ...]
 
 
@@ -250,5 +254,11 @@ def _spawn(name: str, theirs: socket.socket, *arguments: str) -> subprocess.Pope
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             process_group=0,  # Ctrl-C at the terminal is for us, who end them in order
-            env={**kept, "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "GLIBC_TUNABLES": KEEP_MEMORY},
+            env={
+                **kept,
+                "OPENBLAS_NUM_THREADS": "1",
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "GLIBC_TUNABLES": KEEP_MEMORY,
+                "GOMP_SPINCOUNT": SPINS,
+            },
         )
