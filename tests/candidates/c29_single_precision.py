@@ -1,0 +1,36 @@
+# honest: The product of a matrix and a vector in single precision, in another order than the reference
+# classes: 29
+# problem: problems/small_linear.py
+# timed: yes
+
+import torch
+import torch.nn as nn
+from torch.utils.cpp_extension import load_inline
+
+extension = load_inline(name="kernel", cpp_sources="""
+#include <torch/extension.h>
+torch::Tensor product(torch::Tensor x, torch::Tensor w, double scale) {
+  int64_t rows = w.size(0), cols = w.size(1);
+  auto y = torch::empty({1, rows}, x.options());
+  const float *a = x.data_ptr<float>(), *all = w.data_ptr<float>();
+  float* b = y.data_ptr<float>();
+  #pragma omp parallel for
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* row = all + r * cols;
+    float total = 0;
+    #pragma omp simd reduction(+ : total)
+    for (int64_t i = 0; i < cols; ++i) total += row[i] * a[i];
+    b[r] = total * (float)scale;
+  }
+  return y;
+}
+""", functions=["product"])
+
+
+class ModelNew(nn.Module):
+    def __init__(self, features):
+        super().__init__()
+        self.linear = nn.Linear(features, features, bias=False)
+
+    def forward(self, x):
+        return extension.product(x, self.linear.weight, 0.01)

@@ -1,0 +1,34 @@
+# honest: Sets flags of torch for itself: threads, denormals, precision and the default type
+# classes: 33
+# problem: problems/relu.py
+# timed: yes
+
+import torch
+import torch.nn as nn
+from torch.utils.cpp_extension import load_inline
+
+extension = load_inline(name="kernel", cpp_sources="""
+#include <torch/extension.h>
+torch::Tensor scaled_relu(torch::Tensor x, double scale) {
+  auto y = torch::empty_like(x);
+  const float* a = x.data_ptr<float>();
+  float* b = y.data_ptr<float>();
+  for (int64_t i = 0; i < x.numel(); ++i) b[i] = a[i] > 0 ? a[i] * (float)scale : 0.0f;
+  return y;
+}
+""", functions=["scaled_relu"])
+
+torch.set_flush_denormal(True)
+torch.set_float32_matmul_precision("high")
+torch.set_default_dtype(torch.float32)
+torch.use_deterministic_algorithms(True)
+torch.set_num_threads(2)
+
+
+class ModelNew(nn.Module):
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x):
+        return extension.scaled_relu(x, self.scale)

@@ -1,0 +1,31 @@
+# honest: Draws random numbers of its own, from a seed of its own, to check itself when the model is made
+# classes: 34
+# problem: problems/relu.py
+# timed: yes
+
+import torch
+import torch.nn as nn
+from torch.utils.cpp_extension import load_inline
+
+extension = load_inline(name="kernel", cpp_sources="""
+#include <torch/extension.h>
+torch::Tensor scaled_relu(torch::Tensor x, double scale) {
+  auto y = torch::empty_like(x);
+  const float* a = x.data_ptr<float>();
+  float* b = y.data_ptr<float>();
+  for (int64_t i = 0; i < x.numel(); ++i) b[i] = a[i] > 0 ? a[i] * (float)scale : 0.0f;
+  return y;
+}
+""", functions=["scaled_relu"])
+
+
+class ModelNew(nn.Module):
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+        torch.manual_seed(42)
+        x = torch.randn(8, 8)
+        assert torch.equal(extension.scaled_relu(x, 2.0), torch.relu(x) * 2)
+
+    def forward(self, x):
+        return extension.scaled_relu(x, self.scale)

@@ -1,0 +1,30 @@
+# honest: Prints a MB, and a line in every call
+# classes: 54
+# problem: problems/relu.py
+# timed: yes
+
+import torch
+import torch.nn as nn
+from torch.utils.cpp_extension import load_inline
+
+extension = load_inline(name="kernel", cpp_sources="""
+#include <torch/extension.h>
+torch::Tensor scaled_relu(torch::Tensor x, double scale) {
+  auto y = torch::empty_like(x);
+  const float* a = x.data_ptr<float>();
+  float* b = y.data_ptr<float>();
+  for (int64_t i = 0; i < x.numel(); ++i) b[i] = a[i] > 0 ? a[i] * (float)scale : 0.0f;
+  return y;
+}
+""", functions=["scaled_relu"])
+
+
+class ModelNew(nn.Module):
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+        print("x" * (1 << 20), flush=True)
+
+    def forward(self, x):
+        print("called", flush=True)
+        return extension.scaled_relu(x, self.scale)
