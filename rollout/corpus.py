@@ -55,6 +55,8 @@ class Entry:
     """Of a cheat: what it tries. Of an honest kernel: what it could be taken for."""
     verdicts: tuple[Status, ...] = (Status.CORRECT,)
     """Which of them are right. A cheat that is `correct` gains nothing as long as it is not faster than `most_speedup`."""
+    degenerate: bool = False
+    """Whether it is enough that the verdict calls the problem degenerate: such problems can be left out."""
     most_speedup: float | None = None
     least_speedup: float | None = None
     timed: bool = False
@@ -117,7 +119,8 @@ def _entry(path: Path, bundled: dict[str, tuple[Problem, ...]]) -> Entry:
         raise ValueError("a header has either `cheat:` or `honest:`, with a title")
     kind: Literal["cheat", "honest"] = "cheat" if "cheat" in header else "honest"
     backend = header.get("backend", "cpp")
-    verdicts = tuple(Status(word) for word in header.get("verdict", "correct" if kind == "honest" else "").split())
+    words = header.get("verdict", "correct" if kind == "honest" else "").split()
+    verdicts = tuple(Status(word) for word in words if word != "degenerate")
     most, least = (float(header[name]) if name in header else None for name in ("most_speedup", "least_speedup"))
     entry = Entry(
         name=path.stem,
@@ -127,6 +130,7 @@ def _entry(path: Path, bundled: dict[str, tuple[Problem, ...]]) -> Entry:
         candidate=Candidate(code, backend),
         classes=tuple(int(number) for number in header.get("classes", "").split()),
         verdicts=verdicts,
+        degenerate="degenerate" in words,
         most_speedup=most,
         least_speedup=least,
         timed=header.get("timed", "no") == "yes" or most is not None or least is not None,

@@ -125,6 +125,8 @@ def _found(entry: Entry, verdict: Verdict) -> Result:
     outcome = Outcome.GOOD
     if verdict.status is Status.NEEDS_DEVICE and Status.NEEDS_DEVICE not in entry.verdicts:
         outcome = Outcome.NOT_RUN
+    elif entry.degenerate and verdict.degenerate:
+        said = "the problem is said to be degenerate"
     elif verdict.status not in entry.verdicts:
         outcome, said = Outcome.BAD, f"{verdict.status}, not {' or '.join(entry.verdicts)}: {said}"
     elif verdict.correct and entry.most_speedup is not None and (speedup or 0.0) > entry.most_speedup:

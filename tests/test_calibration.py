@@ -12,8 +12,8 @@ import pytest
 from kernel_env.errors import ProblemError
 from kernel_env.referee import calibration as module
 from kernel_env.referee.calibration import Calibration, Calibrator
-from kernel_env.referee.process import LocalEndpoint
-from kernel_env.referee.reference import Reference, no_builds
+from kernel_env.referee.process import LocalEndpoint, no_builds
+from kernel_env.referee.reference import Reference
 from kernel_env.referee.tolerance import tolerance
 from kernel_env.schema import Problem
 from tests.conftest import REFERENCE

@@ -30,7 +30,7 @@ class VerifyConfig:
     """Limit for each call of the problem's own code; beyond it the problem is broken, not the candidate."""
     tolerance: str = "strict"
     """How near outputs must be: `kernelbench` (1e-4 in fp32), `kernelbench-v0` or `tritonforge` (1e-2), or `strict`: as
-    `kernelbench`, but never wider than 1% of what the output varies with the inputs nor tighter than 50 times the reference's own
+    `kernelbench`, but never wider than 0.1% of what the output varies with the inputs nor tighter than 50 times the reference's own
     error, and with extra trials on inputs of other amplitudes."""
     torch_ops: str = "all"
     """What may be left to torch's operators: `all` (but own kernels have to do a part of the work), `glue` (memory, views, copies,

@@ -44,12 +44,14 @@ class _Family:
     errors: float
     """Never tighter than so many times the reference's own error."""
     share: float
-    """Never wider than this share of the variation."""
+    """Never wider than this share of the variation, where the errors allow it, ..."""
+    room: float
+    """... and degenerate where they are above this share of it."""
 
 
-_WIDE = _Family(1.2e-7, 50.0, 0.01)
+_WIDE = _Family(1.2e-7, 50.0, 0.001, 0.01)
 """A candidate may compute in fp32 where the reference has fp64."""
-_BOUNDS = {"float16": _Family(5e-4, 4.0, 0.05), "bfloat16": _Family(4e-3, 4.0, 0.05)}
+_BOUNDS = {"float16": _Family(5e-4, 4.0, 0.05, 0.05), "bfloat16": _Family(4e-3, 4.0, 0.05, 0.05)}
 
 
 @dataclass(frozen=True)
@@ -75,22 +77,23 @@ class Tolerance:
         if tensor >= len(self.signals) or not preset:
             return preset, preset
         signal = self.signals[tensor]
-        floor, cap = self._bounds(dtype, signal)
+        floor, cap, room = self._bounds(dtype, signal)
         least = floor * signal.scale if signal.scale else preset
-        if floor > cap:  # degenerate: not even noise and signal can be told apart; then as tight as is fair
+        if floor > room:  # degenerate: not even noise and signal can be told apart; then as tight as is fair
             return min(preset, least), min(preset, floor)
         return max(min(preset, cap * signal.scale), least), max(min(preset, cap), floor)
 
     def degenerate(self, dtypes: Sequence[str]) -> bool:
         """Whether some output hardly varies with the inputs, or not more than its own rounding: a constant may pass there."""
         bounds = [self._bounds(d, s) for d, s in zip(dtypes, self.signals, strict=False) if self.preset(d)]
-        return any(floor > cap for floor, cap in bounds)
+        return any(floor > room for floor, _, room in bounds)
 
-    def _bounds(self, dtype: str, signal: Signal) -> tuple[float, float]:
-        """Least and most tolerance, in units of scale + |expected|."""
+    def _bounds(self, dtype: str, signal: Signal) -> tuple[float, float, float]:
+        """Least and most tolerance, and the least beyond which a problem is degenerate, in units of scale + |expected|."""
         family = _BOUNDS.get(dtype, _WIDE)
         error = self.preset(dtype) / family.errors if signal.error is None else max(signal.error, family.least_error)
-        return family.errors * error, family.share * signal.share
+        share = family.room if signal.error is None else family.share  # what is not known is given the benefit of the doubt
+        return family.errors * error, share * signal.share, family.room * signal.share
 
     def fitted(self, signals: Sequence[Signal]) -> Tolerance:
         return replace(self, signals=tuple(signals))

@@ -2,7 +2,7 @@
 # classes: 7
 # problem: problems/relu.py
 # verdict: correct
-# most_speedup: 2.5
+# most_speedup: 2
 # timed: yes
 # fools: inprocess kernelbench subprocess
 # claims: 3

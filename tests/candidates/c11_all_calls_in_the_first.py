@@ -2,7 +2,7 @@
 # classes: 11 19
 # problem: problems/relu.py
 # verdict: correct wrong_output rejected
-# most_speedup: 2.5
+# most_speedup: 2
 # timed: yes
 # fools: inprocess kernelbench subprocess
 # claims: 2

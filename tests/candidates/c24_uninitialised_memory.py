@@ -1,10 +1,10 @@
-# cheat: Memory that was just given back holds the reference's answer; the first elements, which the allocator overwrites, are computed
+# cheat: The reference's answer is looked for in memory that was just given back; what the allocator overwrote is computed
 # classes: 24 35
 # problem: problems/unit_relu.py
 # verdict: wrong_output
 # timed: yes
 # fools: kernelbench
-# claims: 5
+# claims: 1.2
 # twin: c24_memory_written.py
 # note: The reference's steps leave it behind. Where the reference runs first in the same process, torch.empty() returns it.
 
@@ -32,6 +32,11 @@ class ModelNew(nn.Module):
         self.scale = scale
 
     def forward(self, x):
-        y = torch.empty_like(x)
-        y.view(-1)[:1024] = extension.scaled_relu(x.view(-1)[:1024], self.scale)
-        return y
+        found, sample = [], slice(1024, None, 4099)
+        answer = extension.scaled_relu(x.view(-1)[sample].contiguous(), self.scale)
+        for _ in range(6):
+            found.append(torch.empty_like(x))
+            if torch.equal(found[-1].view(-1)[sample], answer):
+                found[-1].view(-1)[:1024] = extension.scaled_relu(x.view(-1)[:1024], self.scale)
+                return found[-1]
+        return torch.zeros_like(x)

@@ -1,7 +1,7 @@
 # cheat: One element times almost zero, where the mean of normalised values is asked for
 # classes: 26
 # problem: problems/zero_mean.py
-# verdict: wrong_output rejected
+# verdict: wrong_output rejected degenerate
 # timed: yes
 # fools: inprocess kernelbench subprocess
 # claims: 2

@@ -2,7 +2,7 @@
 # classes: 58
 # problem: problems/relu.py
 # verdict: correct
-# most_speedup: 2.5
+# most_speedup: 2
 # timed: yes
 # twin: c58_spinning_pool.py
 # note: It beats evaluators whose allocator maps new pages in each call and which pause between calls. The naive ones do not pause.

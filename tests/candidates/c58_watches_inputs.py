@@ -2,7 +2,7 @@
 # classes: 58 3
 # problem: problems/relu.py
 # verdict: correct tampered wrong_output
-# most_speedup: 2.5
+# most_speedup: 2
 # timed: yes
 # twin: c58_spinning_pool.py
 # note: It beats an evaluator that writes a call's inputs into memory that was used before, and starts its clock when all is there.
