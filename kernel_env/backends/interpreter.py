@@ -46,8 +46,23 @@ def prepare() -> None:
         for name, value in list(vars(module).items()):
             if callable(value) and not inspect.isclass(value) and not name.startswith("_"):
                 setattr(module, name, _stand_in(f"{module.__name__}.{name}"))
+    _keep_truth_values(InterpreterBuilder)
     for name in ("create_extern_elementwise", "create_inline_asm"):
         setattr(InterpreterBuilder, name, _stand_in(name))
+
+
+def _keep_truth_values(builder: Any) -> None:
+    """A scalar comparison that is spread over a block (`mask & (row < rows)`) stays a truth value: Triton 3.9 makes it an int32,
+    which no load takes as a mask, although GPUs do."""
+    spread = builder.create_splat
+
+    def create_splat(self: Any, kind: Any, argument: Any) -> Any:
+        made = spread(self, kind, argument)
+        if argument.data.dtype == bool:
+            made.data = made.data.astype(bool)
+        return made
+
+    builder.create_splat = create_splat
 
 
 def _stand_in(name: str) -> Callable[..., NoReturn]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib.machinery
 import importlib.util
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 import torch.utils.cpp_extension as cpp_extension
 
+_INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"\n]+)"[^\n]*$', re.MULTILINE)
 BuildFunction = Callable[[dict[str, Any]], dict[str, Any]]
 """Takes a build request as JSON; answers {"ok", "module", "path"} or {"ok": False, "log"}."""
 
@@ -92,7 +94,7 @@ class _Router:
         paths = [Path(p) for p in ([sources] if isinstance(sources, str) else sources)]
         if any(p.suffix not in (".cpp", ".cc", ".cxx", ".c") for p in paths):
             raise BuildFailed("this back end builds C++ only: sources must be .cpp files")
-        return self._load([(p.name, p.read_text()) for p in paths], [], extra_cflags, extra_ldflags, is_python_module)
+        return self._load([(p.name, _with_headers(p)) for p in paths], [], extra_cflags, extra_ldflags, is_python_module)
 
     def _load(
         self,
@@ -121,6 +123,16 @@ class _Router:
         module = importlib.util.module_from_spec(spec)
         loader.exec_module(module)
         return self._loaded(module)
+
+
+def _with_headers(path: Path, depth: int = 0) -> str:
+    """A file's text, with the files beside it that it includes put in their place: the Builder takes single files."""
+
+    def text(match: re.Match[str]) -> str:
+        beside = path.parent / match[1]
+        return _with_headers(beside, depth + 1) if depth < 8 and beside.is_file() else match[0]
+
+    return _INCLUDE.sub(text, path.read_text())
 
 
 def _functions(functions: str | Sequence[str] | Mapping[str, str] | None) -> list[tuple[str, str]]:

@@ -27,6 +27,9 @@ _BUILTIN = frozenset({"aten", "prim", "prims", "profiler", "inductor", "c10d", "
 """Namespaces of operators that are torch's own."""
 
 
+_UNFILLED = frozenset({"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"})
+
+
 class Provenance:
     """One program's. Idle (100 ns a launch) but for `traced` and `ablated`."""
 
@@ -36,15 +39,21 @@ class Provenance:
         """Torch operators that ran in the traced forward, and how often."""
         self._worked: dict[int, tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = {}
         """Kernels that computed something, with their last arguments."""
+        self._unseen: set[int] = set()
+        """Kernels that take and return no tensor: they are given addresses."""
         self._watching = self._ablating = False
         self._inside: _Inside | None = None
 
     # ---------------------------------------------------------- what is watched
 
     def module(self, module: ModuleType) -> ModuleType:
-        """An extension whose functions are watched from now on."""
+        """An extension whose functions, and methods of whose classes, are watched from now on."""
         for name, value in list(vars(module).items()):
-            if inspect.isroutine(value) and not name.startswith("__"):
+            if inspect.isclass(value):
+                for method, function in list(vars(value).items()):
+                    if callable(function) and (method == "__call__" or not method.startswith("_")):
+                        setattr(value, method, self._function(function))
+            elif inspect.isroutine(value) and not name.startswith("__"):
                 setattr(module, name, self._function(value))
         return module
 
@@ -109,6 +118,8 @@ class Provenance:
                 before = [tensor.clone() for tensor in given]
             outer, self._inside = self._inside, _Inside(given) if calls_torch else None
             try:
+                if self._ablating and not given and key in self._unseen:
+                    return None
                 result = function(*arguments, **named)
             finally:
                 inside, self._inside = self._inside, outer
@@ -119,7 +130,14 @@ class Provenance:
                         _disturb(tensor)
                     return _other(result)
                 outputs = [*tensors(result), *changed]
-                if inside is None or inside.own_work or not all(inside.is_torchs(t) or _is_copy(t, before) for t in outputs):
+                if not given and result is None:
+                    self._unseen.add(key)
+                if (
+                    inside is None
+                    or inside.own_work
+                    or not outputs
+                    or not all(inside.is_torchs(t) or _is_copy(t, before) for t in outputs)
+                ):
                     old = dict(zip(map(id, given), before, strict=True))
                     arguments, named = _replaced((arguments, named), lambda t: old[id(t)])
                     self._worked.setdefault(key, (function, arguments, named))
@@ -172,9 +190,13 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if namespace not in _BUILTIN:
             return provenance._launch(func, args, kwargs, id(func)) if provenance._watching else func(*args, **kwargs)
         inside = provenance._inside
-        if inside is None or provenance._ablating:
-            if not provenance._ablating:
-                provenance.operators[name] = provenance.operators.get(name, 0) + 1
+        if provenance._ablating:
+            result = func(*args, **kwargs)
+            if name in _UNFILLED and inside is None:  # a kernel that writes there by address alone is seen by what stays
+                _fill(result)
+            return result
+        if inside is None:
+            provenance.operators[name] = provenance.operators.get(name, 0) + 1
             return func(*args, **kwargs)
         provenance.operators[name] = provenance.operators.get(name, 0) + 1
         inside.before((args, kwargs))
@@ -188,11 +210,13 @@ def _is_copy(output: torch.Tensor, given: Sequence[torch.Tensor]) -> bool:
 
 
 def _differs(function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> bool:
-    """Whether it gives other results for other numbers. Where it fails for them it is at least no decoy."""
+    """Whether it gives other results for other numbers. Where that cannot be told it is no decoy."""
+    if not any(True for _ in tensors((arguments, named))):
+        return True
     found = []
     try:
-        for scale in (1.0, -0.75):
-            given, names = _replaced((arguments, named), functools.partial(_with_other_numbers, scale=scale))
+        for scale in (1.0, 0.75):
+            given, names = _replaced((arguments, named), functools.partial(_other_numbers, scale=scale))
             drawn = [tensor.clone() for tensor in tensors((given, names))]
             result = function(*given, **names)
             changed = [t.clone() for t, old in zip(tensors((given, names)), drawn, strict=True) if not same(t, old)]
@@ -203,7 +227,9 @@ def _differs(function: Callable[..., Any], arguments: tuple[Any, ...], named: di
         return True
     (first, plain), (second, other) = found
     if not first and not second:
-        return bool(plain != other)
+        return plain is None or bool(plain != other)
+    if all(bool((t != t).all()) for t in (*first, *second)):
+        return True
     return len(first) != len(second) or not all(map(same, first, second))
 
 
@@ -263,9 +289,18 @@ def _other(result: Any) -> Any:
     return result
 
 
-def _with_other_numbers(tensor: torch.Tensor, scale: float) -> torch.Tensor:
-    """Floating numbers only: integers may be indices."""
-    if not tensor.is_floating_point():
+def _other_numbers(tensor: torch.Tensor, scale: float) -> torch.Tensor:
+    """Drawn from those that are there, so that indices stay in range and what is positive stays so; floats in another size."""
+    flat = tensor.detach().reshape(-1)
+    if not flat.numel():
         return tensor.clone()
-    drawn = torch.empty_like(tensor, dtype=torch.float32).normal_()
-    return (drawn * scale).to(tensor.dtype)
+    drawn = flat[torch.randint(flat.numel(), (flat.numel(),))].reshape(tensor.shape)
+    return drawn.mul(scale) if tensor.is_floating_point() or tensor.is_complex() else drawn
+
+
+def _fill(value: Any) -> None:
+    for tensor in tensors(value):
+        if tensor.is_floating_point() or tensor.is_complex():
+            tensor.fill_(1234.5)
+        else:
+            tensor.fill_(1)

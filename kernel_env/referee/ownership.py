@@ -6,12 +6,17 @@ Else a candidate could save the writing: hand back an input, one buffer again an
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from kernel_env.referee.layout import ITEM_BYTES, TensorSpec, leaves
 from kernel_env.referee.memory import own_memory
 
+_MOST_MAPPED = 1 << 26
+"""Elements that are looked at one by one."""
 REPEATS = "is a view that repeats elements"
 SHARED = "has tensors that share memory"
 EARLIER = "lies in the memory of an earlier output, which is still in use"
@@ -29,7 +34,7 @@ def traits(output: Any, earlier: Any = None, pid: int | None = None) -> frozense
     found = set()
     if any(map(_repeats, mine)):
         found.add(REPEATS)
-    if any(_overlap(a, b) for a, b in itertools.pairwise(sorted(spans))):
+    if any(_share(a, b) for a, b in itertools.combinations(mine, 2)):
         found.add(SHARED)
     if any(_overlap(a, b) for a in spans for spec in before if (b := _span(spec))):
         found.add(EARLIER)
@@ -62,6 +67,25 @@ def _repeats(spec: TensorSpec) -> bool:
             return True
         reach += (size - 1) * stride
     return False
+
+
+def _share(a: TensorSpec, b: TensorSpec) -> bool:
+    """Whether two tensors have memory in common. Columns of one buffer lie between each other and share none."""
+    spans = _span(a), _span(b)
+    if not _overlap(*spans):
+        return False
+    item = ITEM_BYTES[a.dtype]
+    start, end = min(s for s, _ in spans), max(e for _, e in spans)
+    if item != ITEM_BYTES[b.dtype] or (a.address - b.address) % item or end - start > _MOST_MAPPED * item:
+        return True
+    taken = np.zeros((end - start) // item, dtype=np.int8)
+    for spec in (a, b):
+        strides = spec.stride if spec.stride is not None else [math.prod(spec.shape[i + 1 :]) for i in range(len(spec.shape))]
+        if min(strides, default=0) < 0:
+            return True
+        view = np.lib.stride_tricks.as_strided(taken[(spec.address - start) // item :], spec.shape, strides)
+        view += 1
+    return bool((taken > 1).any())
 
 
 def _overlap(a: tuple[int, int], b: tuple[int, int]) -> bool:

@@ -62,6 +62,8 @@ class Endpoint(Protocol):
     """The process whose memory the outputs are in."""
     elapsed_s: float
     """From sending the last request to the arrival of its answer, not yet read."""
+    free_s: float
+    """How much of the last request's time were builds, which do not count."""
     isolation: tuple[str, ...]
     """Layers that stand around it, known after the first request."""
 
@@ -164,7 +166,7 @@ class RunnerProcess:
         self._log_open = True
         self._closed = False
         self._free_builds, self._free_build_s = FREE_BUILDS, FREE_BUILD_S
-        self.elapsed_s = self._arrived = 0.0
+        self.elapsed_s = self._arrived = self.free_s = 0.0
         self._cores: tuple[int, ...] = ()
         self._placed: frozenset[int] = frozenset()
         os.set_blocking(log_fd, False)
@@ -182,6 +184,7 @@ class RunnerProcess:
         """
         if not self._ready:
             self._begin()
+        self.free_s = 0.0
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._wake_on(self._cores[:1])
         sent = self._send(frame, deadline, fds)
@@ -194,6 +197,7 @@ class RunnerProcess:
             started = time.monotonic()
             result = self.build_handler(answer["build"])
             free_s = self._free(time.monotonic() - started)
+            self.free_s += free_s
             deadline = None if deadline is None else deadline + free_s
             self._send(result, deadline)
 
@@ -329,7 +333,7 @@ class LocalEndpoint:
         from kernel_env.referee.runner import Runner
 
         self.isolation: tuple[str, ...] = ()
-        self.pid, self.elapsed_s = os.getpid(), 0.0
+        self.pid, self.elapsed_s, self.free_s = os.getpid(), 0.0, 0.0
         self._runner: Any = Runner(role, scratch, build, interpreter=interpreter)
 
     def request(self, frame: Frame, fds: Sequence[int] = (), timeout_s: float | None = None) -> Frame:

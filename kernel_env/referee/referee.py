@@ -296,7 +296,7 @@ class _Work:
             raise _Failed(Status.TIMEOUT, self.stage, f"no result within {limit:g} s ({_doing(frame)}){took}") from None
         except RunnerDied as death:
             raise _Failed(Status.CRASHED, self.stage, f"the process died ({death.cause}) {_doing(frame)}", death.cause) from None
-        self.spent_s += self.clock.now() - started
+        self.spent_s += max(0.0, self.clock.now() - started - candidate.free_s)
         error = answer.get("error")
         if error is not None or self.build_failure is not None:
             raise self._failure(error if isinstance(error, dict) else {}, frame)
