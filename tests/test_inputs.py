@@ -71,6 +71,37 @@ def test_a_draw_is_put_together_from_two_sets_turned_round(dtype: str) -> None:
         assert raw(got) == raw(first) + raw(rest)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("draw", [torch.rand, torch.randn])
+@pytest.mark.parametrize("count", [64, 1000, 200_000])
+def test_longer_draws_are_mixed_from_two_sets_and_keep_their_distribution(dtype: torch.dtype, draw: Any, count: int) -> None:
+    values = [draw(count, dtype=dtype) for _ in range(2)]
+    sets = [made([x], True) for x in values]
+    tensors = {id(kept): x for kept, x in zip(sets, values, strict=True)}
+    mixed = pool(*sets)
+    for _ in range(10):
+        drawn = mixed.draw()
+        (splice,) = drawn.splices
+        assert splice is not None
+        (got,) = written(mixed, drawn)
+        same = drawn.source is splice.other and splice.turn == splice.other_turn
+        second = tensors[id(splice.other)].roll(-splice.other_turn - same)
+        second[splice.cut :] *= -1
+        total = tensors[id(drawn.source)].roll(-splice.turn) + second
+        expected = total - total.floor() if draw is torch.rand else total * dtype_root(dtype)
+        expected[expected >= 1] = 0 if draw is torch.rand else expected[expected >= 1]
+        assert torch.equal(got, expected)
+        if count == 200_000 and drawn.source is not splice.other:
+            wanted = (0.5, 12**-0.5) if draw is torch.rand else (0.0, 1.0)
+            assert (float(got.mean()), float(got.std())) == pytest.approx(wanted, abs=0.02)
+            assert draw is torch.randn or (float(got.min()) >= 0 and float(got.max()) < 1)
+            assert not set(got[:1000].tolist()) & set(values[0].tolist()) & set(values[1].tolist())
+
+
+def dtype_root(dtype: torch.dtype) -> torch.Tensor:
+    return torch.tensor(0.5**0.5, dtype=dtype)
+
+
 def test_no_sum_over_a_tensor_stays_what_it_was() -> None:
     drawn = pool(made([torch.randn(1000)], True), made([torch.randn(1000)], True))
     sums = [round(float(written(drawn, drawn.draw())[0].double().sum()), 6) for _ in range(50)]
@@ -114,7 +145,7 @@ def test_all_sets_of_one_tree_are_drawn_from_and_others_are_not() -> None:
 @pytest.mark.parametrize("dtype", KINDS)
 def test_tensors_are_written_to_the_byte_and_nothing_beside_them(dtype: str) -> None:
     """Sizes that fill no whole number of aligned blocks: the padding between tensors is nobody's."""
-    values = [sample(dtype, 3), sample(dtype, 1), sample(dtype, 0, 4), sample(dtype, 67), sample(dtype)]
+    values = [sample(dtype, 3), sample(dtype, 1), sample(dtype, 0, 4), sample(dtype, 61), sample(dtype)]
     drawn = pool(made(values, *[True] * 5))
     draw = drawn.draw()
     target = Arena(draw.source.arena.size)

@@ -1,8 +1,10 @@
 """Fresh inputs for timed calls, cheap enough to have a new set for every call.
 
 Nothing may be worth remembering: each timed call gets values that no call had before. Tensors that the problem draws plainly
-(`torch.rand`, `torch.randn`) are put together from two sets, each turned round by a secret number of elements, which keeps their
-distribution and costs one copy. A problem with any other tensor draws new sets instead: they may depend on each other.
+(`torch.rand`, `torch.randn`) are made from two sets, each turned round by a secret number of elements: element by element their
+sum or difference, brought back to the distribution (normal: over the root of 2; uniform: its fraction). Parts of sets that a
+program has seen would be found again, with the answers to them. Short and half-precision tensors are spliced from two sets instead.
+A problem with any other tensor draws new sets: they may depend on each other.
 """
 
 from __future__ import annotations
@@ -12,8 +14,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from kernel_env.referee.layout import ITEM_BYTES, Arena, TensorSpec, leaves
 
+_LEAST_MIXED = 64
+"""Elements: of a shorter normal draw it could not be told for certain that it is no uniform one."""
+_CHUNK = 1 << 16
+"""Elements that are mixed at a time, within a core's cache."""
 _FRESH_SETS = 32
 _FRESH_BYTES = 64 << 20
 """Sets that are made anew for a round of timing: so many, as far as they fit into so many bytes, and two at least."""
@@ -39,8 +48,9 @@ class Draw:
 
 @dataclass(frozen=True)
 class Splice:
-    """A tensor whose first elements are `source`'s and whose others are `other`'s, each turned round. (In elements.) Turning alone
-    would leave a sum over all of the tensor as it was, and worth remembering."""
+    """A tensor from `source` and `other`, each turned round. Mixed: their sum, and from `cut` on their difference. Spliced: the
+    first elements of the one, and from `cut` on those of the other. Without a cut a sum over all of it would stay as it was, and be
+    worth remembering."""
 
     other: InputSet
     cut: int
@@ -63,6 +73,7 @@ class InputPool:
         self._specs = list(leaves(self.tree))
         self.turnable = all(self._sets[-1].plain) or not self._specs
         """Whether sets need no renewal."""
+        self._uniform = [self._is_uniform(spec) for spec in self._specs] if self.turnable else []
         self._fresh: list[InputSet] = []
         self._deck: list[InputSet] = []
 
@@ -101,21 +112,77 @@ class InputPool:
     def write(self, draw: Draw, target: Arena) -> None:
         """Put a draw into a mapping."""
         with memoryview(draw.source.arena.map) as source, memoryview(target.map) as memory:
-            for spec, splice in zip(self._specs, draw.splices, strict=True):
+            for index, (spec, splice) in enumerate(zip(self._specs, draw.splices, strict=True)):
                 start, end = spec.offset, spec.offset + spec.nbytes
                 if splice is None:
                     memory[start:end] = source[start:end]
+                    continue
+                if _mixes(spec):
+                    with memoryview(splice.other.arena.map) as other:
+                        same = splice.other is draw.source and splice.turn == splice.other_turn
+                        _mixed(source, other, memory, spec, splice.cut, splice.turn, splice.other_turn + same, self._uniform[index])
                     continue
                 cut = start + splice.cut * ITEM_BYTES[spec.dtype]
                 _turned(source, memory, spec, splice.turn, start, cut)
                 with memoryview(splice.other.arena.map) as other:
                     _turned(other, memory, spec, splice.other_turn, cut, end)
 
+    def _is_uniform(self, spec: TensorSpec) -> bool:
+        if not _mixes(spec):
+            return False
+        for kept in self._sets:
+            with memoryview(kept.arena.map) as memory:
+                values = _values(memory, spec)
+                lowest, highest = float(values.min()), float(values.max())
+                del values
+            if lowest < 0 or highest >= 1:
+                return False
+        return True
+
     def close(self) -> None:
         """Forget the sets that were made anew. Idempotent."""
         for made in self._fresh:
             made.arena.close()
         self._fresh, self._deck = [], []
+
+
+def _mixes(spec: TensorSpec) -> bool:
+    return spec.dtype in ("float32", "float64") and spec.nbytes >= _LEAST_MIXED * ITEM_BYTES[spec.dtype]
+
+
+def _values(memory: memoryview, spec: TensorSpec) -> npt.NDArray[Any]:
+    """A tensor's elements in a mapping, flat."""
+    return np.frombuffer(memory, spec.dtype, spec.nbytes // ITEM_BYTES[spec.dtype], spec.offset)
+
+
+def _mixed(
+    a: memoryview, b: memoryview, target: memoryview, spec: TensorSpec, cut: int, turn: int, other_turn: int, uniform: bool
+) -> None:
+    first, second, out = _values(a, spec), _values(b, spec), _values(target, spec)
+    turned = np.empty(min(_CHUNK, out.size), out.dtype)
+    for start in range(0, out.size, _CHUNK):
+        part = out[start : start + _CHUNK]
+        added = turned[: part.size]
+        _take(first, start + turn, part)
+        _take(second, start + other_turn, added)
+        if cut < start + part.size:
+            np.negative(added[max(cut - start, 0) :], out=added[max(cut - start, 0) :])
+        part += added
+        if uniform:
+            part -= np.floor(part)
+            part[part >= 1] = 0  # a difference that is smaller than 1 can be rounded
+        else:
+            part *= part.dtype.type(0.5**0.5)
+
+
+def _take(source: npt.NDArray[Any], start: int, out: npt.NDArray[Any]) -> None:
+    """Elements from `start` on, round the end, as often as it takes."""
+    done = 0
+    while done < out.size:
+        at = (start + done) % source.size
+        length = min(out.size - done, source.size - at)
+        out[done : done + length] = source[at : at + length]
+        done += length
 
 
 def _turned(source: memoryview, target: memoryview, spec: TensorSpec, turn: int, start: int, end: int) -> None:

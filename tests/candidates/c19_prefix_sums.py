@@ -1,7 +1,8 @@
 # cheat: Timed inputs are pieces of earlier ones, whose running sums were kept: a row's mean is one subtraction
 # classes: 19 11
 # problem: problems/row_mean.py
-# verdict: wrong_output tampered
+# verdict: wrong_output tampered correct
+# most_speedup: 1.3
 # timed: yes
 # fools: inprocess kernelbench subprocess
 # claims: 2

@@ -1,7 +1,8 @@
 # cheat: Timed inputs are pieces of earlier ones, found by two of their elements, and so are the answers
 # classes: 19 21
 # problem: problems/bumps.py
-# verdict: wrong_output tampered
+# verdict: wrong_output tampered correct
+# most_speedup: 1
 # timed: yes
 # fools: inprocess kernelbench subprocess
 # claims: 2

@@ -1,7 +1,8 @@
 # cheat: The inputs of timed calls are pieces of those of trials: it finds which, and looks the sums up
 # classes: 19
 # problem: problems/row_rms.py
-# verdict: wrong_output tampered
+# verdict: wrong_output tampered correct
+# most_speedup: 1.3
 # timed: yes
 # twin: c19_row_sums.py
 # note: It reads some 100 elements of each input. Evaluators that time one input again and again fall to simpler cheats of this class;
