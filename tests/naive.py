@@ -61,6 +61,8 @@ def opinion(evaluator: str, problem: Problem, candidate: Candidate) -> Opinion:
                 os.killpg(process.pid, signal.SIGKILL)
             process.kill()
             process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
     text = output.decode(errors="replace")
     found = _last_result(text)
     return Opinion(found["correct"], found.get("speedup"), text) if found else Opinion(None, text=text)

@@ -7,6 +7,7 @@ import mmap
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy.typing as npt
 import pytest
 
 from kernel_env.referee import memory as module
-from kernel_env.referee.memory import Samples, read_memory
+from kernel_env.referee.memory import Samples, own_memory, read_memory
 from tests.holder import Holder
 
 PAGE = mmap.PAGESIZE
@@ -167,3 +168,19 @@ def test_places_are_the_generators() -> None:
         return Samples([256], np.random.default_rng(seed)).read(os.getpid(), [data.ctypes.data])
 
     assert words(1) == words(1) != words(2)
+
+
+def test_the_pages_of_a_file_are_not_a_programs_own() -> None:
+    """Not even private copies of them: a small file that is mapped many times would be a large output that nobody wrote."""
+    with tempfile.TemporaryFile() as file:
+        file.write(bytes(1 << 16))
+        file.flush()
+        mapped = mmap.mmap(file.fileno(), 1 << 16, flags=mmap.MAP_PRIVATE)
+        mapped[0] = 1
+        anonymous = mmap.mmap(-1, 1 << 16, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        own = own_memory(os.getpid())
+        for memory, expected in ((mapped, False), (anonymous, True)):
+            buffer = (ctypes.c_char * (1 << 16)).from_buffer(memory)
+            address = ctypes.addressof(buffer)
+            assert any(start <= address and address + (1 << 16) <= end for start, end in own) == expected
+            del buffer

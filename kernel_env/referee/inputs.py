@@ -3,7 +3,7 @@
 Nothing may be worth remembering: each timed call gets values that no call had before. Tensors that the problem draws plainly
 (`torch.rand`, `torch.randn`) are made from two sets, each turned round by a secret number of elements: element by element their
 sum or difference, brought back to the distribution (normal: over the root of 2; uniform: its fraction). Parts of sets that a
-program has seen would be found again, with the answers to them. Short and half-precision tensors are spliced from two sets instead.
+program has seen would be found again, with the answers to them. Tensors of a few elements are spliced from two sets instead.
 A problem with any other tensor draws new sets: they may depend on each other.
 """
 
@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from kernel_env.referee.layout import ITEM_BYTES, Arena, TensorSpec, leaves
 
+_STORED = {"float32": np.float32, "float64": np.float64, "float16": np.float16, "bfloat16": np.uint16}
 _LEAST_MIXED = 64
 """Elements: of a shorter normal draw it could not be told for certain that it is no uniform one."""
 _CHUNK = 1 << 16
@@ -93,6 +94,10 @@ class InputPool:
             self.deal()
         return self._spliced(self._deck.pop() if self._deck else self._rng.choice(self._sets))
 
+    def most(self) -> int:
+        """How many calls of a block, the last one among them, can have inputs of their own."""
+        return max(1, len(self._fresh)) if self._fresh else 1 << 30
+
     def stale(self) -> Draw:
         return self._spliced(self._rng.choice(self._sets))
 
@@ -132,7 +137,7 @@ class InputPool:
             return False
         for kept in self._sets:
             with memoryview(kept.arena.map) as memory:
-                values = _values(memory, spec)
+                values = _read(_values(memory, spec))
                 lowest, highest = float(values.min()), float(values.max())
                 del values
             if lowest < 0 or highest >= 1:
@@ -147,32 +152,50 @@ class InputPool:
 
 
 def _mixes(spec: TensorSpec) -> bool:
-    return spec.dtype in ("float32", "float64") and spec.nbytes >= _LEAST_MIXED * ITEM_BYTES[spec.dtype]
+    return spec.dtype in _STORED and spec.nbytes >= _LEAST_MIXED * ITEM_BYTES[spec.dtype]
 
 
 def _values(memory: memoryview, spec: TensorSpec) -> npt.NDArray[Any]:
     """A tensor's elements in a mapping, flat."""
-    return np.frombuffer(memory, spec.dtype, spec.nbytes // ITEM_BYTES[spec.dtype], spec.offset)
+    return np.frombuffer(memory, _STORED[spec.dtype], spec.nbytes // ITEM_BYTES[spec.dtype], spec.offset)
+
+
+def _read(stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Numbers to calculate with: numpy has no bfloat16, which is the upper half of a float32."""
+    if stored.dtype == np.uint16:
+        return (stored.astype(np.uint32) << 16).view(np.float32)
+    return stored.astype(np.float32) if stored.dtype == np.float16 else stored
+
+
+def _stored(values: npt.NDArray[Any], like: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The same, as they are stored: a bfloat16 is rounded to the nearest, ties to even."""
+    if like.dtype != np.uint16:
+        return values.astype(like.dtype, copy=False)
+    bits = values.astype(np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
 def _mixed(
     a: memoryview, b: memoryview, target: memoryview, spec: TensorSpec, cut: int, turn: int, other_turn: int, uniform: bool
 ) -> None:
     first, second, out = _values(a, spec), _values(b, spec), _values(target, spec)
-    turned = np.empty(min(_CHUNK, out.size), out.dtype)
+    one, two = (np.empty(min(_CHUNK, out.size), out.dtype) for _ in range(2))
     for start in range(0, out.size, _CHUNK):
-        part = out[start : start + _CHUNK]
-        added = turned[: part.size]
-        _take(first, start + turn, part)
-        _take(second, start + other_turn, added)
+        size = min(_CHUNK, out.size - start)
+        _take(first, start + turn, one[:size])
+        _take(second, start + other_turn, two[:size])
+        part, added = _read(one[:size]), _read(two[:size])
         if cut < start + part.size:
             np.negative(added[max(cut - start, 0) :], out=added[max(cut - start, 0) :])
         part += added
         if uniform:
             part -= np.floor(part)
-            part[part >= 1] = 0  # a difference that is smaller than 1 can be rounded
+            stored = _stored(part, out)
+            stored[_read(stored) >= 1] = 0  # what is smaller than 1 can be rounded to it
         else:
             part *= part.dtype.type(0.5**0.5)
+            stored = _stored(part, out)
+        out[start : start + size] = stored
 
 
 def _take(source: npt.NDArray[Any], start: int, out: npt.NDArray[Any]) -> None:

@@ -235,6 +235,7 @@ class Session:
         counts = [self._count(side, together) for side in sides]
         self.pool.refresh(max(counts) * together)
         last, times = self.pool.last(), dict[Side, list[float]]()
+        counts = [self._distinct(count, together) for count in counts]
         for side, other, count in zip(sides, reversed(sides), counts, strict=True):
             self._wake(side, other)
             times[side] = self._block(side, last, together, count)
@@ -254,6 +255,10 @@ class Session:
             return 1
         wanted = min(BLOCK_CALLS, max(2, int(BLOCK_S / message_s)))  # any of them may be the last: none is safe to skip
         return self._rng.randint(1, wanted)
+
+    def _distinct(self, count: int, together: int) -> int:
+        """Never more messages than there are inputs for: none comes twice in a block."""
+        return max(1, min(count, self.pool.most() // together))
 
     def _block(self, side: Side, last: Draw, together: int, count: int) -> list[float]:
         """Seconds of so many messages. Ends with the side frozen after a call on `last`."""

@@ -37,12 +37,13 @@ def read_memory(pid: int, address: int, target: npt.NDArray[np.uint8]) -> None:
 
 
 def own_memory(pid: int) -> list[tuple[int, int]]:
-    """(start, end) of the process's private writable memory, neighbours joined; nothing where that may not be read."""
+    """(start, end) of the process's private writable memory, neighbours joined; nothing where that may not be read. A file's
+    pages are not its own: one small file can be mapped again and again, as a large output that was never written."""
     found: list[tuple[int, int]] = []
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
-            span, rights, _ = line.split(maxsplit=2)
-            if rights[1] == "w" and rights[3] == "p":
+            span, rights, _, _, inode, *_ = line.split(maxsplit=5)
+            if rights[1] == "w" and rights[3] == "p" and inode == "0":
                 start, end = (int(text, 16) for text in span.split("-"))
                 if found and found[-1][1] == start:
                     start = found.pop()[0]

@@ -15,7 +15,7 @@ torch::Tensor scaled_relu(torch::Tensor x, double scale) {
   std::thread worker([x, y, scale] {
     const float* a = x.data_ptr<float>();
     float* b = y.data_ptr<float>();
-    for (int64_t i = 0; i < x.numel(); ++i) b[i] = a[i] > 0 ? a[i] * (float)scale : 0.0f;
+    for (int64_t i = 0; i < x.numel(); ++i) b[i] = (a[i] > 0 ? a[i] : 0.0f) * (float)scale;
   });
   worker.join();
   return y;

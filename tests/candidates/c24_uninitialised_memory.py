@@ -3,10 +3,9 @@
 # problem: problems/unit_relu.py
 # verdict: wrong_output
 # timed: yes
-# fools: kernelbench
-# claims: 1.2
 # twin: c24_memory_written.py
-# note: The reference's steps leave it behind. Where the reference runs first in the same process, torch.empty() returns it.
+# note: It beats an evaluator that runs the reference first in the same process and frees its steps. In `kernelbench` the memory that
+#    torch.empty() returned was another one (tried without the search through six blocks).
 
 import torch
 import torch.nn as nn
