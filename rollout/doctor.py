@@ -179,7 +179,7 @@ async def _canaries(settings: Settings) -> list[Finding]:
 
 async def _canary(verifier: LocalVerifier, backend: str, source: str, needed: bool) -> Finding:
     name, bad = f"back end {backend}", Level.FAIL if needed else Level.NOTE
-    config = VerifyConfig(num_correct_trials=2, num_perf_trials=5, noise_limit=1e9)  # times are not looked at
+    config = VerifyConfig(num_correct_trials=2, num_perf_trials=5, noise_limit=1e9, timing_precision=1e9)  # times are not looked at
     try:
         good = await verifier.verify(PROBLEM, Candidate(source % "1.0", backend), config, seed=1)
         wrong = await verifier.verify(PROBLEM, Candidate(source % "1.5", backend), config, seed=1)

@@ -99,7 +99,13 @@ def problem() -> Problem:
 
 
 QUICK = VerifyConfig(
-    num_correct_trials=3, num_perf_trials=5, timing_budget_s=0.05, timeout_s=20, noise_limit=1e9, torch_ops="unchecked"
+    num_correct_trials=3,
+    num_perf_trials=5,
+    timing_budget_s=0.05,
+    timeout_s=20,
+    noise_limit=1e9,
+    timing_precision=1e9,
+    torch_ops="unchecked",
 )
 """What a candidate does may be left to torch. Times are taken, but not believed: tests run side by side."""
 

@@ -177,7 +177,7 @@ class Kind:
     @property
     def config(self) -> VerifyConfig:
         return VerifyConfig(
-            num_correct_trials=2, num_perf_trials=5, timing_budget_s=0.02, timeout_s=LIMIT_S, noise_limit=1e9,
+            num_correct_trials=2, num_perf_trials=5, timing_budget_s=0.02, timeout_s=LIMIT_S, noise_limit=1e9, timing_precision=1e9,
             measure_performance=self.place == "timed", memory_limit_mb=MEMORY_MB,
         )  # fmt: skip
 
