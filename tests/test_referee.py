@@ -499,7 +499,7 @@ class ModelNew(nn.Module):
 LATE = {("tampered", "late_work"), ("wrong_output", "values"), ("wrong_output", "nonfinite")}
 
 
-@pytest.mark.parametrize("delay_us", [100, 2000])
+@pytest.mark.parametrize("delay_us", [500, 2000])
 @pytest.mark.parametrize("when", ["True", "later"], ids=["always", "when timed"])
 def test_a_thread_that_fills_the_output_later_is_seen(judge: Judge, when: str, delay_us: int) -> None:
     """In a message of several calls only the last can be late; so singly sent ones are among the rounds."""
