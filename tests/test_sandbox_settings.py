@@ -20,7 +20,7 @@ from rollout.compose import composed
 from tests.conftest import REFERENCE, VerifyConfig, python_candidate
 
 GOOD = Candidate(python_candidate("return torch.relu(x) * self.scale"), "cpp")
-QUICK = VerifyConfig(num_correct_trials=1, measure_performance=False)
+QUICK = VerifyConfig(num_correct_trials=1, measure_performance=False, torch_ops="unchecked")
 
 
 def judged(config: VerifierConfig) -> Verdict:
