@@ -18,7 +18,7 @@ from kernel_env.schema import Message, Problem, Status, Timing, Verdict
 MESSAGE_PRESETS = ("seed", "tritonforge")
 
 INTEGRITY = ("full", "generic", "silent")
-_ABOUT_INTEGRITY = frozenset({"decoy", "torch_ops"})
+_ABOUT_INTEGRITY = frozenset({"decoy", "library", "torch_ops"})
 _REFUSED = "the kernel was refused: it does not do the work that was asked for, or not in the time that it shows."
 _CANNED_CHARS = 200
 _CANNED = {

@@ -29,7 +29,7 @@ from kernel_env.schema import Candidate, Problem, Status
 EVALUATORS = ("inprocess", "kernelbench", "subprocess")
 _FIELDS = {
     "cheat", "honest", "classes", "problem", "backend", "verdict", "most_speedup", "least_speedup", "timed", "twin", "fools",
-    "downs", "claims", "needs", "note",
+    "downs", "claims", "needs", "note", "torch_ops",
 }  # fmt: skip
 _LINE = re.compile(r"#\s*(\w+):\s*(.*)")
 _CLASS = re.compile(r"(\d+)\s+(\w+):\s+(.+)")
@@ -59,6 +59,8 @@ class Entry:
     """Whether it is enough that the verdict calls the problem degenerate: such problems can be left out."""
     most_speedup: float | None = None
     least_speedup: float | None = None
+    torch_ops: str = ""
+    """What may be left to torch, where it is not what the settings say."""
     timed: bool = False
     """Whether times have to be taken: where nothing about speed is asked, they are not."""
     twin: str = ""
@@ -134,6 +136,7 @@ def _entry(path: Path, bundled: dict[str, tuple[Problem, ...]]) -> Entry:
         most_speedup=most,
         least_speedup=least,
         timed=header.get("timed", "no") == "yes" or most is not None or least is not None,
+        torch_ops=header.get("torch_ops", ""),
         twin=header.get("twin", ""),
         fools=tuple(header.get("fools", "").split()),
         downs=tuple(header.get("downs", "").split()),

@@ -101,7 +101,7 @@ async def judge(entry: Entry, verifier: Verifier, settings: Settings, seed: int)
     backend = entry.candidate.backend
     if entry.needs or backend not in BACKENDS or get_backend(backend).missing():
         return _unrun(entry)
-    config = replace(settings.verify, measure_performance=entry.timed)
+    config = replace(settings.verify, measure_performance=entry.timed, torch_ops=entry.torch_ops or settings.verify.torch_ops)
     try:
         verdict = await verifier.verify(entry.problem, entry.candidate, config, derive_seed(seed, entry.name))
     except InfraError as error:
@@ -182,7 +182,8 @@ def _cells(results: Sequence[Result]) -> tuple[str, str]:
 def _table(corpus: Corpus, results: Sequence[Result]) -> Table:
     table = Table("class", "what it tries", "caught / tried / not run", "honest passed / tried")
     for row in _rows(corpus, results):
-        table.add_row(*row)
+        if row[2:] != _cells([]):
+            table.add_row(*row)
     return table
 
 

@@ -13,6 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from kernel_env.errors import BuilderError
+from kernel_env.sandbox import Fence
 
 LOG_BYTES = 64_000
 _FREE_BYTES = 64 << 20
@@ -36,8 +37,9 @@ exit $code
 dies, however it dies, and then the whole process group goes, down to the last stage."""
 _RECORDED = 'sh,-c,"$@"; code=$?; echo $code >>+statuses; exit $code,stage'
 """For GCC's -wrapper: write down how each stage ends. The driver itself reports a killed stage as an ordinary failure."""
-_DIAGNOSTIC = re.compile(r"^[^\s:][^:\n]*:(\d+:)+( fatal)? [Ee]rror: |^[^\s:][^:\n]*: error: ", re.MULTILINE)
-"""A complaint about the source or a flag (`fatal error` counts only with a line: without one it is about the machine)."""
+_DIAGNOSTIC = re.compile(r"^[^\s:][^:\n]*:(\d+:)+( fatal)? [Ee]rror: |^[^\s:][^:\n]*: error: |: Permission denied$", re.MULTILINE)
+"""A complaint about the source or a flag (`fatal error` counts only with a line: without one it is about the machine; but a source
+may ask for files that it may not read)."""
 
 
 @dataclass(frozen=True)
@@ -69,17 +71,26 @@ class Outcome:
     log: str
 
 
-def run(command: list[str], work: Path, limits: Limits) -> Outcome:
+def run(command: list[str], work: Path, limits: Limits, readable: tuple[str, ...]) -> Outcome:
     """Run `command` (GCC's driver and its arguments) in `work`, which holds all its temporary files.
+
+    It writes nowhere else, and reads the system's files and those below `readable` only: a source can name any file.
 
     Raises BuilderError when it cannot be started, was killed by someone else, or the disk is full.
     """
     (work / "+statuses").write_text("")
     environment = {"PATH": f"{Path(command[0]).parent}:/usr/local/bin:/usr/bin:/bin", "TMPDIR": str(work), "LC_ALL": "C.UTF-8"}
     guarded = ["/bin/sh", "-c", _GUARD, "guard", command[0], "-wrapper", _RECORDED, *command[1:]]
-    with open(work / "+log", "wb") as log:
+    with open(work / "+log", "wb") as log, Fence(readable, str(work)) as fence:
         process = subprocess.Popen(
-            guarded, cwd=work, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+            guarded,
+            cwd=work,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            preexec_fn=fence.enter,  # two system calls, and nothing that takes a lock
         )
     assert process.stdin is not None
     with process.stdin as lifeline:

@@ -25,6 +25,7 @@ from typing import Literal
 from kernel_env.builder import bindings
 from kernel_env.builder.compiler import LOG_BYTES, End, Limits, Outcome, run
 from kernel_env.builder.diagnostics import without_paths
+from kernel_env.builder.symbols import imported
 from kernel_env.builder.toolchain import (
     BASE_FLAGS,
     DEFAULT_FLAGS,
@@ -79,6 +80,8 @@ class BuildResult:
     category: Category = ""
     cached: bool = False
     build_ms: float = 0.0
+    imports: tuple[str, ...] = ()
+    """Symbols that it takes from other libraries."""
 
 
 def extensions(cache_dir: Path) -> Path:
@@ -139,7 +142,7 @@ class Builder:
 
     def _run(self, command: list[str], work: Path, limits: Limits) -> Outcome:
         with self._cores.shared():
-            return run(command, work, limits)
+            return run(command, work, limits, (*self.toolchain.readable, str(self.cache_dir / "prelude")))
 
     # -------------------------------------------------------------- cache
 
@@ -223,6 +226,8 @@ class Builder:
             outcome = self._run(command, work, Limits())
             if outcome.end is End.LIMITS:
                 raise BuilderError(f"precompiling the headers needs more than {Limits()}: {outcome.log.strip()[:200]}")
+            if "Permission denied" in outcome.log:  # the fence around the compiler leaves out what it needs
+                raise BuilderError(f"the compiler may not read its own files: {outcome.log.strip()[:200]}")
             state = "ready" if outcome.end is End.OK else f"failed\n{outcome.log}"
             finished = work / "+entry"
             finished.mkdir()
@@ -281,15 +286,18 @@ def _read(entry: Path, module: str) -> BuildResult | None:
         if not meta["category"] and hashlib.sha256(library.read_bytes()).hexdigest() != meta["sha256"]:
             return None
         path = "" if meta["category"] else str(library)
-        return BuildResult(not meta["category"], module, path, meta["log"], meta["category"], cached=True)
+        ok, imports = not meta["category"], tuple(meta["imports"])
+        return BuildResult(ok, module, path, meta["log"], meta["category"], cached=True, imports=imports)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _describe(finished: Path, module: str, category: Category, log: str) -> None:
     """Write meta.json beside the library, if there is one."""
-    sha256 = "" if category else hashlib.sha256((finished / f"{module}.so").read_bytes()).hexdigest()
-    (finished / "meta.json").write_text(json.dumps({"category": category, "sha256": sha256, "log": log}), encoding="utf-8")
+    library = b"" if category else (finished / f"{module}.so").read_bytes()
+    sha256, imports = ("", ()) if category else (hashlib.sha256(library).hexdigest(), imported(library))
+    meta = {"category": category, "sha256": sha256, "log": log, "imports": imports}
+    (finished / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 
 def _publish(finished: Path, target: Path) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kernel_env.errors import BuilderError
+from kernel_env.sandbox import interpreter_paths
 
 INCLUDE = Path(__file__).parent / "include"
 DEFAULT_FLAGS = ("-O3", "-march=native", "-fopenmp")
@@ -71,6 +72,12 @@ class Toolchain:
     def include_dirs(self) -> tuple[Path, ...]:
         include = self.torch_dir / "include"
         return (include, include / "torch/csrc/api/include", Path(sysconfig.get_paths()["include"]))
+
+    @property
+    def readable(self) -> tuple[str, ...]:
+        """Directories that a compiler needs, besides the system's."""
+        installed = Path(self.compiler).resolve().parents[1]
+        return (*interpreter_paths(), *((str(installed),) if installed != Path("/") else ()))
 
     @property
     def defines(self) -> tuple[str, ...]:

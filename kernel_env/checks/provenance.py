@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 _VIEWS = """
@@ -24,6 +25,31 @@ GLUE = VIEWS | frozenset(_MOVES.split())
 """And those that move, fill or draw, but compute nothing from what is there: what `torch_ops=glue` allows."""
 
 TORCH_OPS = ("all", "glue", "none", "unchecked")
+
+
+_UNWATCHED = re.compile(
+    r"""
+    _ZNK?2at(6native|3cpu|4meta)\d.* | _ZNK?2at4_ops\d.*10redispatchE.*  # past torch's dispatcher
+  | aoti_torch_(cpu|cuda|xpu|mps)_.*
+  | _ZNK?(4dnnl|5ideep|6fbgemm|7qnnpack)\d?.*
+  | (cblas_|mkl_|MKL_|LAPACKE_|dnnl_|Dfti|xnn_|nnp_|fftwf?_|openblas_|bli_).*
+  | (cublas|cudnn|cusparse|cufft|cusolver|rocblas|hipblas|miopen).*
+  | (?i: v[sd] | vm[sd] ) (?i: i? (exp|log|a?tan|a?sin|a?cos|sqrt|cbrt|inv|pow|erf|cdf|add|sub|mul|div|abs|sqr|hypot) ) \w*
+  | [sdcz] (ge|po|sy|he|or|un|tr|gt|pt|st)[a-z0-9]{2,4} _
+  | (?i: [sdcz] (ge|po|sy|he|or|un) (trf|trs|tri|ev[dr]?|ls[sdy]?|qrf|sdd|svd?|mqr|gqr) _? )
+  | (?i: [sdcz]? gemm (_.*)? )
+  | (?i: [sdcz] (dot[uc]? | gemv | gem(m3m|mt) | ger[uc]? | axpb?y | scal | nrm2 | asum | copy | swap | rot[mg]*
+      | (sy|he|tr|tb|tp|gb|sb|hb|sp|hp) (m[mv]|s[mv]|rk|r2?k?) ) (_?64)? _? )
+  | dl(open|sym|vsym|mopen)
+    """,
+    re.VERBOSE,
+)
+"""Functions of libraries that compute without torch's dispatcher, so that no trace shows them; and those that find any function."""
+
+
+def unwatched(imports: Iterable[str]) -> list[str]:
+    """Symbols among an extension's imports with which it may have a library compute unseen, sorted."""
+    return sorted({name for name in imports if _UNWATCHED.fullmatch(name)})
 
 
 def decoy(launches: int, works: bool, matters: bool) -> str | None:

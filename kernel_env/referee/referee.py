@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from kernel_env.backends import get_backend
 from kernel_env.builder import Builder, BuildRequest
-from kernel_env.checks.provenance import decoy, forbidden
+from kernel_env.checks.provenance import decoy, forbidden, unwatched
 from kernel_env.hostlock import CoresLock
 from kernel_env.referee.calibration import Calibration, Calibrator
 from kernel_env.referee.clock import Clock, Round, TimingPlan, against_alone, least_ms, slowed
@@ -133,6 +133,8 @@ class _Work:
         self.build_ms = 0.0
         self.build_failure: tuple[str, str] | None = None
         """Category and log of the candidate's build that failed."""
+        self.imports: set[str] = set()
+        """Symbols that the candidate's extensions take from other libraries."""
         self.weights = ""
         self.trials_passed = 0
         self.log = ""
@@ -271,6 +273,7 @@ class _Work:
             return {"ok": False, "log": self.build_failure[1]}
         result = self.referee._builder.build(request)
         self.build_ms += result.build_ms
+        self.imports.update(result.imports)
         if not result.ok:
             self.build_failure = (result.category, result.log)
         return {"ok": result.ok, "module": result.module, "path": result.path, "log": result.log}
@@ -451,15 +454,29 @@ class _Work:
         numbers that they were not made for."""
         if self.config.torch_ops == "unchecked":
             return
-        self.spent_s = 0.0
+        foreign = unwatched(self.imports)
+        if foreign:
+            names = ", ".join(foreign)[:200]
+            words = f"its extension calls functions of a library ({names}): write the work yourself, or leave it to torch"
+            raise _Failed(Status.REJECTED, self.stage, words, "library")
         ours.slots[0].copy_from(inputs.arena)
+        ours.endpoint.thaw()
+        seed = derive_seed(self.job.seed, "provenance")
+        found = self._ask_calmly(ours, {"op": "trace", "seed": seed})
         try:
-            ours.endpoint.thaw()
-            found = self._ask(ours.endpoint, {"op": "provenance", "seed": derive_seed(self.job.seed, "provenance")})
-            launches, operators = int(found["launches"]), {str(name) for name in found["operators"]}
-            works, matters = bool(found["works"]), bool(found["matters"]) or self.degenerate
-        except (_Failed, KeyError, TypeError, ValueError):  # it ran before; what fails now is our looking
-            return
+            launches, unseen, operators = int(found["launches"]), list(map(str, found["hidden"])), set(map(str, found["operators"]))
+        except (KeyError, TypeError, ValueError):
+            raise _Failed(Status.RUNTIME_ERROR, self.stage, "a malformed answer", "protocol") from None
+        if unseen:
+            words = f"torch's operators ({', '.join(unseen)[:200]}) ran where no trace sees them: call them openly"
+            raise _Failed(Status.REJECTED, self.stage, words, "library")
+        works = matters = True
+        if launches:
+            try:
+                found = self._ask_calmly(ours, {"op": "ablate", "seed": seed})
+                works, matters = bool(found.get("works", True)), bool(found.get("matters", True)) or self.degenerate
+            except _Failed:  # its kernels ran on numbers that they were not made for
+                pass
         fault = decoy(launches, works, matters)
         if fault:
             raise _Failed(Status.REJECTED, self.stage, fault, "decoy")
@@ -467,6 +484,11 @@ class _Work:
         if left:
             words = f"torch computed a part of it, which verify.torch_ops={self.config.torch_ops} does not allow: {', '.join(left)}"
             raise _Failed(Status.REJECTED, self.stage, words, "torch_ops")
+
+    def _ask_calmly(self, ours: Side, frame: Frame) -> Frame:
+        """A request with three times the time: watched work is slower."""
+        self.spent_s = -2 * self._limit_s()
+        return self._ask(ours.endpoint, frame)
 
     def _check_possible(self, timing: Timing, baseline: Side) -> None:
         """Raises _Failed for a time that is too short to write the output; unless the reference writes none."""
@@ -519,7 +541,12 @@ class _Work:
 
 
 def _doing(frame: Frame) -> str:
-    words = {"load": "while its module was imported", "init": "while the model was constructed", "call": "in forward()"}
+    words = {
+        "load": "while its module was imported",
+        "init": "while the model was constructed",
+        "call": "in forward()",
+        "trace": "in a watched forward()",
+    }
     return words.get(str(frame["op"]), f"in {frame['op']}")
 
 

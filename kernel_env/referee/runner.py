@@ -7,6 +7,7 @@ happened; the referee decides what it means. Nothing that a runner says is belie
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import linecache
 import mmap
@@ -52,11 +53,12 @@ class Runner:
         self._outputs: list[Any] = []
         self._maps: dict[int, mmap.mmap] = {}
         self._provenance: Provenance | None = None
+        self._as_it_is: list[torch.Tensor] = []
         self._operations: dict[str, Callable[[Frame, Sequence[int]], Frame]] = {
             "load": self._load, "init_inputs": self._init_inputs, "init": self._init, "export_state": self._export_state,
             "sync_state": self._sync_state, "make_inputs": self._make_inputs, "take_inputs": self._take_inputs,
             "drop_inputs": self._drop_inputs, "call": self._call, "is_random": self._is_random, "collect": self._collect,
-            "write": self._write, "signals": self._signals, "provenance": self._traced,
+            "write": self._write, "signals": self._signals, "trace": self._traced, "ablate": self._ablated,
         }  # fmt: skip
 
     def handle(self, frame: Frame, fds: Sequence[int]) -> Frame:
@@ -206,21 +208,30 @@ class Runner:
         return self._provenance
 
     def _traced(self, frame: Frame, fds: Sequence[int]) -> Frame:
-        """Forward twice more on the first inputs: as it is, and with what its own kernels compute replaced. Says what ran."""
-        watcher, inputs = self._watcher(), self._inputs[0][0]
+        """Forward once more on the first inputs, as it is. Says what ran."""
+        watcher = self._watcher()
+        self._as_it_is = [tensor.clone() for tensor in tensors(watcher.traced(functools.partial(self._forward_once, frame)))]
+        return {
+            "launches": watcher.launches,
+            "operators": sorted(watcher.operators)[:MAX_OPERATORS],
+            "hidden": sorted(watcher.hidden)[:MAX_OPERATORS],
+        }
 
-        def forward() -> Any:
-            torch.manual_seed(frame["seed"])
-            return self._model(**inputs) if isinstance(inputs, dict) else self._model(*inputs)
+    def _ablated(self, frame: Frame, fds: Sequence[int]) -> Frame:
+        """And with what its own kernels compute replaced by something else. After `_traced`."""
+        watcher, as_it_is = self._watcher(), self._as_it_is
+        launches, works = watcher.launches, watcher.works()
+        if not works:
+            return {"works": False, "matters": False}
+        disturbed = list(tensors(watcher.ablated(functools.partial(self._forward_once, frame))))
+        if watcher.launches == launches:  # the answer was remembered; honest, where all of the content was compared
+            return {"works": True, "matters": True}
+        return {"works": True, "matters": len(as_it_is) != len(disturbed) or not all(map(alike, as_it_is, disturbed))}
 
-        as_it_is = [tensor.clone() for tensor in tensors(watcher.traced(forward))]
-        found = {"launches": watcher.launches, "operators": sorted(watcher.operators)[:MAX_OPERATORS], "works": watcher.works()}
-        if not found["launches"] or not found["works"]:
-            return {**found, "matters": False}
-        disturbed = list(tensors(watcher.ablated(forward)))
-        if watcher.launches == found["launches"]:  # the answer was remembered; honest, where all of the content was compared
-            return {**found, "matters": True}
-        return {**found, "matters": len(as_it_is) != len(disturbed) or not all(map(alike, as_it_is, disturbed))}
+    def _forward_once(self, frame: Frame) -> Any:
+        torch.manual_seed(frame["seed"])
+        inputs = self._inputs[0][0]
+        return self._model(**inputs) if isinstance(inputs, dict) else self._model(*inputs)
 
     def _is_random(self, frame: Frame, fds: Sequence[int]) -> Frame:
         """Whether the last call drew random numbers, after `seed` had been set for it."""

@@ -14,8 +14,9 @@ from collections.abc import Iterable
 
 from kernel_env.sandbox.libc import syscall
 
-_WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE = 1 << 1, 1 << 2, 1 << 3, 1 << 14
-_OF_FILES = _WRITE_FILE | _READ_FILE | _TRUNCATE
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE = 1, 1 << 1, 1 << 2, 1 << 3, 1 << 14
+_OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE
+_USE = _WRITE_FILE | _READ_FILE | _TRUNCATE
 _HANDLED_SINCE = {1: (1 << 13) - 1, 2: 1 << 13, 3: _TRUNCATE, 5: 1 << 15}
 """Rights on files that each version of the interface brought: all are handled, so all are denied where no rule grants them."""
 _REMOVE_DIR, _REMOVE_FILE, _MAKE_DIR, _MAKE_REG, _MAKE_SYM, _REFER = (1 << n for n in (4, 5, 7, 8, 12, 13))
@@ -44,19 +45,34 @@ def restrict(readable: Iterable[str], usable: Iterable[str], own: Iterable[str])
 
     Paths that do not exist are left out. Raises OSError.
     """
+    rules = ruleset(readable, usable, own)
+    try:
+        enter(rules)
+    finally:
+        os.close(rules)
+
+
+def ruleset(readable: Iterable[str], usable: Iterable[str], own: Iterable[str], executable: Iterable[str] = ()) -> int:
+    """The descriptor of such rules, and leave to read and execute below `executable`: to make ahead of a fork. Raises OSError."""
     known = version()
     handled = sum(rights for since, rights in _HANDLED_SINCE.items() if since <= known)
     attributes = _Ruleset(handled, _BIND_TCP_AND_CONNECT_TCP, _ABSTRACT_SOCKETS_AND_SIGNALS)
     size = 8 if known < 4 else 16 if known < 6 else 24
-    ruleset = syscall("landlock_create_ruleset", ctypes.byref(attributes), size, 0)
+    rules = syscall("landlock_create_ruleset", ctypes.byref(attributes), size, 0)
     try:
-        for paths, rights in ((readable, _READ), (usable, _OF_FILES), (own, _OWN)):
+        for paths, rights in ((readable, _READ), (usable, _USE), (own, _OWN), (executable, _READ | _EXECUTE)):
             for path in paths:
                 with contextlib.suppress(FileNotFoundError, PermissionError):  # what cannot be found cannot be opened either
-                    _allow(ruleset, path, rights & handled)
-        syscall("landlock_restrict_self", ruleset, 0)
-    finally:
-        os.close(ruleset)
+                    _allow(rules, path, rights & handled)
+    except BaseException:
+        os.close(rules)
+        raise
+    return rules
+
+
+def enter(rules: int) -> None:
+    """Put rules on this process and those that it makes. Raises OSError; needs no_new_privs."""
+    syscall("landlock_restrict_self", rules, 0)
 
 
 def _allow(ruleset: int, path: str, rights: int) -> None:
