@@ -44,8 +44,9 @@ def warm() -> Builder:
 
 @pytest.fixture
 def cold(warm: Builder, tmp_path: Path) -> Builder:
-    """An empty cache, but for the precompiled prelude."""
-    warm.prelude()
+    """An empty cache, but for the precompiled preludes."""
+    for name in (service_module.SLIM, service_module.FULL):
+        warm.prelude(name)
     (tmp_path / "prelude").symlink_to(warm.cache_dir / "prelude")
     return Builder(tmp_path)
 
@@ -211,7 +212,7 @@ def test_a_builder_of_a_relative_directory_gives_absolute_paths(cold: Builder, m
 def test_headers_that_do_not_compile_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With another torch our prelude may fail: sources are then compiled with the stock headers."""
     (tmp_path / "include").mkdir()
-    (tmp_path / "include" / service_module.PRELUDE).write_text("#error not with this torch\n")
+    (tmp_path / "include" / service_module.FULL).write_text("#error not with this torch\n")
     monkeypatch.setattr(service_module, "INCLUDE", tmp_path / "include")
     builder = Builder(tmp_path / "cache")
     assert builder.prelude() is None
@@ -288,7 +289,7 @@ def test_which_flags_the_precompiled_prelude_survives(warm: Builder, tmp_path: P
     """GCC falls back to the plain header in silence; -Winvalid-pch breaks it. The build itself must work either way."""
     prelude = warm.prelude()
     assert prelude is not None
-    command = [*warm._unit_command(effective_flags(flags), quick=True), "-include", str(prelude / service_module.PRELUDE)]
+    command = [*warm._unit_command(effective_flags(flags), quick=True), "-include", str(prelude / service_module.FULL)]
     (tmp_path / "empty.cpp").write_text("")
     asked = [*command, "-Winvalid-pch", "-Werror=invalid-pch", "-Wfatal-errors", "-fsyntax-only", "empty.cpp"]
     done = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -436,6 +437,32 @@ def test_locks_in_someone_elses_directory_are_not_opened(monkeypatch: pytest.Mon
 
 
 # ------------------------------------------------------------------ headers
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("at::Tensor f(at::Tensor x) { return torch::empty({x.size(0), 2}, x.options().dtype(torch::kInt32)); }", ["slim"]),
+        ("torch::Tensor f(torch::Tensor x) { return at::full_like(x, 2.0, x.options(), at::MemoryFormat::Contiguous); }", ["slim"]),
+        ("torch::Tensor f(torch::Tensor x) { return torch::zeros_like(x).add_(x.relu()).contiguous(); }", ["slim"]),
+        (
+            '#include <ATen/Parallel.h>\nvoid f(torch::Tensor x) { AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "f", [&] {'
+            "at::parallel_for(0, x.numel(), 64, [&](int64_t a, int64_t b) { x.data_ptr<scalar_t>()[a] = b; }); }); }",
+            ["slim"],
+        ),
+        ("torch::Tensor f(torch::Tensor x) { return torch::relu(x); }", ["full"]),
+        ("using namespace at; Tensor f(Tensor x) { return relu(x); }", ["slim", "full"]),
+        ("torch::Tensor f(torch::Tensor x) { return x[0] + x; }", ["slim", "full"]),
+    ],
+)
+def test_the_fewest_headers_that_do(warm: Builder, monkeypatch: pytest.MonkeyPatch, source: str, expected: list[str]) -> None:
+    short = {service_module.SLIM: "slim", service_module.FULL: "full", service_module.STOCK: "stock"}
+    used: list[str] = []
+    prelude = warm.prelude
+    monkeypatch.setattr(warm, "prelude", lambda name: used.append(short[name]) or prelude(name))
+    made = warm.build(BuildRequest((("kernel.cpp", f"{source} // {time.time()}"),), (("f", ""),)))
+    assert made.ok, made.log
+    assert used == expected
 
 
 @pytest.mark.slow

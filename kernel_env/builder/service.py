@@ -3,8 +3,9 @@
 The cache is a directory of finished entries. Each entry is made in a directory of its own and renamed into place, under a
 lock file for its key, so any number of processes share it and any of them may be killed at any moment.
 
-Two ways to compile. The quick one puts small headers of ours in front of `torch/extension.h` (a precompiled prelude and
-bindings without pybind11: about 2 s instead of 25). Sources that need the stock headers are compiled with them.
+Three ways to compile, each with precompiled headers. The quick ones put headers of ours in place of `torch/extension.h`, and
+bindings without pybind11: slim ones for what most kernels need, and full ones. Sources that need the stock headers are compiled
+with them. What a quicker way cannot compile is compiled in the next one, so errors are the full or the stock headers'.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ from kernel_env.builder.toolchain import (
 from kernel_env.errors import BuilderError
 from kernel_env.hostlock import CoresLock
 
-PRELUDE = "kernel_env_prelude.h"
+SLIM, FULL, STOCK = "kernel_env_slim.h", "kernel_env_prelude.h", "kernel_env_stock.h"
+"""The preludes: headers that are precompiled, the first time that a source needs them."""
 LEFTOVER_S = 3600
 """Age after which a working directory belongs to a killed build."""
 
@@ -53,6 +55,20 @@ _NEEDS_STOCK = re.compile(
     re.VERBOSE,
 )
 """What the prelude leaves out. A mention in a comment costs time, nothing else."""
+
+_NAMED = re.compile(r"\b (?: torch | at ) \s* :: \s* (\w+)", re.VERBOSE)
+_INCLUDED = re.compile(r"""\# \s* include \s* [<"] ( (?: torch | ATen | caffe2 ) / [^>"\n]* )""", re.VERBOSE)
+_SLIM_NAMES = re.compile(
+    r"""
+    Tensor | TensorOptions | TensorAccessor | (empty|zeros|ones|full)(_like)? | k[A-Z]\w+ | ScalarType | Scalar
+  | IntArrayRef | ArrayRef | Half | BFloat16 | MemoryFormat | Device | DeviceType | Layout | Dtype | dtype | device
+  | optional | nullopt
+  | parallel_for | get_num_threads | get_thread_num | divup | GRAIN_SIZE | internal
+    """,
+    re.VERBOSE,
+)
+"""What of torch the slim prelude declares; whoever gets it wrong loses a second."""
+_SLIM_HEADERS = re.compile(r"torch/(extension|torch|all)\.h | ATen/(Parallel|Dispatch|core/Tensor|cpu/vec/.*)\.h", re.VERBOSE)
 
 Category = Literal["", "compile", "link", "limits", "flag", "functions"]
 
@@ -121,18 +137,18 @@ class Builder:
         with self._lock(f"ext-{key}"):
             return _read(entry, module) or self._make(request, entry, module)
 
-    def prelude(self) -> Path | None:
-        """Directory of the precompiled prelude, made now if it is not there.
+    def prelude(self, name: str = FULL) -> Path | None:
+        """Directory of a precompiled prelude, made now if it is not there.
 
         None when our headers do not compile with this torch (remembered in the cache): builds are then slower, never different.
         Raises BuilderError.
         """
-        key = self._key("prelude", [])[:32]
+        key = self._key(name, [])[:32]
         home = self.cache_dir / "prelude" / key
         state = _state(home)
         if state is None:
             with self._lock(f"prelude-{key}"):
-                state = _state(home) or self._make_prelude(home)
+                state = _state(home) or self._make_prelude(name, home)
         return home if state == "ready" else None
 
     def _key(self, kind: str, content: list[object]) -> str:
@@ -174,11 +190,8 @@ class Builder:
 
     def _make(self, request: BuildRequest, entry: Path, module: str) -> BuildResult:
         started = time.perf_counter()
-        prelude = None if _NEEDS_STOCK.search(_text(request)) else self.prelude()
         with self._workdir() as work:
-            category, log = self._compile_and_link(request, work, module, prelude)
-            if prelude is not None and category == "compile" and bindings.needs_pybind(log, request.functions):
-                category, log = self._compile_and_link(request, work, module, None)
+            category, log = self._attempted(request, work, module)
             if category == "compile":
                 log = bindings.explained(log, request.functions)
             elif category == "limits":
@@ -193,12 +206,30 @@ class Builder:
         assert made is not None
         return replace(made, cached=False, build_ms=(time.perf_counter() - started) * 1e3)
 
-    def _compile_and_link(self, request: BuildRequest, work: Path, module: str, prelude: Path | None) -> tuple[Category, str]:
-        """Leaves `module`.so in `work`. Answers what failed ("" when nothing did) and the log, without paths of this machine."""
-        tools, log = self.toolchain, ""
-        compile_unit = self._unit_command(effective_flags(request.compile_flags), quick=prelude is not None)
-        compile_unit += ["-include", str(prelude / PRELUDE)] if prelude else []
-        units = _write_units(request, work, module, quick=prelude is not None)
+    def _attempted(self, request: BuildRequest, work: Path, module: str) -> tuple[Category, str]:
+        """The quickest way that compiles it, or the last one's complaint."""
+        text = _text(request)
+        if _NEEDS_STOCK.search(text):
+            return self._compile_and_link(request, work, module, STOCK)
+        if _is_slim(text):
+            category, log = self._compile_and_link(request, work, module, SLIM)
+            if category != "compile":
+                return category, log
+        category, log = self._compile_and_link(request, work, module, FULL)
+        if category == "compile" and bindings.needs_pybind(log, request.functions):
+            return self._compile_and_link(request, work, module, STOCK)
+        return category, log
+
+    def _compile_and_link(self, request: BuildRequest, work: Path, module: str, name: str) -> tuple[Category, str]:
+        """With the prelude of that name, or with plain stock headers where that does not compile. Leaves `module`.so in `work`.
+
+        Answers what failed ("" when nothing did) and the log, without paths of this machine.
+        """
+        tools, log, prelude = self.toolchain, "", self.prelude(name)
+        quick = name != STOCK and prelude is not None
+        compile_unit = self._unit_command(effective_flags(request.compile_flags), quick=quick)
+        compile_unit += ["-include", str(prelude / name)] if prelude else []
+        units = _write_units(request, work, module, quick=quick)
         objects = [f"{unit}.o" for unit in units]
         steps: list[tuple[Category, list[str]]] = [
             *(("compile", [*compile_unit, f"-DTORCH_EXTENSION_NAME={module}", "-c", unit, "-o", f"{unit}.o"]) for unit in units),
@@ -218,11 +249,11 @@ class Builder:
         system = (f"-isystem{path}" for path in tools.include_dirs)
         return [tools.compiler, *DEFAULT_FLAGS, *BASE_FLAGS, *tools.defines, *ours, *system, *flags]
 
-    def _make_prelude(self, home: Path) -> str:
+    def _make_prelude(self, name: str, home: Path) -> str:
         """The state of what was made: `ready`, or `failed` and the compiler's words."""
         with self._workdir() as work:
-            shutil.copy(INCLUDE / PRELUDE, work)
-            command = self._unit_command(("-x", "c++-header", PRELUDE, "-o", f"{PRELUDE}.gch"), quick=True)
+            shutil.copy(INCLUDE / name, work)
+            command = self._unit_command(("-x", "c++-header", name, "-o", f"{name}.gch"), quick=name != STOCK)
             outcome = self._run(command, work, Limits())
             if outcome.end is End.LIMITS:
                 raise BuilderError(f"precompiling the headers needs more than {Limits()}: {outcome.log.strip()[:200]}")
@@ -231,7 +262,7 @@ class Builder:
             state = "ready" if outcome.end is End.OK else f"failed\n{outcome.log}"
             finished = work / "+entry"
             finished.mkdir()
-            for made in work.glob(f"{PRELUDE}*"):
+            for made in work.glob(f"{name}*"):
                 made.rename(finished / made.name)
             _write(finished / "state", state)
             _publish(finished, home)
@@ -249,6 +280,11 @@ def _refusal(request: BuildRequest) -> tuple[Category, str] | None:
     if name is not None:
         return "functions", f"functions names {name!r}, which is not the name of a C++ function"
     return None
+
+
+def _is_slim(text: str) -> bool:
+    """Whether the slim prelude has what a source names of torch."""
+    return all(map(_SLIM_NAMES.fullmatch, _NAMED.findall(text))) and all(map(_SLIM_HEADERS.fullmatch, _INCLUDED.findall(text)))
 
 
 def _text(request: BuildRequest) -> str:

@@ -7,7 +7,7 @@
 #pragma once
 
 #include <Python.h>
-#include <torch/types.h>
+#include <ATen/core/Tensor.h>
 
 #include <array>
 #include <optional>
