@@ -446,8 +446,12 @@ def test_locks_in_someone_elses_directory_are_not_opened(monkeypatch: pytest.Mon
         ("torch::Tensor f(torch::Tensor x) { return at::full_like(x, 2.0, x.options(), at::MemoryFormat::Contiguous); }", ["slim"]),
         ("torch::Tensor f(torch::Tensor x) { return torch::zeros_like(x).add_(x.relu()).contiguous(); }", ["slim"]),
         (
-            '#include <ATen/Parallel.h>\nvoid f(torch::Tensor x) { AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "f", [&] {'
-            "at::parallel_for(0, x.numel(), 64, [&](int64_t a, int64_t b) { x.data_ptr<scalar_t>()[a] = b; }); }); }",
+            """#include <ATen/Parallel.h>
+            void f(torch::Tensor x) {
+              AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "f", [&] {
+                at::parallel_for(0, x.numel(), 64, [&](int64_t a, int64_t b) { x.data_ptr<scalar_t>()[a] = b; });
+              });
+            }""",
             ["slim"],
         ),
         ("torch::Tensor f(torch::Tensor x) { return torch::relu(x); }", ["full"]),
