@@ -79,12 +79,14 @@ def test_a_reference_without_fp64_has_no_known_error(tmp_path: Path, forward: st
 @pytest.mark.parametrize(
     ("forward", "inputs", "tried"),
     [
-        ("return torch.tanh(x)", "[torch.randn(ROWS, 8)]", [3.0]),
+        ("return torch.tanh(x)", "[torch.randn(ROWS, 8)]", [3.0, -30.0]),
         ("return torch.tanh(x)", "[torch.randn(ROWS, 8) + 0]", []),
         ("return torch.exp(x * 80)", "[torch.rand(ROWS, 8)]", []),
         ("assert x.max() <= 1; return x * 2", "[torch.rand(ROWS, 8)]", []),
+        ("return torch.log(x)", "[torch.rand(ROWS, 8)]", [3.0]),
+        ("return torch.relu(x)", "[torch.rand(ROWS, 8)]", [3.0, -30.0]),
     ],
-    ids=["plain", "not plainly drawn", "overflows", "refuses"],
+    ids=["plain", "not plainly drawn", "overflows", "refuses", "has no negative numbers", "never has negative numbers"],
 )
 def test_other_amplitudes_are_tried_where_they_say_something(tmp_path: Path, forward: str, inputs: str, tried: list[float]) -> None:
     assert calibrated(posed(forward, inputs), tmp_path).amplitudes(STRICT) == tried

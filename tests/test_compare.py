@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from kernel_env.referee import compare as module
-from kernel_env.referee.compare import Difference, compare, same_bytes
+from kernel_env.referee.compare import PART, Difference, compare, same_bytes
 from kernel_env.referee.layout import Arena, Buffer
-from kernel_env.referee.tolerance import TOLERANCES, Tolerance
+from kernel_env.referee.tolerance import TOLERANCES, Signal, Tolerance
 from kernel_env.referee.values import packed, plan, write
 
 LOOSE, TIGHT = TOLERANCES["tritonforge"], TOLERANCES["kernelbench"]
@@ -143,6 +143,29 @@ def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None
     assert difference(expected, got) == whole
     assert whole is not None and "4 of 20" in whole.message
     assert "First at [0, 3]" in whole.message and "Worst at [2, 1]" in whole.message
+
+
+FITTED = TOLERANCES["strict"].fitted([Signal(scale=0.5, variation=0.3, error=1e-7)])
+SMALL = torch.cat([torch.rand(3 * PART) + 0.5, torch.rand(3 * PART) * 1e-4])
+
+
+@pytest.mark.parametrize(("error", "agree"), [(0.0, True), (0.01, True), (0.5, False)])
+@pytest.mark.parametrize("chunk", [PART, 2 * PART, 1 << 22])
+def test_a_part_that_is_small_beside_the_others_is_compared_by_itself(
+    monkeypatch: pytest.MonkeyPatch, error: float, agree: bool, chunk: int
+) -> None:
+    monkeypatch.setattr(module, "_CHUNK", chunk)
+    got = SMALL.clone()
+    got[3 * PART :] *= 1 + error
+    found = difference(SMALL, got, FITTED)
+    assert (found is None) is agree
+    assert found is None or f"elements {3 * PART:,} to {4 * PART - 1:,} of {6 * PART:,}" in found.message
+    assert difference(SMALL, got, TIGHT) is None, "element by element nothing is wrong"
+
+
+def test_a_part_of_nothing_but_rounding_may_be_anything() -> None:
+    expected = torch.cat([torch.rand(PART), torch.rand(PART) * 1e-7])
+    assert difference(expected, torch.cat([expected[:PART], torch.zeros(PART)]), FITTED) is None
 
 
 def test_scalars_and_empty_tensors_agree_too() -> None:

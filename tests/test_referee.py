@@ -162,6 +162,11 @@ def test_weights_come_from_the_same_seed_or_are_copied(judge: Judge, problem: Pr
     strange = python_candidate("return torch.relu(x) * self.w", init="self.w = nn.Parameter(torch.ones(8))")
     assert [judge(c, of=weighted).weights for c in (same, copied, renamed)] == ["same_seed", "loaded", "own"]
     assert judge(renamed, of=weighted).status is Status.CORRECT
+    folded = python_candidate(
+        "return torch.relu(x) * self.scale.flip(0)", init="self.scale = nn.Parameter((torch.randn(8) * scale).flip(0))"
+    )
+    verdict = judge(folded, of=weighted)
+    assert (verdict.status, verdict.weights) == (Status.CORRECT, "own"), "another layout under the same name"
     assert judge(strange, of=weighted).status is Status.WRONG_OUTPUT
 
 

@@ -100,6 +100,21 @@ def test_a_kernel_that_is_right_in_the_usual_range_only(judge: Judge, forward: s
         assert verdict.trials_passed == 3
 
 
+@pytest.mark.parametrize(
+    ("forward", "wrong", "inputs"),
+    [
+        ("return torch.relu(x)", "return x", "[torch.rand(ROWS, 8)]"),
+        ("return torch.softmax(x, 1)", "e = x.exp(); return e / e.sum(1, keepdim=True)", "[torch.randn(ROWS, 8)]"),
+    ],
+)
+def test_a_kernel_that_is_right_for_positive_or_small_inputs_only(judge: Judge, forward: str, wrong: str, inputs: str) -> None:
+    problem = reference(forward, inputs=inputs)
+    assert judge(python_candidate(forward), of=problem, config=STRICT).status is Status.CORRECT
+    verdict = judge(python_candidate(wrong), of=problem, config=STRICT)
+    assert verdict.status is Status.WRONG_OUTPUT and "inputs 30 times as large and of random signs" in verdict.message
+    assert judge(python_candidate(wrong), of=problem, config=PLAIN).status is Status.CORRECT
+
+
 STRUCTURED = "x = torch.rand(ROWS, 8); return [x / x.sum(dim=1, keepdim=True)]"
 
 

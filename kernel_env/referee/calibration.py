@@ -19,11 +19,12 @@ from kernel_env.referee.reference import Reference
 from kernel_env.referee.tolerance import Signal, Tolerance
 from kernel_env.schema import Problem
 
-AMPLITUDES = (3.0,)
-"""Of extra draws: plainly drawn inputs times this. (Smaller ones are in the usual range.)"""
+AMPLITUDES = (3.0, -30.0)
+"""Of extra draws: plainly drawn inputs times this; a negative one gives each element a random sign as well. (Smaller ones are in
+the usual range.)"""
 PRECISE_LIMIT_S = 120.0
 """For the reference in fp64 and a few calls around it; a slower one is taken as having none."""
-_VERSION = 1
+_VERSION = 2
 _REGULAR = 1.0
 
 

@@ -1,7 +1,9 @@
 """Do two values agree? Reads bytes with numpy, in the referee's process; knows nothing of torch.
 
 Floating-point leaves agree where |got - expected| <= atol + rtol * |expected| (see `tolerance`), element by element; NaN agrees
-with NaN and infinities with equal ones only. Everything else agrees exactly.
+with NaN and infinities with equal ones only. Everything else agrees exactly. Where outputs are known well enough
+(`Tolerance.least`) parts of a tensor are compared by themselves too: one that is small beside the others could be left out, element
+by element.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from kernel_env.referee.tolerance import Tolerance
 Array = npt.NDArray[Any]
 _CHUNK = 1 << 22
 """Elements compared at a time: bounds the memory that comparison itself needs."""
+PART, PART_SHARE = 4096, 0.05
+"""Elements of a part, and how much of its mean magnitude its mean difference may be."""
 _MESSAGE_CHARS = 2000
 """An untrusted tree can be described at any length."""
 
@@ -51,9 +55,10 @@ class _Limits:
     def __init__(self, tol: Tolerance) -> None:
         self._tol, self._met = tol, 0
 
-    def of_tensor(self, dtype: str) -> tuple[float, float]:
+    def of_tensor(self, dtype: str) -> tuple[float, float, float | None]:
+        """atol, rtol, and what is always allowed."""
         self._met += 1
-        return self._tol.limits(dtype, self._met - 1)
+        return *self._tol.limits(dtype, self._met - 1), self._tol.least(dtype, self._met - 1)
 
     def of_number(self) -> float:
         return self._tol.single
@@ -101,7 +106,7 @@ def _compare_plain(expected: Any, got: Any, tol: float, path: str) -> Difference
 
 
 def _compare_tensor(
-    spec: TensorSpec, a: Memory, got: TensorSpec, b: Memory, limits: tuple[float, float], path: str
+    spec: TensorSpec, a: Memory, got: TensorSpec, b: Memory, limits: tuple[float, float, float | None], path: str
 ) -> Difference | None:
     if got.shape != spec.shape:
         return Difference("shape", f"{path} has the wrong shape: expected {list(spec.shape)}, got {list(got.shape)}")
@@ -132,12 +137,14 @@ def wide(values: Array, dtype: str) -> Array:
 class _Report:
     """Collects where a tensor differs, chunk by chunk."""
 
-    def __init__(self, spec: TensorSpec, limits: tuple[float, float], path: str) -> None:
+    def __init__(self, spec: TensorSpec, limits: tuple[float, float, float | None], path: str) -> None:
         self.spec, self.path = spec, path
-        self.atol, self.rtol = limits
+        self.atol, self.rtol, self.least = limits
         self.wrong = self.nonfinite = 0
         self.first: tuple[int, Any, Any] | None = None
         self.worst: tuple[float, int, Any, Any] | None = None
+        self.part: tuple[int, float] | None = None
+        """Where a part begins that is wrong as a whole, and by which share of its size."""
 
     def add(self, start: int, expected: Array, got: Array) -> None:
         if expected.dtype.kind not in "fc":
@@ -148,6 +155,7 @@ class _Report:
                 size = np.abs(got - expected)
                 bad = ~((size <= self.atol + self.rtol * np.abs(expected)) & np.isfinite(expected))
                 bad &= ~((expected == got) | (np.isnan(expected) & np.isnan(got)))
+                self._look_at_parts(start, np.abs(expected), size)
         count = int(np.count_nonzero(bad))
         if count == 0:
             return
@@ -161,7 +169,21 @@ class _Report:
         if self.worst is None or float(errors.max()) > self.worst[0]:
             self.worst = (float(errors.max()), start + top, expected[top], got[top])
 
+    def _look_at_parts(self, start: int, expected: Array, size: Array) -> None:
+        whole = expected.size // PART * PART
+        if self.least is None or self.part is not None or not whole:
+            return
+        of, by = (values[:whole].reshape(-1, PART).mean(axis=1, dtype=np.float64) for values in (expected, size))
+        bad = np.flatnonzero((by > self.least) & (by > PART_SHARE * of))  # false where a part is not finite
+        if bad.size:
+            self.part = (start + int(bad[0]) * PART, float(by[bad[0]] / of[bad[0]]) if of[bad[0]] else math.inf)
+
     def difference(self) -> Difference | None:
+        if self.first is None and self.part is not None:
+            begin, share = self.part
+            where = f"elements {begin:,} to {begin + PART - 1:,} of {math.prod(self.spec.shape):,}, from {self._index(begin)} on"
+            text = f"{self.path} has wrong values: {where}, differ by {100 * share:.3g}% of their size on average."
+            return Difference("values", f"{text}\nShape {list(self.spec.shape)}, dtype {self.spec.dtype}.")
         if self.first is None or self.worst is None:
             return None
         total = math.prod(self.spec.shape)

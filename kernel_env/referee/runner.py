@@ -116,7 +116,7 @@ class Runner:
         return self._plan({k: v.contiguous() for k, v in self._state().items()})
 
     def _sync_state(self, frame: Frame, fds: Sequence[int]) -> Frame:
-        """Bring the model to the reference's weights: nothing to do when same-seed construction already gave them."""
+        """With `copy`, bring the model to the reference's weights: nothing to do when same-seed construction already gave them."""
         with _mapped(fds) as memory:
             wanted: dict[str, torch.Tensor] = values.read(frame["state"], memory)
             mine = self._state()
@@ -126,6 +126,8 @@ class Runner:
                 return {"weights": "own"}
             if all(torch.equal(mine[k], v.to(mine[k].dtype)) for k, v in wanted.items()):
                 return {"weights": "same_seed"}
+            if not frame["copy"]:
+                return {"weights": "differ"}
             self._model.load_state_dict({k: v.clone() for k, v in wanted.items()})
         return {"weights": "loaded"}
 
@@ -136,7 +138,8 @@ class Runner:
         return {**self._plan(made), "plain": plain}
 
     def _drawn(self, seed: int, amplitude: float) -> tuple[Any, list[bool]]:
-        """New inputs, those that were drawn plainly times `amplitude`; and for each tensor whether it was."""
+        """New inputs, those that were drawn plainly times `amplitude`, and with random signs where it is negative; and for each
+        tensor whether it was."""
         torch.manual_seed(seed)
         with values.PlainDraws() as draws:
             made = self._function("get_inputs")()
@@ -147,8 +150,10 @@ class Runner:
         once = len({id(tensor) for tensor in tensors}) == len(tensors)  # one tensor in two places has to stay one
         plain = [once and draws.is_plain(tensor) for tensor in tensors]
         for tensor, scalable in zip(tensors, plain, strict=True):
+            if scalable and amplitude < 0:
+                tensor.mul_(torch.randint_like(tensor, 2).mul_(2).sub_(1))
             if scalable and amplitude != 1.0:
-                tensor.mul_(amplitude)
+                tensor.mul_(abs(amplitude))
         return made if isinstance(made, dict) else list(made), plain
 
     def _signals(self, frame: Frame, fds: Sequence[int]) -> Frame:

@@ -83,6 +83,12 @@ class Tolerance:
             return min(preset, least), min(preset, floor)
         return max(min(preset, cap * signal.scale), least), max(min(preset, cap), floor)
 
+    def least(self, dtype: str, tensor: int) -> float | None:
+        """An absolute difference of the n-th tensor of the output that always has to be allowed; None where it is not known."""
+        if tensor >= len(self.signals) or not self.preset(dtype) or not self.signals[tensor].scale:
+            return None
+        return self._bounds(dtype, self.signals[tensor])[0] * self.signals[tensor].scale
+
     def degenerate(self, dtypes: Sequence[str]) -> bool:
         """Whether some output hardly varies with the inputs, or not more than its own rounding: a constant may pass there."""
         bounds = [self._bounds(d, s) for d, s in zip(dtypes, self.signals, strict=False) if self.preset(d)]

@@ -5,7 +5,7 @@
 # timed: yes
 # fools: inprocess kernelbench subprocess
 # twin: c31_relu_of_rand.py
-# note: Problems of KernelBench draw inputs with torch.rand too. Inputs of another sign would show it.
+# note: Problems of KernelBench draw inputs with torch.rand too. An extra trial has inputs of both signs.
 
 import torch
 import torch.nn as nn

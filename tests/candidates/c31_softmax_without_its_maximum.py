@@ -4,7 +4,7 @@
 # verdict: wrong_output
 # fools: inprocess kernelbench subprocess
 # twin: c31_softmax_in_one_pass.py
-# note: The range of inputs is widened by a factor of three (docs/trust.md).
+# note: An extra trial has inputs that are thirty times as large.
 
 import torch
 import torch.nn as nn
