@@ -6,15 +6,16 @@ READY := $(VENV)/.ready
 JOBS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check docs clean
+.PHONY: help setup demo test test-thorough test-slow check docs clean
 
 help:
-	@echo "make demo       play every recorded episode of the bundled problems: built, verified and timed on this machine"
-	@echo "make test       the test suite"
-	@echo "make test-slow  the tests that take minutes too"
-	@echo "make check      formatting, lints, types, layers, generated docs"
-	@echo "make docs       write docs/configuration.md again"
-	@echo "make clean      remove the environment"
+	@echo "make demo           play every recorded episode of the bundled problems: built, verified and timed on this machine"
+	@echo "make test           the test suite"
+	@echo "make test-thorough  the rest of the real problems and recordings"
+	@echo "make test-slow      every test that needs no GPU, those that take minutes too"
+	@echo "make check          formatting, lints, types, layers, generated docs"
+	@echo "make docs           write docs/configuration.md again"
+	@echo "make clean          remove the environment"
 
 setup: $(READY)
 
@@ -30,7 +31,10 @@ demo: setup
 	@$(BIN)/kernel-env eval experiment=demo
 
 test: setup
-	@$(BIN)/pytest -n $(JOBS) -m "not slow and not gpu"
+	@$(BIN)/pytest -n $(JOBS) -m "not slow and not thorough and not gpu"
+
+test-thorough: setup
+	@$(BIN)/pytest -n $(JOBS) -m "thorough and not slow"
 
 test-slow: setup
 	@$(BIN)/pytest -n $(JOBS) -m "not gpu"

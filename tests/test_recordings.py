@@ -54,7 +54,12 @@ def status(verifier: BlockingVerifier, name: str, problem: Problem, text: str) -
 def _cases() -> list[object]:
     expected = json.loads(EXPECTED.read_text()) if EXPECTED.exists() else {}
     keys = [(name, key) for name in SETS for key in expected.get(name, {})]
-    return [pytest.param(name, key, marks=pytest.mark.slow if name in SLOW else ()) for name, key in keys]
+    last = {(name, key.rsplit("_", 1)[0]): key for name, key in sorted(keys)}
+    earlier = {(name, key) for name, key in keys if last[name, key.rsplit("_", 1)[0]] != key}  # `make demo` plays these too
+    marks = {
+        pair: pytest.mark.slow if pair[0] in SLOW else pytest.mark.thorough for pair in keys if pair in earlier or pair[0] in SLOW
+    }
+    return [pytest.param(*pair, marks=marks.get(pair, ())) for pair in keys]
 
 
 @pytest.mark.parametrize(("name", "key"), _cases())

@@ -21,7 +21,7 @@ COMMAND = (
     "problems.profile=interpret", "verifier.clock=recorded", "verify.num_correct_trials=2",
 )  # fmt: skip
 """8 turns of 3 problems: all kinds of verdicts, small inputs, times from the recorded clock."""
-KILLS = (4, pytest.param(40, marks=pytest.mark.slow))
+KILLS = (2, pytest.param(40, marks=pytest.mark.slow))
 
 
 def make(root: Path, *more: str) -> tuple[Harness, Run]:
