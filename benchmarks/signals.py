@@ -74,7 +74,7 @@ def main() -> None:
             for index, (dtype, signal) in enumerate(zip(measured.dtypes, measured.signals, strict=True)):
                 atol, rtol = fitted.limits(dtype, index)
                 error_text = "none" if signal.error is None else f"{signal.error:.1e}"
-                extra = ",".join(f"{a:g}" for a in found.amplitudes(strict)) or "-"
+                extra = f"{found.amplitude(strict) or 1:g}"
                 mark = "  DEGENERATE" if found.degenerate(strict) else ""
                 print(
                     f"{problem.key:<18} {signal.scale:>9.2e} {signal.share:>9.1e} {error_text:>9} {atol:>9.1e} {rtol:>9.1e}  "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +120,14 @@ def judge(verifier: BlockingVerifier, problem: Problem) -> Judge:
         return verifier.verify(of or problem, Candidate(code, backend), config, seed)
 
     return judged
+
+
+def sampled(cases: Iterable[Any], every: Container[Any]) -> list[Any]:
+    """Test cases of which only `every` belong to the default suite; the others are `thorough`."""
+    return [
+        pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=() if case in every else pytest.mark.thorough)
+        for case in cases
+    ]
 
 
 SCALED_RELU = """torch::Tensor scaled_relu(torch::Tensor x, double scale) {

@@ -288,7 +288,12 @@ def test_other_settings_under_the_same_name_are_refused(finished: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
-    [(("runs/r",), 6), (("r", "level1_problem1_sample1"), 2), (("r", "1/1", "1"), 2), (("r", "level1_problem1"), 4)],
+    [
+        (("runs/r",), 6),
+        pytest.param(("r", "level1_problem1_sample1"), 2, marks=pytest.mark.thorough),
+        (("r", "1/1", "1"), 2),
+        pytest.param(("r", "level1_problem1"), 4, marks=pytest.mark.thorough),
+    ],
 )
 def test_replay_agrees_with_a_fresh_run(finished: Path, arguments: tuple[str, ...], expected: int) -> None:
     done = started_in(finished, "replay", *arguments)
@@ -422,7 +427,10 @@ FILES = [
 ]
 
 
-@pytest.mark.parametrize("file", FILES, ids=[file.name for file in FILES])
+MORE = ("reply.txt", "empty.py", "huge.txt", "fences.py")
+
+
+@pytest.mark.parametrize("file", [pytest.param(f, id=f.name, marks=pytest.mark.thorough if f.name in MORE else ()) for f in FILES])
 def test_verify_answers_in_json_whatever_the_file_holds(kernel_env: Command, tmp_path: Path, file: File) -> None:
     (tmp_path / file.name).write_bytes(file.content)
     done = kernel_env("verify", "1/1", file.name, "--json", *OURS, *RECORDED)

@@ -191,5 +191,8 @@ def test_no_call_of_a_message_can_be_skipped(judge: Judge, skips: str, status: S
     forward = (
         f"self.calls += 1; of, at = calls_in_message()\n        return torch.zeros_like(x) if ({skips}) else mine(x, self.scale)"
     )
-    verdict = judge(python_candidate(forward, init="self.calls = 0", top=COUNTS), config=replace(TIMED, num_perf_trials=60))
+    verdict = judge(
+        python_candidate(forward, init="self.calls = 0", top=COUNTS),
+        config=replace(TIMED, num_perf_trials=400, timing_budget_s=3.0),
+    )
     assert verdict.status is status, verdict.message

@@ -114,9 +114,9 @@ def test_a_thousand_in_a_row_leave_nothing(alone: bool) -> None:
     "hostile",
     [
         "time.sleep(1000)",
-        "while True: os.write(1, b'x' * 65536)",
+        pytest.param("while True: os.write(1, b'x' * 65536)", marks=pytest.mark.thorough),
         "while True:\n            with suppress(OSError): os.fork()",
-        "for i in range(1 << 40): open(f'file-{i % 9000}', 'w').close()",
+        pytest.param("for i in range(1 << 40): open(f'file-{i % 9000}', 'w').close()", marks=pytest.mark.thorough),
     ],
     ids=["hangs", "floods", "forks", "files"],
 )

@@ -52,9 +52,9 @@ absent = pytest.mark.skipif(not AS_PLAYED, reason=f"needs ../shared/data/{JSONL.
 
 
 def _sampled() -> list[object]:
-    """Every fifth runs in the default suite; the others are for whoever has more time."""
+    """Every tenth runs in the default suite; the others are for whoever has more time."""
     marks = {
-        key: pytest.mark.slow if key in SLOW else pytest.mark.thorough for n, key in enumerate(AS_PLAYED) if n % 5 or key in SLOW
+        key: pytest.mark.slow if key in SLOW else pytest.mark.thorough for n, key in enumerate(AS_PLAYED) if n % 10 or key in SLOW
     }
     return [pytest.param(key, marks=marks.get(key, ())) for key in AS_PLAYED or ["absent"]]
 

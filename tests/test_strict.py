@@ -35,8 +35,8 @@ def test_small_outputs_have_to_be_right_too(judge: Judge, forward: str) -> None:
     "forward",
     [
         "return torch.softmax(x, dim=-1)",
-        "e = x.exp(); return e / e.sum(-1, keepdim=True)",
-        "return torch.exp(x - x.exp().sum(-1, True).log())",
+        "e = (x - x.amax(-1, keepdim=True)).exp(); return e / e.sum(-1, keepdim=True)",
+        "return torch.exp(x - x.logsumexp(-1, True))",
     ],
 )
 def test_honest_ways_to_compute_them_pass(judge: Judge, forward: str) -> None:
@@ -90,20 +90,20 @@ def test_a_reference_that_draws_random_numbers_agrees_with_itself(judge: Judge) 
     ],
 )
 def test_a_kernel_that_is_right_in_the_usual_range_only(judge: Judge, forward: str, passes: bool) -> None:
-    """Of 128 normal draws hardly one is beyond 5.2; of three times as large ones, one in twelve."""
+    """Of 128 normal draws hardly one is beyond 5.2; of a hundred times as large ones, most are."""
     tanh = reference("return torch.tanh(x)")
     assert judge(python_candidate(forward), of=tanh, config=PLAIN).status is Status.CORRECT
     verdict = judge(python_candidate(forward), of=tanh, config=STRICT)
     assert verdict.correct == passes
     if not passes:
-        assert "(an extra trial, on inputs 3 times as large; the 3 regular ones passed)" in verdict.message
+        assert "(an extra trial, on inputs 100 times as large and of random signs; the 3 regular ones passed)" in verdict.message
         assert verdict.trials_passed == 3
 
 
 @pytest.mark.parametrize(
     ("forward", "wrong", "inputs"),
     [
-        ("return torch.relu(x)", "return x", "[torch.rand(ROWS, 8)]"),
+        ("return torch.relu(x)", "return x.clone()", "[torch.rand(ROWS, 8)]"),
         ("return torch.softmax(x, 1)", "e = x.exp(); return e / e.sum(1, keepdim=True)", "[torch.randn(ROWS, 8)]"),
     ],
 )
@@ -111,7 +111,7 @@ def test_a_kernel_that_is_right_for_positive_or_small_inputs_only(judge: Judge, 
     problem = reference(forward, inputs=inputs)
     assert judge(python_candidate(forward), of=problem, config=STRICT).status is Status.CORRECT
     verdict = judge(python_candidate(wrong), of=problem, config=STRICT)
-    assert verdict.status is Status.WRONG_OUTPUT and "inputs 30 times as large and of random signs" in verdict.message
+    assert verdict.status is Status.WRONG_OUTPUT and "inputs 100 times as large and of random signs" in verdict.message
     assert judge(python_candidate(wrong), of=problem, config=PLAIN).status is Status.CORRECT
 
 

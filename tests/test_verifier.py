@@ -23,7 +23,7 @@ from kernel_env.referee.config import VerifyConfig
 from kernel_env.referee.scratch import Scratch
 from kernel_env.schema import Candidate, Problem, Status, Verdict
 from kernel_env.verifier import BlockingVerifier, LocalVerifier, SocketVerifier, Verifier, VerifierConfig, VerifierServer
-from tests.conftest import GOOD, python_candidate
+from tests.conftest import GOOD, python_candidate, sampled
 from tests.kill_harness import Attempt, Harness, Process, Target, descendants
 
 QUICK = VerifyConfig(num_correct_trials=2, measure_performance=False)
@@ -142,7 +142,7 @@ def test_the_death_of_a_runner_that_waits_changes_nothing(temporary: Path, probl
     play(scenario())
 
 
-@pytest.mark.parametrize("module", ["referee.worker", "referee.zygote"])
+@pytest.mark.parametrize("module", sampled(["referee.worker", "referee.zygote"], ["referee.worker"]))
 def test_the_death_of_a_helper_changes_no_verdict(temporary: Path, problem: Problem, module: str) -> None:
     async def scenario() -> None:
         async with closing(LocalVerifier(RECORDED)) as verifier:

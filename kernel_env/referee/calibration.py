@@ -19,12 +19,12 @@ from kernel_env.referee.reference import Reference
 from kernel_env.referee.tolerance import Signal, Tolerance
 from kernel_env.schema import Problem
 
-AMPLITUDES = (3.0, -30.0)
-"""Of extra draws: plainly drawn inputs times this; a negative one gives each element a random sign as well. (Smaller ones are in
-the usual range.)"""
+AMPLITUDES = (-100.0, 3.0)
+"""Of an extra draw: plainly drawn inputs times the first of these that the problem can be asked at. A negative one gives each
+element a random sign as well, so that it needs inputs all of which are drawn plainly. (Smaller ones are in the usual range.)"""
 PRECISE_LIMIT_S = 120.0
 """For the reference in fp64 and a few calls around it; a slower one is taken as having none."""
-_VERSION = 2
+_VERSION = 3
 _REGULAR = 1.0
 
 
@@ -36,6 +36,10 @@ class Measured:
     signals: tuple[Signal, ...]
     scaled: bool
     """Whether there was an input whose amplitude could be changed."""
+
+    @property
+    def usable(self) -> bool:
+        return self.scaled and all(signal.finite and signal.error is not None for signal in self.signals)
 
 
 @dataclass(frozen=True)
@@ -58,16 +62,10 @@ class Calibration:
     def degenerate(self, tolerance: Tolerance) -> bool:
         return self.fitted(tolerance).degenerate(self.by_amplitude[_REGULAR].dtypes)
 
-    def amplitudes(self, tolerance: Tolerance) -> list[float]:
-        """At which extra draws say something: outputs are finite there, vary, and are as precise as ever."""
-        return [
-            amplitude
-            for amplitude, found in self.by_amplitude.items()
-            if amplitude != _REGULAR
-            and found.scaled
-            and all(signal.finite and signal.error is not None for signal in found.signals)
-            and not self.fitted(tolerance, amplitude).degenerate(found.dtypes)
-        ]
+    def amplitude(self, tolerance: Tolerance) -> float | None:
+        """At which an extra draw says something: outputs are finite there, vary, and are as precise as ever."""
+        usable = (a for a, found in self.by_amplitude.items() if a != _REGULAR and found.usable)
+        return next((a for a in usable if not self.fitted(tolerance, a).degenerate(self.by_amplitude[a].dtypes)), None)
 
 
 Opened = Callable[[], contextlib.AbstractContextManager[Reference]]
@@ -135,4 +133,6 @@ def _with_new_runner(problem: Problem, opened: Opened, *, precise: bool) -> Cali
             for amplitude in AMPLITUDES:
                 with contextlib.suppress(ProblemError):  # it was not made for such inputs
                     found[amplitude] = measured(amplitude)
+                    if found[amplitude].usable:
+                        break
         return Calibration(found)

@@ -243,7 +243,7 @@ class _Work:
                     self._trial(reference, baseline, ours, sets[-1], seed, where, self.tolerance)
                 self.trials_passed += 1
             if self.tolerance.signal_aware:
-                self._extra_trials(calibration, maker, reference, baseline, ours)
+                self._extra_trial(calibration, maker, reference, baseline, ours)
             timing, note = self._time(maker, reference, baseline, ours, sets)
         finally:
             for arena in [*baseline.slots, *ours.slots, *(kept.arena for kept in sets)]:
@@ -393,15 +393,17 @@ class _Work:
         self._check_ownership(baseline, ours, where, earlier)
         ours.endpoint.thaw()
 
-    def _extra_trials(self, calibration: Calibration, maker: Reference, reference: Reference, baseline: Side, ours: Side) -> None:
-        """The same on plainly drawn inputs of other amplitudes: a kernel that is right for the usual range only fails."""
-        for amplitude in calibration.amplitudes(self.tolerance):
-            seeds = [derive_seed(self.job.seed, what, "amplitude", amplitude) for what in ("inputs", "forward")]
-            how = f"{abs(amplitude):g} times as large{' and of random signs' if amplitude < 0 else ''}"
-            where = f"an extra trial, on inputs {how}; the {self.config.num_correct_trials} regular ones passed"
-            inputs = maker.inputs(seeds[0], amplitude=amplitude)
-            with contextlib.closing(inputs.arena):
-                self._trial(reference, baseline, ours, inputs, seeds[1], where, calibration.fitted(self.tolerance, amplitude))
+    def _extra_trial(self, calibration: Calibration, maker: Reference, reference: Reference, baseline: Side, ours: Side) -> None:
+        """The same on plainly drawn inputs of another amplitude: a kernel that is right for the usual range only fails."""
+        amplitude = calibration.amplitude(self.tolerance)
+        if amplitude is None:
+            return
+        seeds = [derive_seed(self.job.seed, what, "amplitude", amplitude) for what in ("inputs", "forward")]
+        how = f"{abs(amplitude):g} times as large{' and of random signs' if amplitude < 0 else ''}"
+        where = f"an extra trial, on inputs {how}; the {self.config.num_correct_trials} regular ones passed"
+        inputs = maker.inputs(seeds[0], amplitude=amplitude)
+        with contextlib.closing(inputs.arena):
+            self._trial(reference, baseline, ours, inputs, seeds[1], where, calibration.fitted(self.tolerance, amplitude))
 
     def _check_ownership(
         self, baseline: Side, ours: Side, where: str, earlier: tuple[Any, Any] = (None, None), *, whole: bool = True

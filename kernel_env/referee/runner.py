@@ -149,6 +149,8 @@ class Runner:
         values.plan(made, tensors)
         once = len({id(tensor) for tensor in tensors}) == len(tensors)  # one tensor in two places has to stay one
         plain = [once and draws.is_plain(tensor) for tensor in tensors]
+        if amplitude < 0 and not all(plain):  # what is drawn otherwise may follow from the signs of the rest
+            return made if isinstance(made, dict) else list(made), [False] * len(tensors)
         for tensor, scalable in zip(tensors, plain, strict=True):
             if scalable and amplitude < 0:
                 tensor.mul_(torch.randint_like(tensor, 2).mul_(2).sub_(1))
