@@ -23,7 +23,8 @@ COMMAND = (
 )  # fmt: skip
 """8 turns of 3 problems: all kinds of verdicts, small inputs, times from the recorded clock."""
 KILLS = (2, pytest.param(40, marks=pytest.mark.slow))
-MORE_KILLS = (4, pytest.param(40, marks=pytest.mark.slow))
+MORE_KILLS = (pytest.param(8, marks=pytest.mark.thorough), pytest.param(40, marks=pytest.mark.slow))
+"""Of candidates and references: fewer may hit references only."""
 
 
 def make(root: Path, *more: str) -> tuple[Harness, Run]:
