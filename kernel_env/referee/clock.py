@@ -166,8 +166,11 @@ def least_ms(output_bytes: int, cores: int) -> float:
 def slowed(baseline_ms: Sequence[float], alone_ms: Sequence[float]) -> float:
     """By which share the baseline was slower beside a candidate than afterwards, alone: 1 where that is within its ups and downs.
 
-    Both are medians of blocks. A candidate is frozen while the baseline runs, so there should be nothing to find.
+    Both are medians of blocks. A candidate is frozen while the baseline runs, so there should be nothing to find. With fewer than
+    five the fastest of them says nothing.
     """
+    if len(baseline_ms) < 5:
+        return 1.0
     alone, fastest = float(np.median(alone_ms)), float(np.quantile(baseline_ms, 0.05))
     return float(np.median(baseline_ms)) / alone if alone < fastest * (1 - _NORMAL_95 * LAYOUT) else 1.0
 
