@@ -33,6 +33,11 @@ torch::Tensor scaled(torch::Tensor x, double s) {
 }
 void into(torch::Tensor y, torch::Tensor x, double s) { y.copy_(work(x, s)); }
 torch::Tensor same(torch::Tensor x) { return scaled(x, 1.0); }
+torch::Tensor total(torch::Tensor x) {
+  float sum = 0;
+  for (int64_t i = 0; i < x.numel(); ++i) sum += x.data_ptr<float>()[i];
+  return torch::full({}, sum, x.options());
+}
 torch::Tensor zeros(torch::Tensor x) { return torch::zeros_like(x); }
 torch::Tensor torchs(torch::Tensor x, double s) { return torch::relu(x) * s; }
 torch::Tensor kept(torch::Tensor x, double s) {
@@ -45,7 +50,7 @@ torch::Tensor finished(torch::Tensor x, double s) {
   for (int64_t i = 0; i < y.numel(); ++i) y.data_ptr<float>()[i] *= (float)s;
   return y;
 }
-""", functions=["work", "scaled", "into", "same", "zeros", "torchs", "kept", "finished"])
+""", functions=["work", "scaled", "into", "same", "total", "zeros", "torchs", "kept", "finished"])
 bound = own.work
 
 
@@ -92,6 +97,7 @@ def test_decoys(judge: Judge, forward: str, said: str) -> None:
         "return torch.relu(own.scaled(x, self.scale))",
         "y = torch.empty_like(x); own.into(y, x, self.scale); return y",
         "return own.finished(x, self.scale)",
+        "return torch.relu(x) * self.scale + (own.total(x) - x.sum())",
     ],
 )
 def test_honest_kernels_that_leave_something_to_torch(judge: Judge, forward: str) -> None:

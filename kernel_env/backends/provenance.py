@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kernel_env.checks.provenance import GLUE, VIEWS
+from kernel_env.checks.provenance import FILLS, GLUE, VIEWS
 
 _BUILTIN = frozenset({"aten", "prim", "prims", "profiler", "inductor", "c10d", "quantized", "mkldnn", "mkl", "onednn", "static"})
 """Namespaces of operators that are torch's own."""
@@ -223,7 +223,7 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             inside.before((args, kwargs))
         result = func(*args, **kwargs)
         with provenance._aside():
-            inside.after(result, name not in VIEWS)
+            inside.after(result, name not in VIEWS and name not in FILLS)
         return result
 
     def _own(self, func: Any, *args: Any, **kwargs: Any) -> Any:

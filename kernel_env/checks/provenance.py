@@ -16,12 +16,14 @@ _VIEWS = """
 """
 VIEWS = frozenset(_VIEWS.split())
 """Operators that allocate or look at memory and never touch what is in it: all that `torch_ops=none` allows."""
+_FILLS = "fill_ fill zero_ zeros zeros_like new_zeros ones ones_like new_ones full full_like new_full scalar_tensor tensor"
+FILLS = frozenset(_FILLS.split())
+"""Operators that write one number, which may be what an own kernel computed."""
 _MOVES = """
-    clone copy_ _to_copy contiguous cat stack constant_pad_nd fill_ fill zero_ zeros zeros_like new_zeros ones ones_like new_ones
-    full full_like new_full arange scalar_tensor tensor eye rand rand_like randn randn_like bernoulli_ bernoulli uniform_ normal_
-    randint randperm index_select repeat roll flip
+    clone copy_ _to_copy contiguous cat stack constant_pad_nd arange eye rand rand_like randn randn_like bernoulli_ bernoulli
+    uniform_ normal_ randint randperm index_select repeat roll flip
 """
-GLUE = VIEWS | frozenset(_MOVES.split())
+GLUE = VIEWS | FILLS | frozenset(_MOVES.split())
 """And those that move, fill or draw, but compute nothing from what is there: what `torch_ops=glue` allows."""
 
 TORCH_OPS = ("all", "glue", "none", "unchecked")
