@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable
 
 _VIEWS = """
-    alias as_strided detach diagonal expand expand_as narrow permute reshape select slice split split_with_sizes squeeze swapaxes t
-    transpose unbind unfold unsqueeze view view_as _unsafe_view _reshape_alias chunk movedim flatten unflatten
+    alias as_strided detach detach_ diagonal expand expand_as narrow permute reshape select slice split split_with_sizes squeeze
+    swapaxes t transpose unbind unfold unsqueeze view view_as _unsafe_view _reshape_alias chunk movedim flatten unflatten
     empty empty_like empty_strided new_empty new_empty_strided resize_ set_ is_same_size sym_size sym_stride sym_numel size stride
     is_pinned _local_scalar_dense item lift_fresh
 """
@@ -20,7 +20,7 @@ _FILLS = "fill_ fill zero_ zeros zeros_like new_zeros ones ones_like new_ones fu
 FILLS = frozenset(_FILLS.split())
 """Operators that write one number, which may be what an own kernel computed."""
 _MOVES = """
-    clone copy_ _to_copy contiguous cat stack constant_pad_nd arange eye rand rand_like randn randn_like bernoulli_ bernoulli
+    clone copy_ to _to_copy contiguous cat stack constant_pad_nd arange eye rand rand_like randn randn_like bernoulli_ bernoulli
     uniform_ normal_ randint randperm index_select repeat roll flip
 """
 GLUE = VIEWS | FILLS | frozenset(_MOVES.split())
