@@ -22,10 +22,12 @@ import torch
 
 from kernel_env.builder import Builder, BuildRequest, BuildResult
 from kernel_env.builder import service as service_module
-from kernel_env.builder.compiler import Limits, _ended
+from kernel_env.builder.compiler import End, Limits, _ended
+from kernel_env.builder.symbols import imported
 from kernel_env.builder.toolchain import effective_flags, refused_flag, toolchain
 from kernel_env.errors import BuilderError, ConfigError
 from kernel_env.hostlock import CoresLock
+from kernel_env.sandbox import landlock
 from kernel_env.verifier import VerifierConfig
 
 SOURCE = "torch::Tensor twice(torch::Tensor x) { return x * 2; }\n"
@@ -434,6 +436,61 @@ def test_locks_in_someone_elses_directory_are_not_opened(monkeypatch: pytest.Mon
     with pytest.raises(ConfigError, match="belongs to another user"), CoresLock(tmp_path).shared():
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+# ------------------------------------------------------------------ what a source may read
+
+
+OUTSIDE = (
+    '#include "{path}"',
+    '#if __has_include("{path}")\n#endif',
+    'asm(".section .rodata\\n secret: .incbin \\"{path}\\"\\n.text");',
+)
+
+
+@pytest.mark.parametrize("source", OUTSIDE, ids=["include", "has_include", "incbin"])
+@pytest.mark.parametrize("path", ["/etc/passwd", "/proc/self/environ", "secret"])
+def test_a_source_reads_no_file_of_the_machine(warm: Builder, tmp_path: Path, source: str, path: str) -> None:
+    (tmp_path / "secret").write_text("// the secret text\n")
+    asked = source.format(path=tmp_path / "secret" if path == "secret" else path)
+    result = warm.build(request(f"{asked}\nint64_t f(int64_t x) {{ return x; }}", "f"))
+    assert (result.ok, result.category) == (False, "compile"), result.log
+    assert "Permission denied" in result.log or "file not found" in result.log
+    assert "root:" not in result.log and "the secret text" not in result.log
+
+
+def test_without_landlock_it_builds_all_the_same(tmp_path: Path, warm: Builder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> int:
+        raise OSError("no Landlock")
+
+    monkeypatch.setattr(landlock, "version", missing)
+    assert warm.build(request(f"int64_t f(int64_t x) {{ return x + {time.time_ns()}; }}", "f")).ok
+
+
+def test_a_header_of_ours_that_may_not_be_read_is_nobodys_fault() -> None:
+    def ended(path: str) -> End:
+        return _ended("g++", [1, 1], f"cc1plus: fatal error: {path}: Permission denied\n", 1 << 40, ("/opt/torch",))
+
+    assert ended("/etc/passwd") is ended("/opt/torchlight.h") is End.REFUSED
+    with pytest.raises(BuilderError, match="may not read its own files"):
+        ended("/opt/torch/include/ATen.h")
+
+
+def test_the_symbols_that_an_extension_takes_from_libraries_are_known(warm: Builder) -> None:
+    source = """
+        extern "C" void sgemv_(const char*);
+        torch::Tensor f(torch::Tensor x) { if (!x.numel()) sgemv_("T"); return torch::empty_like(x).fill_(std::tanh(x.size(0))); }
+    """
+    made = warm.build(request(source, "f"))
+    assert {"sgemv_", "tanh"} < set(made.imports) and made.imports == tuple(sorted(made.imports))
+    assert any("empty_like" in name for name in made.imports) and not any("sgemm" in name for name in made.imports)
+    assert warm.build(request(source, "f")).imports == made.imports, "found again in the cache"
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a library", Path(torch._C.__file__).read_bytes()[:5000]])
+def test_what_is_no_library_has_no_symbols(damage: bytes) -> None:
+    with pytest.raises(BuilderError, match="the linker made"):
+        imported(damage)
 
 
 # ------------------------------------------------------------------ headers

@@ -79,12 +79,12 @@ def test_a_reference_without_fp64_has_no_known_error(tmp_path: Path, forward: st
 @pytest.mark.parametrize(
     ("forward", "inputs", "tried"),
     [
-        ("return torch.tanh(x)", "[torch.randn(ROWS, 8)]", -100.0),
+        ("return torch.tanh(x)", "[torch.randn(ROWS, 8)]", -5.0),
         ("return torch.tanh(x)", "[torch.randn(ROWS, 8) + 0]", None),
         ("return torch.exp(x * 80)", "[torch.rand(ROWS, 8)]", None),
         ("assert x.max() <= 1; return x * 2", "[torch.rand(ROWS, 8)]", None),
         ("return torch.log(x)", "[torch.rand(ROWS, 8)]", 3.0),
-        ("return torch.relu(x)", "[torch.rand(ROWS, 8)]", -100.0),
+        ("return torch.relu(x)", "[torch.rand(ROWS, 8)]", -5.0),
     ],
     ids=["plain", "not plainly drawn", "overflows", "refuses", "has no negative numbers", "never has negative numbers"],
 )

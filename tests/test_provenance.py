@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from kernel_env.checks.provenance import decoy, forbidden
+from kernel_env.backends.provenance import hidden
+from kernel_env.checks.provenance import decoy, forbidden, unwatched
 from kernel_env.schema import Problem, Status
 from tests.conftest import QUICK, REFERENCE, Judge
 
@@ -158,6 +159,63 @@ class ModelNew(torch.nn.Module):
 )
 def test_the_same_in_triton(judge: Judge, value: str, end: str, status: Status) -> None:
     assert judge(TRITON.replace("{value}", value).replace("{end}", end), config=ALL, backend="triton").status is status
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sgemm_", "sgemm", "SGEMM", "cblas_sgemm", "dgemv_", "sdot_", "saxpy_", "sgetrf_", "ssyevd_", "dsyrk_", "strsm_", "vsExp",
+        "vmdTanh", "mkl_sgemm", "dnnl_sgemm", "cublasSgemm_v2", "cudnnConvolutionForward", "dlsym", "dlopen",
+        "aoti_torch_cpu_mm_out",
+        "_ZN2at6native4reluERKNS_6TensorE", "_ZN2at4_ops4relu10redispatchEN3c1014DispatchKeySetERKNS_6TensorE",
+        "_ZN4dnnl6memoryC1Ev",
+    ],
+)  # fmt: skip
+def test_functions_that_compute_unwatched(name: str) -> None:
+    assert unwatched(["malloc", name]) == [name]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "memcpy", "strtod", "strcmp", "sincosf", "vsnprintf", "vsprintf", "vsscanf", "vsyslog", "expf", "tanhf", "powf",
+        "pthread_create", "GOMP_parallel", "omp_get_max_threads", "Sleef_expf8_u10", "PyLong_FromLong", "__cxa_throw", "cosf",
+        "dladdr",
+        "_ZN2at4_ops4relu4callERKNS_6TensorE", "_ZN2at8internal13_parallel_runElllRKSt8functionIFvllmEE",
+        "_ZN3c106detail14torchCheckFail",
+        "_ZNK2at10TensorBase8data_ptrIfEEPT_v", "_ZN2at4cuda20getCurrentCUDAStreamEa",
+    ],
+)  # fmt: skip
+def test_functions_that_honest_extensions_call(name: str) -> None:
+    assert unwatched([name]) == []
+
+
+def events(*words: str) -> list[tuple[str, str]]:
+    """`name` begins, `/` ends the last that began."""
+    return [("pop", "") if word == "/" else ("push", word) for word in words]
+
+
+TRACED = ("aten::relu", "PythonDispatchMode", "aten::relu", "aten::clamp_min", "/", "/", "/", "/")
+
+
+@pytest.mark.parametrize(
+    ("seen", "found"),
+    [
+        ((), []),
+        (TRACED, []),
+        (("aten::relu", "aten::clamp_min", "/", "/"), ["clamp_min", "relu"]),
+        (("aten::matmul", *TRACED, "/"), []),
+        (("aten::empty_like", "aten::empty_strided", "/", "/"), []),
+        (("ours", "aten::eq", "/", "/"), []),
+        (("mine::op", "PythonDispatchMode", *TRACED, "/", "/"), []),
+        (("mine::op", "PythonDispatchMode", "aten::relu", "/", "/", "/"), ["relu"]),
+        ((*TRACED, "aten::mul", "/"), ["mul"]),
+        (("/", "aten::relu"), []),
+    ],
+    ids=["nothing", "traced", "hidden", "composite", "memory", "ours", "own operator", "hidden in it", "one of two", "cut off"],
+)
+def test_operators_that_are_kept_from_the_trace(seen: tuple[str, ...], found: list[str]) -> None:
+    assert list(hidden(events(*seen), "ours")) == found
 
 
 def test_what_a_trace_means() -> None:

@@ -35,8 +35,8 @@ def test_small_outputs_have_to_be_right_too(judge: Judge, forward: str) -> None:
     "forward",
     [
         "return torch.softmax(x, dim=-1)",
-        "e = (x - x.amax(-1, keepdim=True)).exp(); return e / e.sum(-1, keepdim=True)",
-        "return torch.exp(x - x.logsumexp(-1, True))",
+        "e = x.exp(); return e / e.sum(-1, keepdim=True)",
+        "return torch.exp(x - x.exp().sum(-1, True).log())",
     ],
 )
 def test_honest_ways_to_compute_them_pass(judge: Judge, forward: str) -> None:
@@ -90,29 +90,28 @@ def test_a_reference_that_draws_random_numbers_agrees_with_itself(judge: Judge) 
     ],
 )
 def test_a_kernel_that_is_right_in_the_usual_range_only(judge: Judge, forward: str, passes: bool) -> None:
-    """Of 128 normal draws hardly one is beyond 5.2; of a hundred times as large ones, most are."""
+    """Of 128 normal draws hardly one is beyond 5.2; of five times as large ones, one in three."""
     tanh = reference("return torch.tanh(x)")
     assert judge(python_candidate(forward), of=tanh, config=PLAIN).status is Status.CORRECT
     verdict = judge(python_candidate(forward), of=tanh, config=STRICT)
     assert verdict.correct == passes
     if not passes:
-        assert "(an extra trial, on inputs 100 times as large and of random signs; the 3 regular ones passed)" in verdict.message
+        assert "(an extra trial, on inputs 5 times as large and of random signs; the 3 regular ones passed)" in verdict.message
         assert verdict.trials_passed == 3
 
 
-@pytest.mark.parametrize(
-    ("forward", "wrong", "inputs"),
-    [
-        ("return torch.relu(x)", "return x.clone()", "[torch.rand(ROWS, 8)]"),
-        ("return torch.softmax(x, 1)", "e = x.exp(); return e / e.sum(1, keepdim=True)", "[torch.randn(ROWS, 8)]"),
-    ],
-)
-def test_a_kernel_that_is_right_for_positive_or_small_inputs_only(judge: Judge, forward: str, wrong: str, inputs: str) -> None:
-    problem = reference(forward, inputs=inputs)
-    assert judge(python_candidate(forward), of=problem, config=STRICT).status is Status.CORRECT
-    verdict = judge(python_candidate(wrong), of=problem, config=STRICT)
-    assert verdict.status is Status.WRONG_OUTPUT and "inputs 100 times as large and of random signs" in verdict.message
-    assert judge(python_candidate(wrong), of=problem, config=PLAIN).status is Status.CORRECT
+def test_a_kernel_that_is_right_for_positive_inputs_only(judge: Judge) -> None:
+    problem = reference("return torch.relu(x)", inputs="[torch.rand(ROWS, 8)]")
+    assert judge(python_candidate("return torch.relu(x)"), of=problem, config=STRICT).status is Status.CORRECT
+    verdict = judge(python_candidate("return x.clone()"), of=problem, config=STRICT)
+    assert verdict.status is Status.WRONG_OUTPUT and "inputs 5 times as large and of random signs" in verdict.message
+    assert judge(python_candidate("return x.clone()"), of=problem, config=PLAIN).status is Status.CORRECT
+
+
+@pytest.mark.parametrize("forward", ["e = torch.exp(2 * x); return (e - 1) / (e + 1)", "return 1 - 2 / (torch.exp(x + x) + 1)"])
+def test_what_overflows_far_out_is_honest(judge: Judge, forward: str) -> None:
+    tanh = reference("return torch.tanh(x)", inputs="[torch.randn(ROWS, 8192)]")
+    assert judge(python_candidate(forward), of=tanh, config=STRICT).status is Status.CORRECT
 
 
 STRUCTURED = "x = torch.rand(ROWS, 8); return [x / x.sum(dim=1, keepdim=True)]"

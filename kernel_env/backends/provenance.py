@@ -17,6 +17,7 @@ import functools
 import inspect
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -247,21 +248,33 @@ def _profiled(events: list[tuple[str, str]]) -> Iterator[None]:
             events.extend((str(event.kind()), event.name()) for event in thread)
 
 
+@dataclass
+class _Range:
+    """An event that has begun in the profiler's sequence."""
+
+    name: str
+    covered: bool
+    """What it does is ours, or part of an operator that the trace was asked about."""
+    asked: bool = False
+    """The trace was asked about it, or about something that it called."""
+
+
 def hidden(events: Iterable[tuple[str, str]], ours: str) -> Iterator[str]:
     """Torch operators that compute and that no trace was asked about: neither itself, nor what called it, nor what it called."""
-    stack: list[tuple[str, bool]] = []
-    seen: list[bool] = []
+    open_: list[_Range] = []
     for kind, name in events:
         if kind == "push":
-            parent, covered = stack[-1] if stack else ("", False)
+            parent = open_[-1] if open_ else _Range("", False)
             traced = name == "PythonDispatchMode"
-            stack.append((name, covered or name == ours or (traced and parent.partition("::")[0] in _BUILTIN)))
-            seen = [True] * len(seen) if traced else seen
-            seen.append(traced)
-        elif kind == "pop" and stack:
-            (name, covered), traced = stack.pop(), seen.pop()
-            namespace, _, operator = name.partition("::")
-            if namespace == "aten" and not covered and not traced and operator not in GLUE:
+            if traced:
+                for enclosing in open_:
+                    enclosing.asked = True
+            inside = traced and parent.name.partition("::")[0] in _BUILTIN
+            open_.append(_Range(name, parent.covered or name == ours or inside))
+        elif kind == "pop" and open_:
+            ended = open_.pop()
+            namespace, _, operator = ended.name.partition("::")
+            if namespace == "aten" and not ended.covered and not ended.asked and operator not in GLUE:
                 yield operator
 
 
@@ -315,6 +328,7 @@ def _replaced(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any
 
 
 _GLANCE = 4096
+"""Elements that are compared before the others."""
 
 
 def same(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -359,11 +373,11 @@ def _other(result: Any) -> Any:
 
 
 def _other_numbers(tensor: torch.Tensor, scale: float) -> torch.Tensor:
-    """Those that are there, elsewhere, so that indices stay in range and what is positive stays so; floats in another size."""
+    """Drawn from those that are there, so that indices stay in range and what is positive stays so; floats in another size."""
     flat = tensor.detach().reshape(-1)
     if not flat.numel():
         return tensor.clone()
-    drawn = flat.roll(int(torch.randint(1, max(flat.numel(), 2), ()))).reshape(tensor.shape)  # each at another place
+    drawn = flat[torch.randint(flat.numel(), (flat.numel(),))].reshape(tensor.shape)
     return drawn.mul(scale) if tensor.is_floating_point() or tensor.is_complex() else drawn
 
 

@@ -37,9 +37,10 @@ exit $code
 dies, however it dies, and then the whole process group goes, down to the last stage."""
 _RECORDED = 'sh,-c,"$@"; code=$?; echo $code >>+statuses; exit $code,stage'
 """For GCC's -wrapper: write down how each stage ends. The driver itself reports a killed stage as an ordinary failure."""
-_DIAGNOSTIC = re.compile(r"^[^\s:][^:\n]*:(\d+:)+( fatal)? [Ee]rror: |^[^\s:][^:\n]*: error: |: Permission denied$", re.MULTILINE)
-"""A complaint about the source or a flag (`fatal error` counts only with a line: without one it is about the machine; but a source
-may ask for files that it may not read)."""
+_DIAGNOSTIC = re.compile(r"^[^\s:][^:\n]*:(\d+:)+( fatal)? [Ee]rror: |^[^\s:][^:\n]*: error: ", re.MULTILINE)
+"""A complaint about the source or a flag (`fatal error` counts only with a line: without one it is about the machine)."""
+_DENIED = re.compile(r"fatal error: (?P<path>/[^\n]*): Permission denied$", re.MULTILINE)
+"""A header, or a file that `__has_include` asks for: the source's fault only if the file is none of ours."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def run(command: list[str], work: Path, limits: Limits, readable: tuple[str, ...
     with open(work / "+log", "rb") as printed:
         text = printed.read(LOG_BYTES).decode(errors="replace")
     statuses = [process.returncode, *map(int, (work / "+statuses").read_text().split())]
-    return Outcome(_ended(command[0], statuses, text, shutil.disk_usage(work).free), text)
+    return Outcome(_ended(command[0], statuses, text, shutil.disk_usage(work).free, (*readable, str(work))), text)
 
 
 def _limit(pid: int, limits: Limits) -> None:
@@ -121,7 +122,7 @@ def _limit(pid: int, limits: Limits) -> None:
         resource.prlimit(pid, kind, (allowed[0], allowed[1]))
 
 
-def _ended(compiler: str, statuses: list[int], log: str, free_bytes: int) -> End:
+def _ended(compiler: str, statuses: list[int], log: str, free_bytes: int, readable: tuple[str, ...] = ()) -> End:
     """`statuses`: the driver's, then one for each stage, all as shells count: 128 + N after signal N."""
     if statuses[0] == 0:
         return End.OK
@@ -132,7 +133,10 @@ def _ended(compiler: str, statuses: list[int], log: str, free_bytes: int) -> End
         return End.LIMITS
     for number in signals & {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}:
         raise BuilderError(f"the compiler was killed by {signal.Signals(number).name}; nothing is said about the source")
-    if _DIAGNOSTIC.search(log):
+    denied = _DENIED.search(log)
+    if denied and any(Path(denied["path"]).is_relative_to(path) for path in readable):
+        raise BuilderError(f"the compiler may not read its own files: {denied[0][:200]}")
+    if denied or _DIAGNOSTIC.search(log):
         return End.REFUSED
     if free_bytes < _FREE_BYTES:
         raise BuilderError(f"the disk of the build cache is full ({free_bytes >> 20} MiB left): {log.strip()[-200:]}")

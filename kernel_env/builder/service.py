@@ -257,7 +257,7 @@ class Builder:
             outcome = self._run(command, work, Limits())
             if outcome.end is End.LIMITS:
                 raise BuilderError(f"precompiling the headers needs more than {Limits()}: {outcome.log.strip()[:200]}")
-            if "Permission denied" in outcome.log:  # the fence around the compiler leaves out what it needs
+            if "Permission denied" in outcome.log:  # the fence leaves out what the compiler needs: its own headers name no other
                 raise BuilderError(f"the compiler may not read its own files: {outcome.log.strip()[:200]}")
             state = "ready" if outcome.end is End.OK else f"failed\n{outcome.log}"
             finished = work / "+entry"

@@ -31,7 +31,7 @@ class VerifyConfig:
     tolerance: str = "strict"
     """How near outputs must be: `kernelbench` (1e-4 in fp32), `kernelbench-v0` or `tritonforge` (1e-2), or `strict`: as
     `kernelbench`, but never wider than 0.1% of what the output varies with the inputs nor tighter than 50 times the reference's own
-    error, and with extra trials on inputs of other amplitudes."""
+    error, and with an extra trial on inputs of another amplitude."""
     torch_ops: str = "all"
     """What may be left to torch's operators: `all` (but own kernels have to do a part of the work), `glue` (memory, views, copies,
     fills and random draws; nothing that computes) or `none` (memory and views); `unchecked`: it is not looked at."""

@@ -49,6 +49,8 @@ ALONE = 0.1
 """Share of the timing budget that the baseline is timed for once more when the candidate is gone."""
 ALONE_TRIES = 3
 """Verifications in which it has to be faster then. On a busy machine it happens once in about 25 times to an honest kernel."""
+WATCHED = 3
+"""So many times the limit is allowed while a forward is watched: what its kernels are given and give back is kept and compared."""
 _WEIGHTS = ("same_seed", "loaded", "own", "none")
 
 
@@ -300,13 +302,14 @@ class _Work:
         """The candidate's time limit, or 5 times what the reference needed for the same calls if that is more."""
         return max(self.config.timeout_s, 5 * self.reference_s, self.timed_s)
 
-    def _ask(self, candidate: Endpoint, frame: Frame, fds: tuple[int, ...] = ()) -> Frame:
-        """One request under the limit. Raises _Failed with the status that a failure means at this stage."""
+    def _ask(self, candidate: Endpoint, frame: Frame, fds: tuple[int, ...] = (), limit_s: float | None = None) -> Frame:
+        """One request under what is left of the limit, or under one of its own. Raises _Failed with the status that a failure means
+        at this stage."""
         started = self.clock.now()
         try:
-            answer = candidate.request(frame, fds, max(self._limit_s() - self.spent_s, 0.01))
+            answer = candidate.request(frame, fds, limit_s or max(self._limit_s() - self.spent_s, 0.01))
         except RunnerTimeout:
-            limit = self._limit_s()
+            limit = limit_s or self._limit_s()
             took = f"; the reference needed {self.reference_s:.3g} s" if self.reference_s and self.clock.kind == "live" else ""
             raise _Failed(Status.TIMEOUT, self.stage, f"no result within {limit:g} s ({_doing(frame)}){took}") from None
         except RunnerDied as death:
@@ -481,8 +484,8 @@ class _Work:
             raise _Failed(Status.REJECTED, self.stage, words, "library")
         ours.slots[0].copy_from(inputs.arena)
         ours.endpoint.thaw()
-        seed = derive_seed(self.job.seed, "provenance")
-        found = self._ask_calmly(ours, {"op": "trace", "seed": seed})
+        seed, limit_s = derive_seed(self.job.seed, "provenance"), WATCHED * self._limit_s()
+        found = self._ask(ours.endpoint, {"op": "trace", "seed": seed}, limit_s=limit_s)
         try:
             launches, unseen, operators = int(found["launches"]), list(map(str, found["hidden"])), set(map(str, found["operators"]))
         except (KeyError, TypeError, ValueError):
@@ -493,7 +496,7 @@ class _Work:
         works = matters = True
         if launches:
             try:
-                found = self._ask_calmly(ours, {"op": "ablate", "seed": seed})
+                found = self._ask(ours.endpoint, {"op": "ablate", "seed": seed}, limit_s=limit_s)
                 works, matters = bool(found.get("works", True)), bool(found.get("matters", True)) or self.degenerate
             except _Failed:  # its kernels ran on numbers that they were not made for
                 pass
@@ -504,11 +507,6 @@ class _Work:
         if left:
             words = f"torch computed a part of it, which verify.torch_ops={self.config.torch_ops} does not allow: {', '.join(left)}"
             raise _Failed(Status.REJECTED, self.stage, words, "torch_ops")
-
-    def _ask_calmly(self, ours: Side, frame: Frame) -> Frame:
-        """A request with three times the time: watched work is slower."""
-        self.spent_s = -2 * self._limit_s()
-        return self._ask(ours.endpoint, frame)
 
     def _check_possible(self, timing: Timing, baseline: Side) -> None:
         """Raises _Failed for a time that is too short to write the output; unless the reference writes none."""

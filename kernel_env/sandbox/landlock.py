@@ -64,7 +64,7 @@ def ruleset(readable: Iterable[str], usable: Iterable[str], own: Iterable[str], 
             for path in paths:
                 with contextlib.suppress(FileNotFoundError, PermissionError):  # what cannot be found cannot be opened either
                     _allow(rules, path, rights & handled)
-    except BaseException:
+    except BaseException:  # an interrupt too leaves no descriptor
         os.close(rules)
         raise
     return rules

@@ -1,10 +1,7 @@
-# cheat: A softmax that does not take the maximum off first: infinite from 88 on
+# honest: A softmax that does not take the maximum off first: right for all that the problem draws, infinite from 88 on
 # classes: 31
 # problem: problems/softmax.py
-# verdict: wrong_output
-# fools: inprocess kernelbench subprocess
-# twin: c31_softmax_in_one_pass.py
-# note: An extra trial has inputs that are thirty times as large.
+# note: What overflows in exp far beyond the inputs that a problem draws counts as honest (docs/trust.md).
 
 import torch
 import torch.nn as nn
