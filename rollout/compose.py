@@ -124,9 +124,11 @@ def _explained(error: Exception) -> str:
         return f"cannot read {error.override!r}: put a value with special characters in quotes, NAME=\"'VALUE'\""
     cause = error.__cause__ or error
     if isinstance(cause, ConfigKeyError | ConfigAttributeError):
-        close = difflib.get_close_matches(str(cause.full_key), [*groups(), *(o.name for o in options())], n=1, cutoff=0.5)
+        known = [*groups(), *(o.name for o in options())]
+        close = [name for name in known if name.rpartition(".")[2] == cause.full_key]
+        close = close or difflib.get_close_matches(str(cause.full_key), known, n=1, cutoff=0.6)
         return f"unknown option {cause.full_key}" + (
-            f": did you mean {close[0]}?" if close else "; `kernel-env eval --help` lists all"
+            f": did you mean {' or '.join(close)}?" if close else "; `kernel-env eval --help` lists all"
         )
     if isinstance(cause, OmegaConfBaseException):
         return f"{cause.full_key}: {str(cause).splitlines()[0]}"
