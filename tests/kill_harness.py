@@ -21,7 +21,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -92,14 +92,14 @@ class Process:
             os.kill(self.pid, signal.SIGKILL)
 
 
-def descendants(of: int) -> list[Process]:
-    """Every living process below `of`, parents before children."""
+def descendants(of: int, but: Container[Process] = ()) -> list[Process]:
+    """Every living process below `of`, parents before children; neither `but` nor what lives below it."""
     children: dict[int, list[Process]] = {}
     for process in _living():
         children.setdefault(process.parent, []).append(process)
     found, waiting = [], [of]
     while waiting:
-        below = children.get(waiting.pop(0), [])
+        below = [process for process in children.get(waiting.pop(0), []) if process not in but]
         found += below
         waiting += [process.pid for process in below]
     return found
@@ -315,7 +315,7 @@ class Attempt:
     log_path: Path
 
     def living(self) -> list[Process]:
-        return [p for p in descendants(os.getpid()) if p not in self.strangers]
+        return descendants(os.getpid(), self.strangers)  # whoever was there before may start processes meanwhile
 
     def victims(self, target: Target) -> list[Process]:
         living = self.living()

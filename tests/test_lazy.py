@@ -22,12 +22,13 @@ LAZY = {
     "stale": "self.__dict__.setdefault('first', right.clone()).clone()",
     "half": "_half(right) if right.numel() > 1 else super().forward(*(_first_half(x) for x in inputs))",
 }
-"""What forward returns instead of `right`. Of a single number, half of the batch is computed."""
+"""What forward returns instead of `right`. Of a single number, a constant has two digits, and half is half of the batch."""
 
 _HELPERS = """
 
 def _filled(like, of):
-    return torch.full_like(like, of.double().mean().item())
+    mean = of.double().mean().item()
+    return torch.full_like(like, mean if like.numel() > 1 else float(f"{mean:.2g}"))
 
 
 def _shaped(x, like):
