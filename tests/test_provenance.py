@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from kernel_env.backends.provenance import hidden
+from kernel_env.backends.provenance import Span, hidden, on_threads
 from kernel_env.checks.provenance import decoy, forbidden, unwatched
 from kernel_env.schema import Problem, Status
 from tests.conftest import QUICK, REFERENCE, Judge
@@ -216,6 +216,96 @@ TRACED = ("aten::relu", "PythonDispatchMode", "aten::relu", "aten::clamp_min", "
 )
 def test_operators_that_are_kept_from_the_trace(seen: tuple[str, ...], found: list[str]) -> None:
     assert list(hidden(events(*seen), "ours")) == found
+
+
+HERE = Span("ours", 1, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("seen", "openly", "unseen"),
+    [
+        ([], set(), set()),
+        ([Span("aten::relu", 1, 5, 9)], set(), set()),
+        ([Span("aten::relu", 2, 5, 9)], {"relu"}, set()),
+        ([Span("launch", 1, 10, 20), Span("aten::relu", 2, 5, 9)], {"relu"}, set()),
+        ([Span("launch", 1, 10, 20), Span("aten::relu", 2, 12, 19)], set(), {"relu"}),
+        ([Span("launch", 1, 10, 20), Span("aten::relu", 2, 5, 30)], set(), {"relu"}),
+        ([Span("launch", 1, 10, 20), Span("aten::empty", 2, 12, 19)], set(), set()),
+        ([Span("launch", 1, 10, 20), Span("aten::bmm", 1, 11, 19), Span("aten::addmm", 2, 12, 18)], set(), set()),
+        ([Span("launch", 1, 10, 20), Span("aten::empty", 1, 11, 19), Span("aten::addmm", 2, 12, 18)], set(), {"addmm"}),
+    ],
+    ids=[
+        "nothing",
+        "here",
+        "openly",
+        "before",
+        "in a launch",
+        "beyond it",
+        "memory",
+        "part of a traced one",
+        "behind an allocation",
+    ],
+)
+def test_operators_on_other_threads(seen: list[Span], openly: set[str], unseen: set[str]) -> None:
+    assert on_threads([HERE, *seen], "ours", "launch") == (openly, unseen)
+
+
+THREADED = """
+#include <thread>
+torch::Tensor apart(torch::Tensor x, double s) {
+  torch::Tensor y;
+  std::thread other([&] { y = torch::relu(x) * s; });
+  other.join();
+  return y.clone();
+}
+torch::Tensor split(torch::Tensor x, double s) {
+  auto y = torch::empty_like(x);
+  const float* a = x.data_ptr<float>();
+  float* b = y.data_ptr<float>();
+  auto half = [&](int64_t from, int64_t to) {
+    for (int64_t i = from; i < to; ++i) b[i] = a[i] > 0 ? a[i] * (float)s : 0.0f;
+  };
+  std::thread other(half, 0, x.numel() / 2);
+  half(x.numel() / 2, x.numel());
+  other.join();
+  return y;
+}
+"""
+PYTHONS = (
+    "from concurrent.futures import ThreadPoolExecutor\n"
+    "        with ThreadPoolExecutor(1) as pool:\n"
+    "            return own.scaled(pool.submit(torch.relu, x).result(), self.scale)"
+)
+
+
+@pytest.mark.parametrize(
+    ("forward", "policy", "status", "said"),
+    [
+        ("return own.apart(x, self.scale)", "all", Status.REJECTED, "relu) ran where no trace sees them"),
+        ("return own.split(x, self.scale)", "none", Status.CORRECT, ""),
+        (PYTHONS, "all", Status.CORRECT, ""),
+        (PYTHONS, "glue", Status.REJECTED, "does not allow: clamp_min, relu"),
+    ],
+    ids=["torch on a thread", "own threads", "openly", "openly, where only glue is allowed"],
+)
+def test_other_threads_are_watched_too(judge: Judge, forward: str, policy: str, status: Status, said: str) -> None:
+    code = CPP.replace("torch::Tensor work(", THREADED + "torch::Tensor work(", 1).replace('["work"', '["apart", "split", "work"')
+    verdict = judge(code.replace("{forward}", forward), config=replace(ALL, torch_ops=policy))
+    assert verdict.status is status and said in verdict.message, verdict.message
+
+
+@pytest.mark.parametrize(
+    ("name", "status"), [("sgemm_", Status.REJECTED), ("strlen", Status.CORRECT)], ids=["of the BLAS", "of the C library"]
+)
+def test_functions_that_ctypes_looks_up(judge: Judge, name: str, status: Status) -> None:
+    top = f"""
+import ctypes
+from pathlib import Path
+ctypes.CDLL(str(Path(torch.__file__).parent / "lib/libtorch_cpu.so"))[{name!r}]
+"""
+    verdict = judge(CPP.replace("bound = own.work", top).replace("{forward}", "return own.work(x, self.scale)"), config=ALL)
+    assert verdict.status is status, verdict.message
+    assert verdict.category == ("library" if status is Status.REJECTED else ""), verdict.category
 
 
 def test_what_a_trace_means() -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ class Provenance:
         """Those among them that were kept from the trace, and that torch's profiler saw all the same."""
         self._ours = secrets.token_hex(8)
         """What our own work is called in the profiler's events."""
+        self._launched = secrets.token_hex(8)
+        """... and the launch of a kernel."""
         self._worked: dict[int, tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = {}
         """Kernels that computed something, with their last arguments."""
         self._unseen: set[int] = set()
@@ -89,10 +92,16 @@ class Provenance:
     def traced(self, forward: Callable[[], Any]) -> Any:
         """Run one forward as it is, and note what runs."""
         self.launches, self.operators, self._worked = 0, {}, {}
-        events: list[tuple[str, str]] = []
-        with _profiled(events):
+        here: list[tuple[str, str]] = []
+        everywhere: list[Span] = []
+        with _profiled_everywhere(everywhere), _profiled(here):
+            with torch.profiler.record_function(self._ours):
+                pass  # so that this thread can be told from others
             result = self._watched(forward)
-        self.hidden = set(hidden(events, self._ours))
+        openly, unseen = on_threads(everywhere, self._ours, self._launched)
+        self.hidden = unseen.union(hidden(here, self._ours))
+        for name in openly:
+            self.operators[name] = self.operators.get(name, 0) + 1
         return result
 
     @contextlib.contextmanager
@@ -137,7 +146,8 @@ class Provenance:
             try:
                 if self._ablating and not given and key in self._unseen:
                     return None
-                result = function(*arguments, **named)
+                with torch.profiler.record_function(self._launched):
+                    result = function(*arguments, **named)
             finally:
                 inside, self._inside = self._inside, outer
             with self._aside():
@@ -207,6 +217,8 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         provenance, kwargs = self._provenance, kwargs or {}
         namespace, _, name = str(func._schema.name).partition("::")
+        if namespace == "profiler":  # a range's begin and end
+            return func(*args, **kwargs)
         if namespace not in _BUILTIN:
             function = functools.partial(self._own, func)
             return provenance._launch(function, args, kwargs, id(func)) if provenance._watching else function(*args, **kwargs)
@@ -246,6 +258,62 @@ def _profiled(events: list[tuple[str, str]]) -> Iterator[None]:
     finally:
         for thread in torch._C._autograd._disable_profiler_legacy():
             events.extend((str(event.kind()), event.name()) for event in thread)
+
+
+@dataclass(frozen=True)
+class Span:
+    """An event on some thread. Times are the profiler's."""
+
+    name: str
+    thread: int
+    start_ns: int
+    end_ns: int
+
+
+@contextlib.contextmanager
+def _profiled_everywhere(spans: list[Span]) -> Iterator[None]:
+    """What happens on any thread meanwhile: 3 ms. It does not say in which order events of one thread began, nor could it be asked
+    to."""
+    c = torch._C._profiler
+    asked = c.ProfilerConfig(c.ProfilerState.KINETO, *(False,) * 5, c._ExperimentalConfig(profile_all_threads=True))
+    with _without_stderr():  # it announces itself there
+        torch._C._autograd._prepare_profiler(asked, {c.ProfilerActivity.CPU})
+        torch._C._autograd._enable_profiler(asked, {c.ProfilerActivity.CPU})
+    try:
+        yield
+    finally:
+        with _without_stderr():
+            found = torch._C._autograd._disable_profiler()
+        spans.extend(Span(e.name(), e.start_thread_id(), e.start_ns(), e.start_ns() + e.duration_ns()) for e in found.events())
+
+
+@contextlib.contextmanager
+def _without_stderr() -> Iterator[None]:
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def on_threads(spans: Sequence[Span], ours: str, launched: str) -> tuple[set[str], set[str]]:
+    """Torch operators that compute and ran on other threads than the one that did `ours`: those that ran beside no launch, which
+    are called openly, and those that ran during one, so that they may be all that it does. What a traced operator does on threads
+    of its own is part of it."""
+    here = {span.thread for span in spans if span.name == ours}
+    launches = [span for span in spans if span.name == launched]
+    computing = [span for span in spans if span.name.startswith("aten::") and span.name.removeprefix("aten::") not in GLUE]
+    traced = [span for span in computing if span.thread in here]
+    openly: set[str] = set()
+    unseen: set[str] = set()
+    for span in computing:
+        if span.thread not in here and not any(t.start_ns <= span.start_ns and span.end_ns <= t.end_ns for t in traced):
+            during = any(launch.start_ns <= span.end_ns and span.start_ns <= launch.end_ns for launch in launches)
+            (unseen if during else openly).add(span.name.removeprefix("aten::"))
+    return openly, unseen
 
 
 @dataclass

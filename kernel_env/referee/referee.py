@@ -10,7 +10,7 @@ import contextlib
 import functools
 import random
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -477,19 +477,17 @@ class _Work:
         numbers that they were not made for."""
         if self.config.torch_ops == "unchecked":
             return
-        foreign = unwatched(self.imports)
-        if foreign:
-            names = ", ".join(foreign)[:200]
-            words = f"its extension calls functions of a library ({names}): write the work yourself, or leave it to torch"
-            raise _Failed(Status.REJECTED, self.stage, words, "library")
+        self._expect_no_library("its extension calls", unwatched(self.imports))
         ours.slots[0].copy_from(inputs.arena)
         ours.endpoint.thaw()
         seed, limit_s = derive_seed(self.job.seed, "provenance"), WATCHED * self._limit_s()
         found = self._ask(ours.endpoint, {"op": "trace", "seed": seed}, limit_s=limit_s)
         try:
-            launches, unseen, operators = int(found["launches"]), list(map(str, found["hidden"])), set(map(str, found["operators"]))
+            launches, operators = int(found["launches"]), set(map(str, found["operators"]))
+            unseen, functions = (list(map(str, found[name])) for name in ("hidden", "functions"))
         except (KeyError, TypeError, ValueError):
             raise _Failed(Status.RUNTIME_ERROR, self.stage, "a malformed answer", "protocol") from None
+        self._expect_no_library("it looks up", functions)
         if unseen:
             words = f"torch's operators ({', '.join(unseen)[:200]}) ran where no trace sees them: call them openly"
             raise _Failed(Status.REJECTED, self.stage, words, "library")
@@ -507,6 +505,11 @@ class _Work:
         if left:
             words = f"torch computed a part of it, which verify.torch_ops={self.config.torch_ops} does not allow: {', '.join(left)}"
             raise _Failed(Status.REJECTED, self.stage, words, "torch_ops")
+
+    def _expect_no_library(self, how: str, functions: Sequence[str]) -> None:
+        if functions:
+            words = f"{how} functions of a library ({', '.join(functions)[:200]}): write the work yourself, or leave it to torch"
+            raise _Failed(Status.REJECTED, self.stage, words, "library")
 
     def _check_possible(self, timing: Timing, baseline: Side) -> None:
         """Raises _Failed for a time that is too short to write the output; unless the reference writes none."""

@@ -25,6 +25,7 @@ import torch
 from kernel_env.backends.interpreter import causes, needs_device
 from kernel_env.backends.loading import BuildFailed, BuildFunction, routed_builds
 from kernel_env.backends.provenance import Provenance, alike, tensors
+from kernel_env.checks.provenance import unwatched
 from kernel_env.processes import name_process
 from kernel_env.referee import signals, values
 from kernel_env.referee.layout import leaves
@@ -53,6 +54,8 @@ class Runner:
         self._outputs: list[Any] = []
         self._maps: dict[int, mmap.mmap] = {}
         self._provenance: Provenance | None = None
+        self._looked_up: set[str] = set()
+        """Names of functions that `ctypes` was asked for."""
         self._as_it_is: list[torch.Tensor] = []
         self._operations: dict[str, Callable[[Frame, Sequence[int]], Frame]] = {
             "load": self._load, "init_inputs": self._init_inputs, "init": self._init, "export_state": self._export_state,
@@ -73,6 +76,7 @@ class Runner:
 
     def _load(self, frame: Frame, fds: Sequence[int]) -> Frame:
         """Import the source as a real module from a real file: JIT compilers, dataclasses and pickling look there."""
+        sys.addaudithook(self._note_function)
         self._source = frame["code"]
         self._path.write_text(self._source, errors="replace")
         name = _MODULE[self.role]
@@ -86,6 +90,10 @@ class Runner:
             return {"error": {"kind": "entry", "type": "", "text": f"the module defines no {frame['entry']}"}}
         self._module, self._entry = module, entry
         return {}
+
+    def _note_function(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "ctypes.dlsym" and len(self._looked_up) < MAX_OPERATORS:
+            self._looked_up.add(str(arguments[1])[:200])
 
     def _init_inputs(self, frame: Frame, fds: Sequence[int]) -> Frame:
         torch.manual_seed(frame["seed"])
@@ -222,6 +230,7 @@ class Runner:
             "launches": watcher.launches,
             "operators": sorted(watcher.operators)[:MAX_OPERATORS],
             "hidden": sorted(watcher.hidden)[:MAX_OPERATORS],
+            "functions": unwatched(self._looked_up),
         }
 
     def _ablated(self, frame: Frame, fds: Sequence[int]) -> Frame:
