@@ -14,7 +14,7 @@ from kernel_env.schema import Candidate, Problem, Status
 from kernel_env.verifier import BlockingVerifier
 from tests.conftest import JSONL
 
-CONFIG = VerifyConfig(num_correct_trials=2, measure_performance=False, memory_limit_mb=12_000, torch_ops="unchecked")
+CONFIG = VerifyConfig(num_correct_trials=2, measure_performance=False, memory_limit_mb=20_000, torch_ops="unchecked")
 SLOW = frozenset({
     "level1_problem1", "level1_problem5", "level1_problem6", "level1_problem7", "level1_problem8", "level1_problem9",
     "level1_problem10", "level1_problem12", "level1_problem13", "level1_problem14", "level1_problem15", "level1_problem16",

@@ -86,7 +86,7 @@ def test_a_killed_candidate_is_a_crash_and_a_killed_reference_is_nobodys_score(
             first = next((pair for pair in turns(calm, run, episode.stem) if pair[0] != pair[1]), None)
             if first is not None:
                 verdict = json.loads(first[1])["record"]["verdict"]
-                assert (verdict["status"], verdict["category"]) == ("crashed", "SIGKILL"), run.kills
+                assert (verdict["status"], verdict["category"]) == ("crashed", "SIGKILL"), (*run.kills, *first)
                 crashes += 1
     assert crashes
 

@@ -142,6 +142,47 @@ def test_the_death_of_a_runner_that_waits_changes_nothing(temporary: Path, probl
     play(scenario())
 
 
+@pytest.fixture
+def small_cgroup() -> Iterator[Path]:
+    """A control group of 200 MB, of the first or second version."""
+    for parent, limit in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")):
+        group = Path(parent, f"kernel-env-{os.getpid()}")
+        try:
+            if (Path(parent) / "cgroup.procs").exists():
+                group.mkdir()
+                (group / limit).write_text(str(200 << 20))
+                break
+        except OSError:
+            with suppress(OSError):
+                group.rmdir()
+    else:
+        pytest.skip("this user cannot make a control group that limits memory")
+    yield group
+    deadline = time.monotonic() + 10
+    while (group / "cgroup.procs").read_text() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    group.rmdir()
+
+
+def test_a_machine_without_memory_is_nobodys_score(temporary: Path, problem: Problem, small_cgroup: Path) -> None:
+    """The kernel kills a candidate that is well within its own limit."""
+    forward = f"{CALLED}; time.sleep(1); torch.ones(1 << 28); return mine(x, self.scale)"
+
+    async def scenario() -> None:
+        async with closing(LocalVerifier(RECORDED)) as verifier:
+            candidate = Candidate(python_candidate(forward, top="import time"), "cpp")
+            task = asyncio.create_task(verifier.verify(problem, candidate, QUICK, 1))
+            await until(lambda: called(temporary))
+            for pid in runners():
+                if Path(f"/proc/{pid}/comm").read_text().strip() == "ke-candidate":
+                    (small_cgroup / "cgroup.procs").write_text(str(pid))
+            with pytest.raises(VerifierError, match="ran out of memory"):
+                await task
+            assert (await verifier.verify(problem, CORRECT, QUICK, 1)).correct
+
+    play(scenario())
+
+
 @pytest.mark.parametrize("module", sampled(["referee.worker", "referee.zygote"], ["referee.worker"]))
 def test_the_death_of_a_helper_changes_no_verdict(temporary: Path, problem: Problem, module: str) -> None:
     async def scenario() -> None:

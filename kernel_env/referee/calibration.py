@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from kernel_env.errors import ProblemError
+from kernel_env.errors import ProblemError, VerifierError
 from kernel_env.referee.config import derive_seed
 from kernel_env.referee.reference import Reference
 from kernel_env.referee.tolerance import Signal, Tolerance
@@ -90,7 +90,7 @@ class Calibrator:
     def _measured(self, key: str, problem: Problem, opened: Opened) -> Calibration:
         try:
             found = _with_new_runner(problem, opened, precise=True)
-        except ProblemError:  # fp64 may take too long or too much memory: on this machine, now. What else is wrong shows again
+        except (ProblemError, VerifierError):  # fp64 may need too much time or memory, here and now. What else is wrong shows again
             return _with_new_runner(problem, opened, precise=False)
         with contextlib.suppress(OSError):  # a cache that cannot be written is none
             self._store(key, found)

@@ -55,6 +55,14 @@ def no_builds(frame: Frame) -> Frame:
     return {"ok": False, "log": "a problem's reference cannot build extensions"}
 
 
+def _oom_kills() -> int:
+    """How many processes of this machine the kernel has killed for want of memory, those in containers' own limits included."""
+    with contextlib.suppress(OSError, ValueError):
+        rows = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+        return int(rows.get("oom_kill", 0))
+    return 0
+
+
 class Endpoint(Protocol):
     """One program that answers frames: a process of its own (`RunnerProcess`) or, for debugging, this process."""
 
@@ -175,12 +183,13 @@ class RunnerProcess:
         self._poll.register(log_fd, select.POLLIN)
         self._ready = False
         self.isolation: tuple[str, ...] = ()
+        self._oom_kills = 0
 
     def request(self, frame: Frame, fds: Sequence[int] = (), timeout_s: float | None = None) -> Frame:
         """Send one frame and wait for its answer, serving build requests meanwhile (whose time is not counted, within bounds).
 
         Raises RunnerTimeout or RunnerDied; the runner is then of no further use. Raises VerifierError when it did not get as far
-        as to its first request: no code ran in it, so nothing is to blame for that.
+        as to its first request: no code ran in it, so nothing is to blame for that. Nor is it when the machine runs out of memory.
         """
         if not self._ready:
             self._begin()
@@ -222,6 +231,7 @@ class RunnerProcess:
 
     def _begin(self) -> None:
         """Take the runner's first frame: sent before it has seen any code, so it is our own word."""
+        self._oom_kills = _oom_kills()
         try:
             hello = self._receive(time.monotonic() + READY_LIMIT_S)
         except RunnerDied as death:
@@ -268,10 +278,15 @@ class RunnerProcess:
             self._poll.unregister(self._log_fd)
         self._log += data[: max(0, LOG_BYTES - len(self._log))]
 
-    def _died(self) -> RunnerDied:
+    def _died(self) -> RunnerDied | VerifierError:
         """Why the channel ended: wait a moment for the process itself to end, else it closed the channel."""
         gone = bool(select.select([self._pidfd], [], [], 2.0)[0])
         status = self._end()
+        if gone and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL and _oom_kills() > self._oom_kills:
+            return VerifierError(
+                "this machine ran out of memory and the kernel killed a runner: use fewer verifier.slots, a smaller "
+                "verify.memory_limit_mb or smaller problems (problems.profile)"
+            )
         if not gone:
             return RunnerDied("closed its channel")
         if os.WIFSIGNALED(status):
