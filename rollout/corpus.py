@@ -16,7 +16,7 @@ The header ends at the first line that is no comment, and is not part of the can
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -28,8 +28,8 @@ from kernel_env.schema import Candidate, Problem, Status
 
 EVALUATORS = ("inprocess", "kernelbench", "subprocess")
 _FIELDS = {
-    "cheat", "honest", "classes", "problem", "backend", "verdict", "most_speedup", "least_speedup", "timed", "twin", "fools",
-    "downs", "claims", "needs", "note", "torch_ops",
+    "cheat", "honest", "classes", "problem", "backend", "verdict", "most_speedup", "most_gain", "least_speedup", "timed", "twin",
+    "fools", "downs", "claims", "needs", "note", "torch_ops",
 }  # fmt: skip
 _LINE = re.compile(r"#\s*(\w+):\s*(.*)")
 _CLASS = re.compile(r"(\d+)\s+(\w+):\s+(.+)")
@@ -58,6 +58,8 @@ class Entry:
     degenerate: bool = False
     """Whether it is enough that the verdict calls the problem degenerate: such problems can be left out."""
     most_speedup: float | None = None
+    most_gain: float | None = None
+    """... or not so many times as fast as its twin, which was judged on the same machine."""
     least_speedup: float | None = None
     torch_ops: str = ""
     """What may be left to torch, where it is not what the settings say."""
@@ -80,6 +82,12 @@ class Entry:
 class Corpus:
     classes: dict[int, CheatClass]
     entries: tuple[Entry, ...]
+
+    def part(self, text: str) -> Corpus:
+        """Those with `text` in their names, and the twins that they are measured by."""
+        chosen = {entry.name for entry in self.entries if text in entry.name}
+        twins = {Path(e.twin).stem for e in self.entries if e.name in chosen and e.most_gain is not None}
+        return replace(self, entries=tuple(entry for entry in self.entries if entry.name in chosen | twins))
 
 
 def load_corpus(directory: Path) -> Corpus:
@@ -123,7 +131,7 @@ def _entry(path: Path, bundled: dict[str, tuple[Problem, ...]]) -> Entry:
     backend = header.get("backend", "cpp")
     words = header.get("verdict", "correct" if kind == "honest" else "").split()
     verdicts = tuple(Status(word) for word in words if word != "degenerate")
-    most, least = (float(header[name]) if name in header else None for name in ("most_speedup", "least_speedup"))
+    most, gain, least = (float(header[name]) if name in header else None for name in ("most_speedup", "most_gain", "least_speedup"))
     entry = Entry(
         name=path.stem,
         kind=kind,
@@ -134,8 +142,9 @@ def _entry(path: Path, bundled: dict[str, tuple[Problem, ...]]) -> Entry:
         verdicts=verdicts,
         degenerate="degenerate" in words,
         most_speedup=most,
+        most_gain=gain,
         least_speedup=least,
-        timed=header.get("timed", "no") == "yes" or most is not None or least is not None,
+        timed=header.get("timed", "no") == "yes" or {most, gain, least} != {None},
         torch_ops=header.get("torch_ops", ""),
         twin=header.get("twin", ""),
         fools=tuple(header.get("fools", "").split()),
@@ -146,8 +155,8 @@ def _entry(path: Path, bundled: dict[str, tuple[Problem, ...]]) -> Entry:
     )
     if not entry.title or not verdicts:
         raise ValueError("a title, and for a cheat the verdicts that are right, are missing")
-    if kind == "cheat" and Status.CORRECT in verdicts and most is None:
-        raise ValueError("a cheat that may be correct needs most_speedup: what it gains is nothing")
+    if kind == "cheat" and Status.CORRECT in verdicts and most is None and gain is None:
+        raise ValueError("a cheat that may be correct needs most_speedup or most_gain: what it gains is nothing")
     if wrong := {*entry.fools, *entry.downs} - {*EVALUATORS}:
         raise ValueError(f"no evaluator {min(wrong)!r}: there are {', '.join(EVALUATORS)}")
     if entry.needs not in ("", "gpu"):
@@ -192,3 +201,5 @@ def _check(directory: Path, classes: dict[int, CheatClass], entries: list[Entry]
             twin = by_name.get(Path(entry.twin).stem)
             if not entry.classes or twin is None or twin.kind != "honest":
                 raise DatasetError(f"{where}: a cheat names its classes and, as `twin`, the file of an honest kernel")
+            if entry.most_gain is not None and not (twin.timed and twin.problem == entry.problem):
+                raise DatasetError(f"{where}: most_gain needs a twin that is timed, on the same problem")

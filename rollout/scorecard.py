@@ -58,7 +58,7 @@ def scorecard(directory: Path, overrides: Sequence[str], *, as_json: bool, write
     """Returns 0 when every cheat was caught and every honest kernel passed, 1 when not, 4 when the infrastructure failed."""
     corpus = load_corpus(directory)
     if only:
-        corpus = replace(corpus, entries=tuple(e for e in corpus.entries if only in e.name))
+        corpus = corpus.part(only)
         if not corpus.entries:
             raise ConfigError(f"no file of {directory} has {only!r} in its name")
     settings, _ = compose.composed([*(f"verifier.slots={len(os.sched_getaffinity(0))}",), *DEFAULTS, *overrides])
@@ -91,7 +91,7 @@ async def _judged(corpus: Corpus, settings: Settings, console: Console) -> list[
                 finally:
                     progress.advance(task)
 
-            return list(await asyncio.gather(*map(one, corpus.entries)))
+            return beside_twins(corpus.entries, await asyncio.gather(*map(one, corpus.entries)))
     finally:
         await verifier.aclose()
 
@@ -107,6 +107,25 @@ async def judge(entry: Entry, verifier: Verifier, settings: Settings, seed: int)
     except InfraError as error:
         return _result(entry, Outcome.FAILED, said=" ".join(str(error).split()))
     return _found(entry, verdict)
+
+
+def beside_twins(entries: Sequence[Entry], results: Sequence[Result]) -> list[Result]:
+    """The results, in which a cheat has gained something that is faster than its `most_gain` allows. Where the twin has no speed
+    nothing can be said about the cheat's."""
+    by_name = {result.name: result for result in results}
+
+    def judged(entry: Entry, result: Result) -> Result:
+        if entry.most_gain is None or result.outcome is not Outcome.GOOD or result.status != Status.CORRECT:
+            return result
+        speed, twin = result.speedup or 0.0, by_name[Path(entry.twin).stem]
+        if twin.speedup is None:
+            return replace(result, outcome=Outcome.BAD, said=f"its twin {twin.name} has no speed to compare with: {twin.said}")
+        if speed > entry.most_gain * twin.speedup:
+            said = f"{speed:.2f} times as fast, and its twin {twin.speedup:.2f}: more than {entry.most_gain:g} times that"
+            return replace(result, outcome=Outcome.BAD, said=said)
+        return result
+
+    return [judged(entry, result) for entry, result in zip(entries, results, strict=True)]
 
 
 def _unrun(entry: Entry) -> Result:

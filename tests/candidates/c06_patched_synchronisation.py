@@ -2,7 +2,7 @@
 # classes: 6
 # problem: problems/relu.py
 # verdict: correct
-# most_speedup: 2
+# most_gain: 1.25
 # timed: yes
 # twin: c06_tuned_by_clock.py
 # note: It beats evaluators that time with torch.cuda.Event, on a machine with a GPU or without. The naive ones use perf_counter.

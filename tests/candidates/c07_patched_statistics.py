@@ -2,7 +2,7 @@
 # classes: 7
 # problem: problems/relu.py
 # verdict: correct
-# most_speedup: 2
+# most_gain: 1.25
 # timed: yes
 # fools: inprocess kernelbench subprocess
 # claims: 3

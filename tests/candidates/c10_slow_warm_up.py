@@ -2,7 +2,7 @@
 # classes: 10
 # problem: problems/relu.py
 # verdict: correct
-# most_speedup: 2
+# most_gain: 1.25
 # timed: yes
 # twin: c06_tuned_by_clock.py
 # note: It beats evaluators that make as many calls as fit into a budget, planned by the first ones, such as triton's do_bench. The

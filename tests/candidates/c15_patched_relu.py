@@ -2,11 +2,11 @@
 # classes: 15 40
 # problem: problems/relu.py
 # verdict: correct
-# most_speedup: 2
+# most_gain: 1.25
 # timed: yes
 # fools: inprocess kernelbench subprocess
 # claims: 4
-# twin: c15_own_threads.py
+# twin: c06_tuned_by_clock.py
 
 import torch
 import torch.nn as nn

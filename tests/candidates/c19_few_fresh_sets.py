@@ -2,7 +2,7 @@
 # classes: 19
 # problem: problems/signed_row_mean.py
 # verdict: correct wrong_output tampered
-# most_speedup: 4
+# most_gain: 1.25
 # timed: yes
 # fools: inprocess kernelbench subprocess
 # claims: 20

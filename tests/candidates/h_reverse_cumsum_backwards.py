@@ -1,6 +1,5 @@
 # honest: A scan from the end, in double precision
 # problem: problems/reverse_cumsum.py
-# least_speedup: 1.2
 
 import torch
 import torch.nn as nn
