@@ -6,13 +6,14 @@ READY := $(VENV)/.ready
 JOBS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-thorough test-slow check docs clean
+.PHONY: help setup demo test test-thorough test-slow scorecard check docs clean
 
 help:
 	@echo "make demo           play every recorded episode of the bundled problems: built, verified and timed on this machine"
 	@echo "make test           the test suite"
 	@echo "make test-thorough  the rest of the real problems and recordings"
 	@echo "make test-slow      every test that needs no GPU, those that take minutes too"
+	@echo "make scorecard      the corpus of cheats and honest kernels, judged"
 	@echo "make check          formatting, lints, types, layers, generated docs"
 	@echo "make docs           write docs/configuration.md again"
 	@echo "make clean          remove the environment"
@@ -38,6 +39,9 @@ test-thorough: setup
 
 test-slow: setup
 	@$(BIN)/pytest -n $(JOBS) -m "not gpu"
+
+scorecard: setup
+	@$(BIN)/kernel-env scorecard
 
 check: setup
 	@$(BIN)/ruff format --check .
