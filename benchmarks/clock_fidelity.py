@@ -1,6 +1,6 @@
 """How well does the referee's clock tell the truth?
 
-Six honest kernels of 20 us to 1 s are verified against themselves: the true speedup is 1.00. For each: how often the 95% interval
+Six honest kernels of 20 us to 1 s (sized for this machine) are verified against themselves: the true speedup is 1.00. For each: how often the 95% interval
 covers 1.00, how wide it is, and how far the referee's time of the baseline lies from in-process timing of the same program (a
 process of its own: same threads, same allocator, warmed up, garbage collection off, the median of many calls on inputs that were
 just written, short calls several at a time). Beside it stands a hot loop: one input again and again. A seventh kernel, bound by
@@ -55,23 +55,54 @@ def get_inputs():
 def get_init_inputs():
     return []
 """
-KERNELS = {
-    "relu 20 us": ("torch.relu(x)", "96, 1024", "pass"),
-    "softmax 100 us": ("torch.softmax(x, dim=-1)", "320, 1024", "pass"),
-    "block 1 ms": (
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One honest program: as many rows as take `target_ms` on this machine."""
+
+    name: str
+    target_ms: float
+    forward: str
+    row: str
+    init: str = "pass"
+
+    def source(self, rows: int) -> str:
+        return TEMPLATE.format(forward=self.forward, shape=f"{rows}, {self.row}", init=self.init)
+
+    def sized(self, cores: int) -> tuple[str, int]:
+        """Its source and its rows, of which there are at least four."""
+        rows = 8
+        for _ in range(6):
+            took_ms, _ = in_process_ms(self.source(rows), cores)
+            better = max(4, round(rows * min(self.target_ms / took_ms, 8)))
+            if abs(better - rows) <= 0.1 * rows:
+                break
+            rows = better
+        return self.source(rows), rows
+
+
+KERNELS = (
+    Kernel("relu 20 us", 0.02, "torch.relu(x)", "1024"),
+    Kernel("softmax 100 us", 0.1, "torch.softmax(x, dim=-1)", "1024"),
+    Kernel(
+        "block 1 ms",
+        1.0,
         "self.norm(x + self.down(torch.nn.functional.gelu(self.up(x))))",
-        "128, 256",
+        "256",
         "self.up = nn.Linear(256, 1024); self.down = nn.Linear(1024, 256); self.norm = nn.LayerNorm(256)",
     ),
-    "matmul 10 ms": ("self.linear(x)", "512, 2048", "self.linear = nn.Linear(2048, 1024)"),
-    "convolution 100 ms": ("self.conv(x)", "16, 64, 64, 64", "self.conv = nn.Conv2d(64, 128, 5, padding=2)"),
-    "layernorms (memory)": ("self.norm(self.norm(self.norm(x)))", "512, 1024", "self.norm = nn.LayerNorm(1024)"),
-    "matmuls 1 s": (
+    Kernel("matmul 10 ms", 10.0, "self.linear(x)", "2048", "self.linear = nn.Linear(2048, 1024)"),
+    Kernel("convolution 100 ms", 100.0, "self.conv(x)", "64, 64, 64", "self.conv = nn.Conv2d(64, 128, 5, padding=2)"),
+    Kernel("layernorms (memory)", 0.4, "self.norm(self.norm(self.norm(x)))", "1024", "self.norm = nn.LayerNorm(1024)"),
+    Kernel(
+        "matmuls 1 s",
+        1000.0,
         "self.b(torch.relu(self.a(x)))",
-        "4096, 4096",
+        "4096",
         "self.a = nn.Linear(4096, 3072); self.b = nn.Linear(3072, 4096)",
     ),
-}
+)
 EXTENSION = '''
 from torch.utils.cpp_extension import load_inline
 
@@ -117,6 +148,8 @@ IN_PROCESS_RUNS = 7
 @dataclass
 class Row:
     kernel: str
+    rows: int
+    """Of its input, chosen so that it takes as long as its name says."""
     repeats: int
     covered: int
     """Repeats whose 95% interval holds 1.00."""
@@ -136,11 +169,6 @@ class Row:
         return self.referee_ms / self.in_process_ms - 1
 
 
-def program(name: str) -> str:
-    forward, shape, init = KERNELS[name]
-    return TEMPLATE.format(forward=forward, shape=shape, init=init)
-
-
 def in_process_ms(source: str, cores: int) -> tuple[float, float]:
     """On fresh inputs and in a hot loop."""
     environment = {**os.environ, "GLIBC_TUNABLES": KEEP_MEMORY, "OMP_NUM_THREADS": str(cores)}
@@ -150,8 +178,9 @@ def in_process_ms(source: str, cores: int) -> tuple[float, float]:
     return fresh, hot
 
 
-def measured(verifier: BlockingVerifier, name: str, repeats: int, cores: int) -> Row:
-    source = program(name)
+def measured(verifier: BlockingVerifier, kernel: Kernel, repeats: int, cores: int) -> Row:
+    name = kernel.name
+    source, rows = kernel.sized(cores)
     problem = Problem(1, 1, "Self", source, origin="benchmark")
     candidate = Candidate(source.replace("class Model(", "class ModelNew(") + EXTENSION, "cpp")
     config = VerifyConfig(num_correct_trials=2, torch_ops="unchecked")
@@ -169,6 +198,7 @@ def measured(verifier: BlockingVerifier, name: str, repeats: int, cores: int) ->
         raise SystemExit(f"{name}: this machine is too busy to take times")
     return Row(
         name,
+        rows,
         len(timings),
         sum(t.speedup_low <= 1.0 <= t.speedup_high for t in timings),
         statistics.median((t.speedup_high - t.speedup_low) / 2 / t.speedup for t in timings),
@@ -202,9 +232,9 @@ def main() -> None:
     parser.add_argument("--only", help="part of a kernel's name")
     parser.add_argument("--json", type=Path, help="write the numbers there")
     chosen = parser.parse_args()
-    names = [name for name in KERNELS if not chosen.only or chosen.only in name]
-    if not names or chosen.repeats < 1:
-        parser.error(f"--only is part of one of {', '.join(KERNELS)}; --repeats is 1 or more")
+    kernels = [kernel for kernel in KERNELS if not chosen.only or chosen.only in kernel.name]
+    if not kernels or chosen.repeats < 1:
+        parser.error(f"--only is part of one of {', '.join(kernel.name for kernel in KERNELS)}; --repeats is 1 or more")
     cores = len(os.sched_getaffinity(0))
     threads = 1 if chosen.burn else cores
     config = VerifierConfig(slots=cores if chosen.burn else 1)  # with a slot a core, the first one's runner has one thread
@@ -220,19 +250,19 @@ def main() -> None:
     )
     print(f"{'kernel':<20} " + " ".join(f"{head:>{width}}" for head, width in heads))
     with burning(chosen.burn), BlockingVerifier(lambda: LocalVerifier(config)) as verifier:
-        for name in names:
-            repeats = max(1, chosen.repeats // 10) if name.endswith("1 s") else chosen.repeats
-            row = measured(verifier, name, repeats, threads)
+        for kernel in kernels:
+            repeats = max(1, chosen.repeats // 10) if kernel.target_ms >= 1000 else chosen.repeats
+            row = measured(verifier, kernel, repeats, threads)
             rows.append(row)
             busy = f"  ({row.too_busy} too busy)" if row.too_busy else ""
+            if chosen.json:
+                chosen.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
             print(
                 f"{row.kernel:<20} {row.covered:>6} of {row.repeats:<3} {row.half_width:>10.1%} {row.speedup:>8.3f} "
                 f"{row.referee_ms:>8.4g} ms {row.in_process_ms:>8.4g} ms {row.disagreement:>+7.1%} "
                 f"{row.hot_loop_ms:>8.4g} ms{busy}",
                 flush=True,
             )
-    if chosen.json:
-        chosen.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
     worst = min(rows, key=lambda row: row.covered / row.repeats)
     longer = [abs(row.disagreement) for row in rows if "20 us" not in row.kernel] or [0.0]
     print(
