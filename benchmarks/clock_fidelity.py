@@ -1,10 +1,10 @@
 """How well does the referee's clock tell the truth?
 
 Six honest kernels of 20 us to 1 s (sized for this machine) are verified against themselves: the true speedup is 1.00. For each:
-how often the 95% interval covers 1.00, how wide it is, and how far the referee's time of the baseline lies from in-process timing of the same program (a
-process of its own: same threads, same allocator, warmed up, garbage collection off, the median of many calls on inputs that were
-just written, short calls several at a time). Beside it stands a hot loop: one input again and again. A seventh kernel, bound by
-the memory that neighbours share, shows what is harder.
+how often the 95% interval covers 1.00, how wide it is, and how far the referee's time of the baseline lies from in-process
+timing of the same program (a process of its own: same threads, same allocator, warmed up, garbage collection off, the median of
+many calls on inputs that were just written, short calls several at a time). Beside it stands a hot loop: one input again and
+again. A seventh kernel, bound by the memory that neighbours share, shows what is harder.
 
     python benchmarks/clock_fidelity.py                  # 100 repeats, 10 of the longest
     python benchmarks/clock_fidelity.py --repeats 20     # a quick look
