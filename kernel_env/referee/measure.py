@@ -15,7 +15,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -65,12 +65,22 @@ _LOOK = 0.5
 """After each such share of a further budget it is seen whether the interval is narrow enough: seldom, for each look is one more
 chance to stop by luck."""
 
-_Taken = tuple[int, dict["Side", list[float]]]
-"""Of one round: how many calls were sent together, and either side's seconds a message."""
+
+class _Message(NamedTuple):
+    """What one message took: until its reply, and of the side's CPU time since the reply before."""
+
+    elapsed_s: float
+    outside_s: float
+
+
+_Taken = tuple[int, dict["Side", list[_Message]]]
+"""Of one round: how many calls were sent together, and either side's messages."""
 
 
 FREE_OUTSIDE_S = 2e-4
 """So much CPU time between two messages costs nothing."""
+USUAL = 0.9
+"""And so much as this share of the baseline's messages use."""
 
 
 class LateWork(Exception):
@@ -131,6 +141,15 @@ class _Exchange:
     """By how much replies came later than the calls took, ..."""
     calls_s: list[float] = field(default_factory=list)
     """... and how long they took."""
+    outside_s: list[float] = field(default_factory=list)
+    """CPU time before them, since the last reply. Some of it belongs to the calls: the kernel books a thread that still spins on
+    another core late, by a tick at most."""
+
+    def charged_s(self, outside_s: float) -> float:
+        """What counts as time of a message although it lay before it: a program that works while its inputs are being written gains
+        nothing. What the baseline's threads do then (they look for work for a while before they sleep) is free."""
+        usual_s = float(np.quantile(self.outside_s, USUAL)) if self.outside_s else 0.0
+        return max(0.0, outside_s - usual_s - FREE_OUTSIDE_S)
 
     def cost_s(self, message_s: float) -> float:
         """Of a message that lasted so long. A long call leaves cold caches behind, which make its reply dearer; so what is taken
@@ -163,8 +182,6 @@ class Session:
     _words: np.random.Generator = field(default_factory=np.random.default_rng)
     _exchanges: dict[int, _Exchange] = field(default_factory=dict)
     _used_s: Callable[[int], float] = cpu_s
-    _outside_s: list[float] = field(default_factory=list)
-    """CPU time of the baseline between its calls."""
     _most: int = 0
     """Calls of most messages; 0 before the warm-up."""
     _waited_s: float = 0.0
@@ -189,7 +206,7 @@ class Session:
                 taken.append(self._round())
         self.candidate.endpoint.thaw()
         self.baseline.endpoint.thaw()
-        waiting = self._waited_s / sum(sum(times[self.baseline]) for _, times in taken)
+        waiting = self._waited_s / sum(message.elapsed_s for _, times in taken for message in times[self.baseline])
         self.noise = round(min(waiting, others.share()), 4)
         return self._rounds(taken)
 
@@ -211,10 +228,14 @@ class Session:
         self.baseline.endpoint.thaw()
         return blocks
 
-    def _calls_ms(self, messages_s: Sequence[float], together: int, side: Side) -> tuple[float, ...]:
-        exchange_s = self._exchanges[together].cost_s(statistics.median(messages_s))
+    def _calls_ms(self, messages: Sequence[_Message], together: int, side: Side) -> tuple[float, ...]:
+        exchange = self._exchanges[together]
         if side is self.baseline:
-            exchange_s = statistics.median(self._exchanges[together].around_calls_s)
+            messages_s = [message.elapsed_s for message in messages]
+            exchange_s = statistics.median(exchange.around_calls_s)
+        else:
+            messages_s = [message.elapsed_s + exchange.charged_s(message.outside_s) for message in messages]
+            exchange_s = exchange.cost_s(statistics.median(messages_s))
         return tuple(max((s - exchange_s) / together * 1e3, FLOOR_MS) for s in messages_s)
 
     @contextlib.contextmanager
@@ -234,7 +255,7 @@ class Session:
         sides = self._rng.sample((self.baseline, self.candidate), 2)
         counts = [self._count(side, together) for side in sides]
         self.pool.refresh(max(counts) * together)
-        last, times = self.pool.last(), dict[Side, list[float]]()
+        last, times = self.pool.last(), dict[Side, list[_Message]]()
         counts = [self._distinct(count, together) for count in counts]
         for side, other, count in zip(sides, reversed(sides), counts, strict=True):
             self._wake(side, other)
@@ -260,8 +281,8 @@ class Session:
         """Never more messages than there are inputs for: none comes twice in a block."""
         return max(1, min(count, self.pool.most() // together))
 
-    def _block(self, side: Side, last: Draw, together: int, count: int) -> list[float]:
-        """Seconds of so many messages. Ends with the side frozen after a call on `last`."""
+    def _block(self, side: Side, last: Draw, together: int, count: int) -> list[_Message]:
+        """So many messages. Ends with the side frozen after a call on `last`."""
         self.pool.deal()
         self._settle(side, together)
         times = []
@@ -307,12 +328,12 @@ class Session:
         """Calls of some length after each thaw that do not count."""
         settled_s = SETTLE_S if side.call_s >= SETTLE_BELOW_S else 0.0
         while settled_s < SETTLE_S:
-            settled_s += self._message(side, [self.pool.stale() for _ in range(together)])
+            settled_s += self._message(side, [self.pool.stale() for _ in range(together)]).elapsed_s
 
     def _message(
         self, side: Side, draws: list[Draw], waits: Waits | None = None, *, last: Draw | None = None, empty: bool = False
-    ) -> float:
-        """Write the inputs, send one request, and return the seconds until its reply. With `waits`, the message counts.
+    ) -> _Message:
+        """Write the inputs, send one request, and wait for its reply. With `waits`, the message counts.
 
         One of its calls is looked at, and no one there knows which; `last` takes that one's place.
         """
@@ -339,23 +360,15 @@ class Session:
         if empty:
             if side is self.baseline:
                 self._exchange(len(draws)).empty_s.append(elapsed_s)
-            return elapsed_s
+            return _Message(elapsed_s, outside_s)
         known_s = self._exchange(len(draws)).empty_s
         side.call_s = max(elapsed_s - (statistics.median(known_s) if known_s else 0.0), 1e-6) / len(draws)
         if waits and side is self.baseline:
             self._waited_s += max(0.0, waits.seconds() - waited_s - len(self.cores) * WAKING_S)
             self._exchange(len(draws)).around_calls_s.append(elapsed_s - answer["took_s"])
             self._exchange(len(draws)).calls_s.append(answer["took_s"])
-            self._outside_s.append(outside_s)
-        if waits and side is self.candidate:
-            elapsed_s += self._charged_s(outside_s)
-        return elapsed_s
-
-    def _charged_s(self, outside_s: float) -> float:
-        """What counts as time of a call although it lay before it: a program that works while its inputs are being written gains
-        nothing. What the baseline's threads do then (they look for work for a while before they sleep) is free."""
-        usual_s = statistics.median(self._outside_s) if self._outside_s else 0.0
-        return max(0.0, outside_s - usual_s - FREE_OUTSIDE_S)
+            self._exchange(len(draws)).outside_s.append(outside_s)
+        return _Message(elapsed_s, outside_s)
 
     def _exchange(self, together: int) -> _Exchange:
         return self._exchanges.setdefault(together, _Exchange())
