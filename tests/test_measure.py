@@ -341,6 +341,33 @@ def test_work_between_calls_counts_as_time_of_the_next(theirs_s: float, ours_s: 
     assert times(found) == pytest.approx((20.0, 20.0 + charged_ms))
 
 
+def test_time_that_is_booked_late_after_single_calls_is_nobodys_work() -> None:
+    """A worker that still spins when a short reply arrives has the call's time booked after it; after a long reply it sleeps."""
+    found = scene()
+    clocks, calls = dict.fromkeys(("baseline", "candidate"), 1.0), dict.fromkeys(("baseline", "candidate"), 1)
+
+    def counting(name: str, ask: Callable[..., Frame]) -> Callable[..., Frame]:
+        def asked(frame: Frame, fds: Sequence[int] = ()) -> Frame:
+            calls[name] = len(frame["indices"])
+            return ask(frame, fds)
+
+        return asked
+
+    for name, side in (("baseline", found.session.baseline), ("candidate", found.session.candidate)):
+        side.ask = counting(name, side.ask)
+
+    def used_s(pid: int) -> float:
+        name = "baseline" if pid == found.baseline.pid else "candidate"
+        clocks[name] += 1e-3 if calls[name] == 1 else 0.0
+        return clocks[name]
+
+    found.candidate.pid = 0
+    found.session._used_s = used_s
+    rounds = found.rounds(40)
+    assert {taken.together for taken in rounds} == {1, 8}
+    assert all(taken.candidate_ms == pytest.approx(taken.baseline_ms[:1] * len(taken.candidate_ms)) for taken in rounds)
+
+
 def test_a_baselines_call_is_what_its_own_clock_says() -> None:
     found = scene(5e-3, 5e-3)
     found.baseline.empty_s, found.baseline.full_s = 1e-4, 9e-4
