@@ -35,10 +35,6 @@ SLOW = Candidate(python_candidate(f"{CALLED}; time.sleep(0.5); return mine(x, se
 HANGING = Candidate(python_candidate(f"{CALLED}; time.sleep(1000); return mine(x, self.scale)", top="import time"), "cpp")
 
 
-def alive() -> set[str]:
-    return {f"{p.pid} {p.command}" for p in descendants(os.getpid())}
-
-
 def open_files() -> list[str]:
     return sorted(os.listdir("/proc/self/fd"))
 
@@ -50,16 +46,17 @@ OTHERS: set[int] = set()
 @pytest.fixture(autouse=True)
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A directory for temporary files of the test's own. Nothing may be left in it, no process alive, no file open, no thread."""
-    before = alive(), open_files(), threading.active_count()
+    before, others = (open_files(), threading.active_count()), set(descendants(os.getpid()))
     OTHERS.clear()
-    OTHERS.update(p.pid for p in descendants(os.getpid()))
+    OTHERS.update(p.pid for p in others)
     with tempfile.TemporaryDirectory(prefix="ke-") as directory:  # short: a socket's path must fit into 108 bytes
         monkeypatch.setenv("TMPDIR", directory)
         monkeypatch.setattr(tempfile, "tempdir", None)
         yield Path(directory)
         left = [p.name for p in Path(directory).iterdir() if p.name != f"kernel-env-{os.getuid()}"]
     assert left == []
-    assert (alive(), open_files(), threading.active_count()) == before
+    assert [p.described() for p in descendants(os.getpid(), others)] == []  # the verifiers that others share may fork meanwhile
+    assert (open_files(), threading.active_count()) == before
 
 
 async def until(condition: Callable[[], object], limit_s: float = 60) -> None:
