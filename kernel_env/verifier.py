@@ -43,7 +43,7 @@ class VerifierConfig:
     build_slots: int = 0
     """Candidates that are checked and built at a time; 0 is one per core."""
     cache_dir: str | None = None
-    """Build cache; default `$KERNEL_ENV_CACHE`, else `~/.cache/kernel-env`."""
+    """Build cache; default `$KERNEL_ENV_CACHE`, else `kernel-env` in `$XDG_CACHE_HOME` or `~/.cache`."""
     clock: str = "live"
     """`live`, or `recorded` for byte-reproducible runs."""
     clock_path: str | None = None
@@ -65,8 +65,8 @@ class VerifierConfig:
             raise ConfigError(f"clock must be `live` or `recorded`, got {self.clock!r}")
 
     def cache(self) -> Path:
-        chosen = self.cache_dir or os.environ.get("KERNEL_ENV_CACHE") or Path.home() / ".cache" / "kernel-env"
-        return Path(chosen).expanduser().absolute()
+        shared = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "kernel-env")
+        return Path(self.cache_dir or os.environ.get("KERNEL_ENV_CACHE") or shared).expanduser().absolute()
 
     def sandbox_settings(self) -> Frame:
         """What a zygote is told. Raises ConfigError."""

@@ -64,11 +64,10 @@ def scorecard(directory: Path, overrides: Sequence[str], *, as_json: bool, write
     settings, _ = compose.composed([*(f"verifier.slots={len(os.sched_getaffinity(0))}",), *DEFAULTS, *overrides])
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
     results = asyncio.run(_judged(corpus, settings, console))
-    text = json.dumps({"totals": totals(results), "candidates": [asdict(result) for result in results]}, indent=1)
     if as_json:
-        print(text)
+        print(json.dumps({"totals": totals(results), "candidates": [asdict(result) for result in results]}, indent=1))
     if write:
-        _write(corpus, results, text + "\n")
+        _write(corpus, results)
     console.print(_table(corpus, results))
     for result in results:
         if result.outcome in (Outcome.BAD, Outcome.FAILED):
@@ -119,7 +118,8 @@ def beside_twins(entries: Sequence[Entry], results: Sequence[Result]) -> list[Re
             return result
         speed, twin = result.speedup or 0.0, by_name[Path(entry.twin).stem]
         if twin.speedup is None:
-            return replace(result, outcome=Outcome.BAD, said=f"its twin {twin.name} has no speed to compare with: {twin.said}")
+            outcome = Outcome.FAILED if twin.outcome is Outcome.FAILED else Outcome.BAD
+            return replace(result, outcome=outcome, said=f"its twin {twin.name} has no speed to compare with: {twin.said}")
         if speed > entry.most_gain * twin.speedup:
             said = f"{speed:.2f} times as fast, and its twin {twin.speedup:.2f}: more than {entry.most_gain:g} times that"
             return replace(result, outcome=Outcome.BAD, said=said)
@@ -218,12 +218,14 @@ def markdown(corpus: Corpus, results: Sequence[Result]) -> str:
     return "\n".join([*lines, "", f"{last_line(results)}."])
 
 
-def _write(corpus: Corpus, results: Sequence[Result], text: str) -> None:
-    """`docs/scorecard.json` and the README's table, of the checkout that is the working directory."""
+def _write(corpus: Corpus, results: Sequence[Result]) -> None:
+    """`docs/scorecard.json` and the README's table, of the checkout that is the working directory. What verdicts said is left out:
+    it names places of this machine."""
     readme = Path("README.md")
     before, begin, rest = readme.read_text().partition(BEGIN) if readme.is_file() else ("", "", "")
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ConfigError(f"--write needs a README.md with {BEGIN} and {END} in the working directory")
     readme.write_text(f"{before}{BEGIN}\n{markdown(corpus, results)}\n{END}{after}")
-    Path("docs/scorecard.json").write_text(text)
+    rows = ",\n".join(json.dumps({k: v for k, v in asdict(result).items() if k != "said"}) for result in results)
+    Path("docs/scorecard.json").write_text(f'{{"totals": {json.dumps(totals(results))},\n"candidates": [\n{rows}\n]}}\n')

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from kernel_env.backends.provenance import Span, hidden, on_threads
+from kernel_env.backends.provenance import Span, hidden, on_threads, sequence
 from kernel_env.checks.provenance import decoy, forbidden, unwatched
 from kernel_env.schema import Problem, Status
 from tests.conftest import QUICK, REFERENCE, Judge
@@ -218,9 +218,6 @@ def test_operators_that_are_kept_from_the_trace(seen: tuple[str, ...], found: li
     assert list(hidden(events(*seen), "ours")) == found
 
 
-HERE = Span("ours", 1, 0, 1)
-
-
 @pytest.mark.parametrize(
     ("seen", "openly", "unseen"),
     [
@@ -247,7 +244,12 @@ HERE = Span("ours", 1, 0, 1)
     ],
 )
 def test_operators_on_other_threads(seen: list[Span], openly: set[str], unseen: set[str]) -> None:
-    assert on_threads([HERE, *seen], "ours", "launch") == (openly, unseen)
+    assert on_threads(seen, {1}, "launch") == (openly, unseen)
+
+
+def test_a_threads_spans_are_nested_by_their_times() -> None:
+    spans = [Span("c", 1, 5, 6), Span("a", 1, 0, 9), Span("b", 1, 1, 4), Span("b1", 1, 1, 3), Span("d", 1, 9, 12)]
+    assert list(sequence(spans)) == events("a", "b", "b1", "/", "/", "c", "/", "/", "d", "/")
 
 
 THREADED = """

@@ -64,14 +64,15 @@ def result(entry: Entry, speedup: float | None, status: Status = Status.CORRECT,
         (result(CHEAT, 2.4), result(HONEST, 2.0), Outcome.GOOD),
         (result(CHEAT, 2.6), result(HONEST, 2.0), Outcome.BAD),
         (result(CHEAT, 2.6), result(HONEST, None, Status.CRASHED), Outcome.BAD),
+        (result(CHEAT, 2.6), result(HONEST, None, outcome=Outcome.FAILED), Outcome.FAILED),
         (result(CHEAT, None, Status.TAMPERED), result(HONEST, None, Status.CRASHED), Outcome.GOOD),
         (result(CHEAT, 0.1, outcome=Outcome.BAD), result(HONEST, 2.0), Outcome.BAD),
     ],
-    ids=["no gain", "a gain", "nothing to compare with", "caught", "bad before"],
+    ids=["no gain", "a gain", "nothing to compare with", "nothing known", "caught", "bad before"],
 )
 def test_a_gain_is_measured_by_the_twin(cheat: Result, twin: Result, outcome: Outcome) -> None:
     entries = [replace(CHEAT, most_gain=1.25), HONEST]
-    assert [found.outcome for found in beside_twins(entries, [cheat, twin])] == [outcome, Outcome.GOOD]
+    assert [found.outcome for found in beside_twins(entries, [cheat, twin])] == [outcome, twin.outcome]
 
 
 def test_totals_count_what_was_tried() -> None:
@@ -113,7 +114,11 @@ def test_the_command_says_how_many_came_out_as_they_should(corpus: Path) -> None
     assert done.code == 0, done.err
     last = "1 of 1 cheats caught (1 not run here), 1 of 1 honest kernels passed (0 not run here)"
     assert done.err.splitlines()[-1] == last
-    assert json.loads(done.out) == json.loads((corpus.parent / "docs/scorecard.json").read_text())
+    printed, written = json.loads(done.out), json.loads((corpus.parent / "docs/scorecard.json").read_text())
+    assert written["totals"] == printed["totals"]
+    for result in printed["candidates"]:
+        del result["said"]
+    assert written["candidates"] == printed["candidates"]
     readme = (corpus.parent / "README.md").read_text()
     assert readme.startswith(f"before\n{BEGIN}\n|") and readme.endswith(f"{last}.\n{END}\nafter\n")
 

@@ -349,3 +349,21 @@ def test_a_killed_owner_takes_a_sandboxed_candidate_along(tmp_path: Path, tempor
 def test_a_killed_owner_leaves_no_compiler_running(tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KERNEL_ENV_CACHE", str(tmp_path / "cache"))
     owned(tmp_path, "pass", lambda attempt: any("cc1plus" in p.command for p in attempt.living()), temporary)
+
+
+@pytest.mark.parametrize(
+    ("option", "ours", "shared", "expected"),
+    [
+        ("/a", "/b", "/c", "/a"),
+        (None, "/b", "/c", "/b"),
+        (None, "", "/c", "/c/kernel-env"),
+        (None, "", "", "/home/someone/.cache/kernel-env"),
+        ("~/mine", "", "", "/home/someone/mine"),
+    ],
+)
+def test_where_the_build_cache_is(
+    monkeypatch: pytest.MonkeyPatch, option: str | None, ours: str, shared: str, expected: str
+) -> None:
+    for name, value in (("KERNEL_ENV_CACHE", ours), ("XDG_CACHE_HOME", shared), ("HOME", "/home/someone")):
+        monkeypatch.setenv(name, value)
+    assert VerifierConfig(cache_dir=option).cache() == Path(expected)
