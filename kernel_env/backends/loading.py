@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib.machinery
 import importlib.util
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,12 @@ from types import ModuleType
 from typing import Any
 
 import torch
-import torch.utils.cpp_extension as cpp_extension
+
+_log = logging.getLogger("torch.utils.cpp_extension")
+_log.disabled = True  # torch's CUDA build would say at each start, on a machine without a GPU, that there is none
+import torch.utils.cpp_extension as cpp_extension  # noqa: E402
+
+_log.disabled = False
 
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"\n]+)"[^\n]*$', re.MULTILINE)
 BuildFunction = Callable[[dict[str, Any]], dict[str, Any]]
