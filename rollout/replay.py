@@ -55,6 +55,8 @@ def replay(name: str, problem: str | None, turn: int | None, overrides: Sequence
     failed = [c for c in results if c.error]
     if differing:
         _explain(reader, console)
+    if times := _times_line(results, chosen):
+        console.print(times)
     agreeing = len(results) - len(differing) - len(failed)
     console.print(f"{agreeing} of {len(results)} turns agree" + (f", {len(failed)} could not be verified here" if failed else ""))
     if failed and not differing:
@@ -146,11 +148,23 @@ def _differences(turn: Turn, now: Verdict, stored: Settings) -> Iterator[str]:
         yield "the problem's source is another one"
 
 
-def overlap(a: Timing, b: Timing) -> bool:
+def overlap(a: Timing, b: Timing, slack: float = TIMING_SLACK) -> bool:
     """Whether the two speedup intervals, each widened by the slack, have a point in common."""
-    return (
-        a.speedup_low / TIMING_SLACK <= b.speedup_high * TIMING_SLACK
-        and b.speedup_low / TIMING_SLACK <= a.speedup_high * TIMING_SLACK
+    return a.speedup_low / slack <= b.speedup_high * slack and b.speedup_low / slack <= a.speedup_high * slack
+
+
+def _times_line(results: Sequence[Comparison], recorded: Sequence[tuple[str, Turn]]) -> str:
+    """How many speedups agree as they are, and how many only with the slack. Empty where none was taken twice."""
+    pairs = [
+        (c.now.timing, turn.verdict.timing)
+        for c, (_, turn) in zip(results, recorded, strict=True)
+        if c.now and c.now.timing and turn.verdict.timing and not c.differences
+    ]
+    close = sum(overlap(now, then, slack=1.0) for now, then in pairs)
+    if not pairs:
+        return ""
+    return f"speedups: {close} of {len(pairs)} intervals overlap" + (
+        f", {len(pairs) - close} more when each is widened by {TIMING_SLACK - 1:.0%}" if close < len(pairs) else ""
     )
 
 

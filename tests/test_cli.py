@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -304,6 +305,8 @@ def test_replay_agrees_with_a_fresh_run(finished: Path, arguments: tuple[str, ..
     assert done.out.count("  agrees  ") == expected
     assert "level1_problem1_sample1 turn 1  agrees  correct  speedup 1.50x [1.47, 1.53], was 1.50x [1.47, 1.53]" in done.out
     assert done.out.endswith(f"{expected} of {expected} turns agree\n")
+    timed = done.out.count("  speedup ")
+    assert done.out.splitlines()[-2] == f"speedups: {timed} of {timed} intervals overlap"
 
 
 @pytest.mark.parametrize(
@@ -320,6 +323,25 @@ def test_replay_says_what_is_not_in_the_run(finished: Path, arguments: tuple[str
     done = started_in(finished, "replay", *arguments)
     assert done.code == 2
     assert says in done.line
+
+
+@pytest.mark.parametrize(
+    ("factor", "code", "said"),
+    [
+        (1.03, 0, "speedups: 1 of 1 intervals overlap"),
+        (1.3, 0, "speedups: 0 of 1 intervals overlap, 1 more when each is widened by 25%"),
+        (1.7, 1, "  differs  speedup was "),
+    ],
+)
+def test_replay_says_how_far_times_lie_apart(finished: Path, tmp_path: Path, factor: float, code: int, said: str) -> None:
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "runs/r/turns/level1_problem1_sample1_turn1.json"
+    document = json.loads(path.read_text())
+    for name in ("speedup", "speedup_low", "speedup_high"):
+        document["record"]["verdict"]["timing"][name] *= factor
+    path.write_text(json.dumps(document))
+    done = started_in(tmp_path, "replay", "r", "level1_problem1_sample1", "1")
+    assert done.code == code and said in done.out, done.out
 
 
 def test_replay_shows_where_a_recorded_turn_differs(kernel_env: Command, tmp_path: Path) -> None:

