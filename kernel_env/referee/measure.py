@@ -47,13 +47,14 @@ FEW_FAULTS = 256
 BLOCK_S = 1e-2
 """What a block of timed calls should last."""
 BLOCK_CALLS = 16
-TOGETHER = 16
-TOGETHER_S = 8e-3
+TOGETHER = 128
+TOGETHER_S = 16e-3
 LONGEST_TOGETHER_S = 0.05
 """In most rounds so many calls are sent in one message, as long as those of the faster side take less time than this (and those of
 the slower one less than that): what an exchange and cold caches cost is then small against them. In the others they are sent
 singly, so that nothing is gained by working on several at once."""
-SINGLY = 0.25
+SINGLY = 0.5
+"""Share of rounds with single calls. Of either kind there are as many as a plan wants at least: a few say nothing."""
 
 
 _EMPTY_MESSAGES = 2
@@ -199,7 +200,7 @@ class Session:
             due = 1.0
             while True:
                 used_s = max(self._spent_s, (time.perf_counter() - started) / _MOST_WALL)
-                if len(taken) >= plan.min_rounds and max(used_s / plan.budget_s, len(taken) / plan.rounds) >= due:
+                if self._least(taken) >= plan.min_rounds and max(used_s / plan.budget_s, len(taken) / plan.rounds) >= due:
                     if due >= plan.extended or half_width(timing(self._rounds(taken), 0)) <= plan.precision:
                         break
                     due += _LOOK
@@ -209,6 +210,10 @@ class Session:
         waiting = self._waited_s / sum(message.elapsed_s for _, times in taken for message in times[self.baseline])
         self.noise = round(min(waiting, others.share()), 4)
         return self._rounds(taken)
+
+    def _least(self, taken: Sequence[_Taken]) -> int:
+        """Rounds of the kind that there are fewer of: with single calls, or with several together."""
+        return min(sum(together == kind for together, _ in taken) for kind in {1, self._most})
 
     def _rounds(self, taken: Sequence[_Taken]) -> list[Round]:
         return [
@@ -335,11 +340,14 @@ class Session:
     ) -> _Message:
         """Write the inputs, send one request, and wait for its reply. With `waits`, the message counts.
 
+        The side's heap is laid out anew before: what a program owes to the places of its tensors evens out over messages.
+
         One of its calls is looked at, and no one there knows which; `last` takes that one's place.
         """
         side.index = self._rng.randrange(len(draws))
         if last is not None:
             draws[side.index] = last
+        side.ask({"op": "scatter", "seed": self._rng.getrandbits(32)})
         os.sched_yield()  # the side shares our core, and has yet to go to sleep after its last reply
         slots = self._rng.sample(range(len(side.slots)), len(draws))
         for slot, draw in zip(slots, draws, strict=True):

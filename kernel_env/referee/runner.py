@@ -12,6 +12,7 @@ import importlib.util
 import linecache
 import mmap
 import os
+import random
 import sys
 import time
 import traceback
@@ -32,6 +33,10 @@ from kernel_env.referee.layout import leaves
 from kernel_env.referee.protocol import MAX_ERROR_TEXT, Channel, ChannelClosed, Frame
 
 MAX_OPERATORS = 1000
+BETWEEN = 4
+"""Blocks that stay between those of a program, and as many holes, ..."""
+SCATTERED = 6, 18
+"""... of two to the power of these float32 elements: 256 bytes to 1 MiB."""
 _MODULE = {"reference": "kernel_env_problem", "candidate": "kernel_env_candidate"}
 
 
@@ -52,6 +57,8 @@ class Runner:
         self._inputs: dict[int, tuple[Any, mmap.mmap]] = {}
         self._pending: tuple[Any, list[torch.Tensor]] | None = None
         self._outputs: list[Any] = []
+        self._between: list[torch.Tensor] = []
+        """Blocks that lie between the program's own in the heap."""
         self._maps: dict[int, mmap.mmap] = {}
         self._provenance: Provenance | None = None
         self._looked_up: set[str] = set()
@@ -60,8 +67,9 @@ class Runner:
         self._operations: dict[str, Callable[[Frame, Sequence[int]], Frame]] = {
             "load": self._load, "init_inputs": self._init_inputs, "init": self._init, "export_state": self._export_state,
             "sync_state": self._sync_state, "make_inputs": self._make_inputs, "take_inputs": self._take_inputs,
-            "drop_inputs": self._drop_inputs, "call": self._call, "is_random": self._is_random, "collect": self._collect,
-            "write": self._write, "signals": self._signals, "trace": self._traced, "ablate": self._ablated,
+            "drop_inputs": self._drop_inputs, "scatter": self._scatter, "call": self._call, "is_random": self._is_random,
+            "collect": self._collect, "write": self._write, "signals": self._signals, "trace": self._traced,
+            "ablate": self._ablated,
         }  # fmt: skip
 
     def handle(self, frame: Frame, fds: Sequence[int]) -> Frame:
@@ -192,6 +200,18 @@ class Runner:
         return {}
 
     # ---------------------------------------------------------- calls
+
+    def _scatter(self, frame: Frame, fds: Sequence[int]) -> Frame:
+        """Drop the last outputs, and leave other blocks and holes in the heap than before, so that what comes next lies elsewhere.
+
+        How tensors happen to lie is worth up to 5% of time, and differs between two processes that run one program. Where they
+        move it evens out; Curtsinger and Berger, "Stabilizer", ASPLOS 2013.
+        """
+        self._outputs = []
+        rng = random.Random(frame["seed"])
+        blocks = [torch.zeros(int(2 ** rng.uniform(*SCATTERED))) for _ in range(2 * BETWEEN)]
+        self._between = rng.sample(blocks, BETWEEN)
+        return {}
 
     def _call(self, frame: Frame, fds: Sequence[int]) -> Frame:
         """Run forward on each of the named inputs in turn; say where the outputs lie, and how long it took. They stay until the
