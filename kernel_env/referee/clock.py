@@ -41,13 +41,18 @@ _NORMAL_95 = 1.96
 class TimingPlan:
     """How long to measure. Rounds (a block of calls of the baseline and one of the candidate, in random order) end when there are
     `rounds`, or when `budget_s` is spent in calls, but not before `min_rounds`. While the interval's half-width is above
-    `precision` then (a share of the speedup), they go on, up to `extended` times both."""
+    `precision` then (a share of the speedup; twice that for calls below `SHORT_MS`), they go on, up to `extended` times both."""
 
     rounds: int = 100
     min_rounds: int = 5
     budget_s: float = 1.0
     extended: float = 1.0
     precision: float = 0.03
+
+
+def precise(timing: Timing, precision: float) -> bool:
+    """Whether its interval is as narrow as wanted. Half a microsecond is a tenth of a very short call, and costs seconds to tell."""
+    return half_width(timing) <= precision * (2 if timing.baseline.median_ms < SHORT_MS else 1)
 
 
 def half_width(timing: Timing) -> float:

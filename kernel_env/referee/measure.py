@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kernel_env.errors import MachineBusy
-from kernel_env.referee.clock import FLOOR_MS, Round, TimingPlan, half_width, timing
+from kernel_env.referee.clock import FLOOR_MS, Round, TimingPlan, precise, timing
 from kernel_env.referee.inputs import Draw, InputPool, InputSet
 from kernel_env.referee.layout import Arena
 from kernel_env.referee.memory import Samples
@@ -29,6 +29,7 @@ from kernel_env.referee.placement import OtherWork, Waits, cpu_s, page_faults
 from kernel_env.referee.process import Endpoint
 from kernel_env.referee.protocol import Frame
 from kernel_env.referee.reference import Ask, output_at
+from kernel_env.referee.secret import Secret
 from kernel_env.schema import Timing
 
 PAUSES_S = (0.0, 0.1, 0.5, 2.0, 5.0)
@@ -179,7 +180,7 @@ class Session:
     """Whether the problem draws random numbers in forward, so that both sides need the generator in one state."""
     noise: float = 0.0
     """Share of the baseline's time that its threads waited for a core, or of the cores' time that other work had: the smaller."""
-    _rng: random.Random = field(default_factory=random.SystemRandom)
+    _rng: random.Random = field(default_factory=Secret)
     _words: np.random.Generator = field(default_factory=np.random.default_rng)
     _exchanges: dict[int, _Exchange] = field(default_factory=dict)
     _used_s: Callable[[int], float] = cpu_s
@@ -201,7 +202,7 @@ class Session:
             while True:
                 used_s = max(self._spent_s, (time.perf_counter() - started) / _MOST_WALL)
                 if self._least(taken) >= plan.min_rounds and max(used_s / plan.budget_s, len(taken) / plan.rounds) >= due:
-                    if due >= plan.extended or half_width(timing(self._rounds(taken), 0)) <= plan.precision:
+                    if due >= plan.extended or precise(timing(self._rounds(taken), 0), plan.precision):
                         break
                     due += _LOOK
                 taken.append(self._round())
@@ -279,7 +280,8 @@ class Session:
         message_s = max(side.call_s * together, 1e-6)
         if message_s >= SETTLE_BELOW_S:
             return 1
-        wanted = min(BLOCK_CALLS, max(2, int(BLOCK_S / message_s)))  # any of them may be the last: none is safe to skip
+        wanted = min(BLOCK_CALLS // together, int(BLOCK_S / message_s))
+        wanted = max(2, wanted)  # any of them may be the last: none is safe to skip
         return self._rng.randint(1, wanted)
 
     def _distinct(self, count: int, together: int) -> int:

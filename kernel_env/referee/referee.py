@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import random
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ from kernel_env.referee.ownership import traits
 from kernel_env.referee.process import BuildHandler, Endpoint, RunnerDied, RunnerTimeout, no_builds
 from kernel_env.referee.protocol import MAX_ERROR_TEXT, Frame
 from kernel_env.referee.reference import Reference, collected, output_at
+from kernel_env.referee.secret import Secret
 from kernel_env.referee.tolerance import Tolerance, tolerance
 from kernel_env.schema import Candidate, Problem, Stage, Status, Timing, Verdict
 
@@ -523,7 +523,7 @@ class _Work:
         self, maker: Reference, reference: Reference, baseline: Side, ours: Side, sets: list[InputSet]
     ) -> Iterator[Session]:
         """Both sides with mappings of their own for inputs, and a pool of fresh inputs."""
-        secret = random.SystemRandom()
+        secret = Secret()
         self.timed_s = MOST_CALLS * ours.call_s
         for side in (baseline, ours):
             give_slots(side, sets[-1], max(2, min(TOGETHER, SLOT_BYTES // sets[-1].arena.size)))

@@ -1,7 +1,7 @@
 # cheat: forward() hands the work to a thread pool of Python's, and does not wait for it
 # classes: 3
 # problem: problems/relu.py
-# verdict: tampered wrong_output crashed
+# verdict: tampered wrong_output crashed rejected
 # timed: yes
 # fools: inprocess
 # claims: 2
