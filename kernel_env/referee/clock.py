@@ -51,7 +51,7 @@ class TimingPlan:
 
 
 def precise(timing: Timing, precision: float) -> bool:
-    """Whether its interval is as narrow as wanted. Half a microsecond is a tenth of a very short call, and costs seconds to tell."""
+    """Whether its interval is as narrow as wanted. Half a microsecond is a tenth of a very short call, and is dear to tell."""
     return half_width(timing) <= precision * (2 if timing.baseline.median_ms < SHORT_MS else 1)
 
 
