@@ -346,13 +346,38 @@ def test_work_between_calls_counts_as_time_of_the_next(theirs_s: float, ours_s: 
     clocks: dict[int, float] = {}
 
     def used_s(pid: int) -> float:
-        clocks[pid] = clocks.get(pid, 1.0) + steps["baseline" if pid == found.baseline.pid else "candidate"]
+        step_s = steps["baseline" if pid == found.baseline.pid else "candidate"] / 2  # before and after the heap is laid out
+        clocks[pid] = clocks.get(pid, 1.0) + step_s
         return clocks[pid]
 
     found = scene(0.02, 0.02)  # of such length calls go singly
     found.candidate.pid = 0
     found.session._used_s = used_s
     assert times(found) == pytest.approx((20.0, 20.0 + charged_ms))
+
+
+def test_laying_out_the_heap_is_no_allowance_for_other_work() -> None:
+    """A program that leaves it out is charged for work between its calls all the same."""
+    found = scene(0.02, 0.02)
+    clocks, asked = {found.baseline.pid: 1.0, 0: 1.0}, dict[int, str]()
+
+    def noting(pid: int, ask: Callable[..., Frame]) -> Callable[..., Frame]:
+        def noted(frame: Frame, fds: Sequence[int] = ()) -> Frame:
+            clocks[pid] += 1e-3 if pid and frame["op"] == "scatter" else 0.0
+            asked[pid] = frame["op"]
+            return ask(frame, fds)
+
+        return noted
+
+    def used_s(pid: int) -> float:
+        clocks[pid] += 1e-3 if pid == 0 and asked.get(pid) == "scatter" else 0.0  # the candidate works before it is called
+        return clocks[pid]
+
+    for pid, side in ((found.baseline.pid, found.session.baseline), (0, found.session.candidate)):
+        side.ask = noting(pid, side.ask)
+    found.candidate.pid = 0
+    found.session._used_s = used_s
+    assert times(found) == pytest.approx((20.0, 20.0 + 0.8))
 
 
 def test_time_that_is_booked_late_after_single_calls_is_nobodys_work() -> None:

@@ -349,7 +349,9 @@ class Session:
         side.index = self._rng.randrange(len(draws))
         if last is not None:
             draws[side.index] = last
+        outside_s = self._used_s(side.endpoint.pid) - side.cpu_s if side.cpu_s else 0.0
         side.ask({"op": "scatter", "seed": self._rng.getrandbits(32)})
+        side.cpu_s = self._used_s(side.endpoint.pid)  # a program may save itself that work, and gains nothing by it
         os.sched_yield()  # the side shares our core, and has yet to go to sleep after its last reply
         slots = self._rng.sample(range(len(side.slots)), len(draws))
         for slot, draw in zip(slots, draws, strict=True):
@@ -358,7 +360,7 @@ class Session:
         if self.random_forward:
             frame["seeds"] = [draw.seed for draw in draws]
         waited_s = waits.seconds() if waits else 0.0
-        outside_s = self._used_s(side.endpoint.pid) - side.cpu_s if side.cpu_s else 0.0
+        outside_s += self._used_s(side.endpoint.pid) - side.cpu_s
         answer = side.ask(frame)
         elapsed_s = side.endpoint.elapsed_s
         side.cpu_s = self._used_s(side.endpoint.pid)
