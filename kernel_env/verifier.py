@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import math
 import os
 import threading
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -20,7 +22,7 @@ from typing import Any, Protocol, TypeVar
 from kernel_env import errors
 from kernel_env.backends import Flavour, get_backend
 from kernel_env.builder.service import extensions
-from kernel_env.errors import ConfigError, KernelEnvError, VerifierError
+from kernel_env.errors import ConfigError, KernelEnvError, MachineBusy, VerifierError
 from kernel_env.referee.clock import RecordedClock
 from kernel_env.referee.config import VerifyConfig
 from kernel_env.referee.pool import Pool
@@ -32,6 +34,9 @@ from kernel_env.schema import Candidate, Problem, Verdict, from_json, to_json
 
 T = TypeVar("T")
 MAX_CODE_BYTES = 4 << 20
+FIRST_REST_S, LONGEST_REST_S = 60.0, 960.0
+"""How long a slot is left alone whose cores other work has."""
+Cores = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,43 @@ def _verdict(answer: Frame) -> Verdict | None:
 # ---------------------------------------------------------------- this machine
 
 
+class Slots:
+    """The free ones. One whose cores other work has is left to rest, as long as not all of them are: no verification waits for it.
+
+    `now` gives seconds, as `time.monotonic` does.
+    """
+
+    def __init__(self, slots: Sequence[Cores], now: Callable[[], float] = time.monotonic) -> None:
+        self._free, self._now = list(slots), now
+        self._rests_until = dict.fromkeys(slots, -math.inf)
+        self._rest_s = dict.fromkeys(slots, FIRST_REST_S)
+        self._line, self._changed = asyncio.Lock(), asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._rests_until)
+
+    async def take(self) -> Cores:
+        """Who came first is served first."""
+        async with self._line:
+            while True:
+                self._changed.clear()
+                left_s = {slot: until - self._now() for slot, until in self._rests_until.items()}
+                found = [slot for slot in self._free if left_s[slot] <= 0 or min(left_s.values()) > 0]
+                if found:
+                    self._free.remove(found[0])
+                    return found[0]
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min((left_s[slot] for slot in self._free), default=None)):
+                        await self._changed.wait()
+
+    def give_back(self, slot: Cores, *, busy: bool) -> None:
+        """`busy`: no time could be taken there. Each time in a row it rests twice as long."""
+        self._rests_until[slot] = self._now() + self._rest_s[slot] if busy else -math.inf
+        self._rest_s[slot] = min(2 * self._rest_s[slot], LONGEST_REST_S) if busy else FIRST_REST_S
+        self._free.append(slot)
+        self._changed.set()
+
+
 class LocalVerifier:
     """Referee workers on this machine. Use within one event loop; starts its processes on first use."""
 
@@ -115,9 +157,7 @@ class LocalVerifier:
         cores = os.sched_getaffinity(0)
         self._all_cores = tuple(sorted(cores))
         self._builds = asyncio.Semaphore(self.config.build_slots or len(cores))
-        self._free_slots: asyncio.Queue[tuple[int, ...]] = asyncio.Queue()
-        for slot in range(self.config.slots):
-            self._free_slots.put_nowait(self.config.cores(slot))
+        self._slots = Slots([self.config.cores(slot) for slot in range(self.config.slots)])
         self._pools: dict[Flavour, Pool] = {}
         self._scratch = Scratch()
         self._closed = False
@@ -144,8 +184,9 @@ class LocalVerifier:
     async def verify(self, problem: Problem, candidate: Candidate, config: VerifyConfig, seed: int) -> Verdict:
         """Check and build off the device, then verify on a slot.
 
-        Raises ConfigError (unknown back end), ProblemError, BuilderError, VerifierError. Cancelling it kills the candidate and
-        frees the slot. A worker or zygote that dies is replaced and the work done again, up to `pool.ATTEMPTS` times in all.
+        Raises ConfigError (unknown back end), ProblemError, BuilderError, VerifierError, and MachineBusy when no time could be
+        taken on two slots (or on the only one). Cancelling it kills the candidate and frees the slot. A worker or zygote that dies
+        is replaced and the work done again, up to `pool.ATTEMPTS` times in all.
         """
         pool = self._pool(candidate.backend)
         async with self._builds:
@@ -153,14 +194,26 @@ class LocalVerifier:
         first = _verdict(prepared)
         if first is not None:
             return first
-        slot = await self._free_slots.get()
         try:
-            verdict = _verdict(await pool.ask(slot, _job("verify", problem, candidate, config, seed)))
-        finally:
-            self._free_slots.put_nowait(slot)
-        assert verdict is not None
+            verdict = await self._on_a_slot(pool, _job("verify", problem, candidate, config, seed))
+        except MachineBusy:
+            if len(self._slots) == 1:
+                raise
+            verdict = await self._on_a_slot(pool, _job("verify", problem, candidate, config, seed))
         both = {"build_ms": verdict.build_ms + prepared["build_ms"], "duration_ms": verdict.duration_ms + prepared["duration_ms"]}
         return replace(verdict, **both)
+
+    async def _on_a_slot(self, pool: Pool, job: Frame) -> Verdict:
+        slot, busy = await self._slots.take(), False
+        try:
+            verdict = _verdict(await pool.ask(slot, job))
+        except MachineBusy:
+            busy = True
+            raise
+        finally:
+            self._slots.give_back(slot, busy=busy)
+        assert verdict is not None
+        return verdict
 
     async def aclose(self) -> None:
         """Idempotent. Verifications in progress end with VerifierError."""
