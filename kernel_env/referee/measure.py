@@ -342,7 +342,8 @@ class Session:
     ) -> _Message:
         """Write the inputs, send one request, and wait for its reply. With `waits`, the message counts.
 
-        The side's heap is laid out anew before: what a program owes to the places of its tensors evens out over messages.
+        Where the baseline is short the side's heap is laid out anew before: what a program owes to the places of its tensors evens out
+        over messages. The tensors of long ones are too large to move without new pages.
 
         One of its calls is looked at, and no one there knows which; `last` takes that one's place.
         """
@@ -350,7 +351,8 @@ class Session:
         if last is not None:
             draws[side.index] = last
         outside_s = self._used_s(side.endpoint.pid) - side.cpu_s if side.cpu_s else 0.0
-        side.ask({"op": "scatter", "seed": self._rng.getrandbits(32)})
+        if self.baseline.call_s < TOGETHER_S:
+            side.ask({"op": "scatter", "seed": self._rng.getrandbits(32)})
         side.cpu_s = self._used_s(side.endpoint.pid)  # a program may save itself that work, and gains nothing by it
         os.sched_yield()  # the side shares our core, and has yet to go to sleep after its last reply
         slots = self._rng.sample(range(len(side.slots)), len(draws))
