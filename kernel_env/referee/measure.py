@@ -342,10 +342,8 @@ class Session:
     ) -> _Message:
         """Write the inputs, send one request, and wait for its reply. With `waits`, the message counts.
 
-        Where the baseline is short the side's heap is laid out anew before: what a program owes to the places of its tensors evens out
-        over messages. The tensors of long ones are too large to move without new pages.
-
-        One of its calls is looked at, and no one there knows which; `last` takes that one's place.
+        Where the baseline's calls are short the side's heap is laid out anew before: what a program owes to the places of its
+        tensors evens out over messages. The tensors of long calls are too large to move without new pages.
         """
         side.index = self._rng.randrange(len(draws))
         if last is not None:
