@@ -129,6 +129,22 @@ class Scene:
         return found
 
 
+PLAYED: list[tuple[list[Side], tuple[Program, ...]]] = []
+
+
+@pytest.fixture(autouse=True)
+def closed_scenes() -> Iterator[None]:
+    """Hundreds of mappings each: left to the garbage collector they would use up the descriptors of a process."""
+    yield
+    for sides, programs in PLAYED:
+        for arena in [arena for side in sides for arena in side.slots]:
+            with contextlib.suppress(BufferError):  # looked at still
+                arena.close()
+        for program in programs:
+            program.close()
+    PLAYED.clear()
+
+
 def scene(
     baseline_s: float = 1e-3,
     candidate_s: float = 1e-3,
@@ -143,6 +159,7 @@ def scene(
     programs = Program("baseline", events, baseline_s), Program("candidate", events, candidate_s)
     sides = [Side(p, p.ask, call_s=p.call_s) for p in programs]
     pool = InputPool([inputs(1), inputs(2)], lambda: inputs(9), source)
+    PLAYED.append((sides, programs))
     for side in sides:
         give_slots(side, inputs(3), slots)
     checked: list[Draw] = []
@@ -150,9 +167,9 @@ def scene(
     def check(theirs: Side, ours: Side, draw: Draw) -> None:
         assert programs[0].frozen and programs[1].frozen
         for side in (theirs, ours):
-            target = Arena(draw.source.arena.size)
-            pool.write(draw, target)
-            assert side.slots[side.slot].map[:] == target.map[:]
+            with contextlib.closing(Arena(draw.source.arena.size)) as target:
+                pool.write(draw, target)
+                assert side.slots[side.slot].map[:] == target.map[:]
             assert side.output == described(programs[side is ours].output)
         checked.append(draw)
         events.append(("referee", ("checked",)))
@@ -509,8 +526,8 @@ def test_so_many_go_together_that_the_exchange_is_little_and_no_message_long(
 
 def test_of_either_kind_there_are_as_many_as_wanted_at_least() -> None:
     for seed in range(8):
-        kinds = [r.together for r in scene(1e-4, 1e-4, seed=seed).rounds(1, min_rounds=4)]
-        assert min(kinds.count(1), kinds.count(TOGETHER)) == 4
+        kinds = [r.together for r in scene(1e-4, 1e-4, seed=seed, slots=8).rounds(1, min_rounds=4)]
+        assert min(kinds.count(1), kinds.count(8)) == 4
 
 
 def test_how_many_go_together_stays_the_same_in_a_session() -> None:
@@ -541,6 +558,15 @@ def test_as_many_go_together_as_there_are_mappings() -> None:
 
 
 # ---------------------------------------------------------- late work
+
+
+def test_mappings_need_one_descriptor_each() -> None:
+    found = scene(slots=2)
+    before = len(os.listdir("/proc/self/fd"))
+    side = found.session.baseline
+    found.baseline.thaw()
+    give_slots(side, inputs(3), 52)
+    assert len(os.listdir("/proc/self/fd")) - before <= 2 * 50 + 2  # one of ours, and here one of the program's
 
 
 def test_an_output_that_changes_while_the_block_ends_is_late_work() -> None:
@@ -741,7 +767,7 @@ def test_noise_is_what_the_baseline_waited_for_cores_if_others_had_them(monkeypa
     monkeypatch.setattr(module, "OtherWork", lambda *_: types.SimpleNamespace(share=lambda: share[0]))
     noise = []
     for waits_s[0], share[0] in ((0.0, 1.0), (module.WAKING_S, 1.0), (1e-3, 1.0), (1e-3, 0.01), (1e-3, 0.0)):
-        found = scene(9.9e-3, 9.9e-3)
+        found = scene(9.9e-3, 9.9e-3, slots=2)
         found.rounds(3)
         noise.append(found.session.noise)
     usual = 1e-3 - len(CORES[:2]) * module.WAKING_S

@@ -115,9 +115,15 @@ class Arena:
     def copy_from(self, other: Memory) -> None:
         np.frombuffer(self.map, np.uint8)[:] = np.frombuffer(other.map, np.uint8)
 
+    def keep_private(self) -> None:
+        """No one else is given it from now on. Frees the descriptor, of which a process may have a thousand only."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
     def close(self) -> None:
         self.map.close()
-        os.close(self.fd)
+        self.keep_private()
 
 
 class Buffer:

@@ -131,6 +131,7 @@ def give_slots(side: Side, like: InputSet, count: int) -> None:
         side.slots.append(arena := Arena(like.arena.size))
         arena.copy_from(like.arena)
         side.ask({"op": "take_inputs", "index": len(side.slots) - 1, "inputs": like.tree}, (arena.fd,))
+        arena.keep_private()
 
 
 @dataclass(eq=False)
