@@ -10,11 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import math
 import os
 import threading
-import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -28,15 +26,13 @@ from kernel_env.referee.config import VerifyConfig
 from kernel_env.referee.pool import Pool
 from kernel_env.referee.protocol import Frame
 from kernel_env.referee.scratch import Scratch
+from kernel_env.referee.slots import Slots
 from kernel_env.referee.streams import receive, send
 from kernel_env.sandbox import wanted
 from kernel_env.schema import Candidate, Problem, Verdict, from_json, to_json
 
 T = TypeVar("T")
 MAX_CODE_BYTES = 4 << 20
-FIRST_REST_S, LONGEST_REST_S = 60.0, 960.0
-"""How long a slot is left alone whose cores other work has."""
-Cores = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -107,43 +103,6 @@ def _verdict(answer: Frame) -> Verdict | None:
 
 
 # ---------------------------------------------------------------- this machine
-
-
-class Slots:
-    """The free ones. One whose cores other work has is left to rest, as long as not all of them are: no verification waits for it.
-
-    `now` gives seconds, as `time.monotonic` does.
-    """
-
-    def __init__(self, slots: Sequence[Cores], now: Callable[[], float] = time.monotonic) -> None:
-        self._free, self._now = list(slots), now
-        self._rests_until = dict.fromkeys(slots, -math.inf)
-        self._rest_s = dict.fromkeys(slots, FIRST_REST_S)
-        self._line, self._changed = asyncio.Lock(), asyncio.Event()
-
-    def __len__(self) -> int:
-        return len(self._rests_until)
-
-    async def take(self) -> Cores:
-        """Who came first is served first."""
-        async with self._line:
-            while True:
-                self._changed.clear()
-                left_s = {slot: until - self._now() for slot, until in self._rests_until.items()}
-                found = [slot for slot in self._free if left_s[slot] <= 0 or min(left_s.values()) > 0]
-                if found:
-                    self._free.remove(found[0])
-                    return found[0]
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(min((left_s[slot] for slot in self._free), default=None)):
-                        await self._changed.wait()
-
-    def give_back(self, slot: Cores, *, busy: bool) -> None:
-        """`busy`: no time could be taken there. Each time in a row it rests twice as long."""
-        self._rests_until[slot] = self._now() + self._rest_s[slot] if busy else -math.inf
-        self._rest_s[slot] = min(2 * self._rest_s[slot], LONGEST_REST_S) if busy else FIRST_REST_S
-        self._free.append(slot)
-        self._changed.set()
 
 
 class LocalVerifier:

@@ -67,6 +67,12 @@ def test_what_pads_calls_that_are_sent_together_gains_nothing_either() -> None:
     assert timing([*single, *together], seed=0).speedup == pytest.approx(1.0)
 
 
+def test_one_round_of_single_calls_says_nothing() -> None:
+    together = [Round(8, (0.5,), (1.0,))] * 5
+    assert timing([Round(1, (1.0,), (1.0,)), *together], seed=0).speedup == pytest.approx(2.0)
+    assert timing([Round(1, (1.0,), (1.0,))] * 2 + together, seed=0).speedup == pytest.approx(1.0)
+
+
 def test_cold_caches_of_single_calls_are_no_ones_fault() -> None:
     """A kernel that is twice as fast in a hot loop; single calls of both sides cost 0.02 ms more."""
     rng = np.random.default_rng(0)

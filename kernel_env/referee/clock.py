@@ -142,7 +142,7 @@ def timing(rounds: Sequence[Round], seed: int) -> Timing:
         mine = [r for r in rounds if r.together == together]
         groups.append(_Group(mine, rng.integers(0, len(mine), (_BOOTSTRAPS, len(mine)))))
     single, main = groups[0], groups[-1]
-    if single is main:
+    if single is main or len(single.rounds) < 2:  # one round has no interval
         return main.timing()
     if np.median(main.candidate) >= SHORT_MS:
         single.less(max(0.0, float(np.median(single.baseline) - np.median(main.baseline))))

@@ -105,6 +105,8 @@ class Arena:
     Sealed against resizing, so that no peer can make our own reads fail by shrinking it.
     """
 
+    fd = -1
+
     def __init__(self, size: int) -> None:
         self.size = max(size, 1)
         self.fd = os.memfd_create("kernel-env", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -123,6 +125,9 @@ class Arena:
 
     def close(self) -> None:
         self.map.close()
+        self.keep_private()
+
+    def __del__(self) -> None:
         self.keep_private()
 
 

@@ -51,11 +51,9 @@ BLOCK_CALLS = 16
 TOGETHER = 128
 TOGETHER_S = 16e-3
 LONGEST_TOGETHER_S = 0.05
-"""In most rounds so many calls are sent in one message, as long as those of the faster side take less time than this (and those of
-the slower one less than that): what an exchange and cold caches cost is then small against them. In the others they are sent
-singly, so that nothing is gained by working on several at once."""
-SINGLY = 0.5
-"""Share of rounds with single calls. Of either kind there are as many as a plan wants at least: a few say nothing."""
+"""In every other round so many calls are sent in one message, as long as those of the faster side take less time than this (and
+those of the slower one less than that): what an exchange and cold caches cost is then small against them. In the others they are
+sent singly, so that nothing is gained by working on several at once."""
 
 
 _EMPTY_MESSAGES = 2
@@ -186,7 +184,9 @@ class Session:
     _exchanges: dict[int, _Exchange] = field(default_factory=dict)
     _used_s: Callable[[int], float] = cpu_s
     _most: int = 0
-    """Calls of most messages; 0 before the warm-up."""
+    """Calls that are sent together; 0 before it is known."""
+    _kinds: list[int] = field(default_factory=list)
+    """How many calls the messages of the next rounds have, the last one first."""
     _waited_s: float = 0.0
     _spent_s: float = 0.0
 
@@ -202,7 +202,7 @@ class Session:
             due = 1.0
             while True:
                 used_s = max(self._spent_s, (time.perf_counter() - started) / _MOST_WALL)
-                if self._least(taken) >= plan.min_rounds and max(used_s / plan.budget_s, len(taken) / plan.rounds) >= due:
+                if len(taken) >= plan.min_rounds and max(used_s / plan.budget_s, len(taken) / plan.rounds) >= due:
                     if due >= plan.extended or precise(timing(self._rounds(taken), 0), plan.precision):
                         break
                     due += _LOOK
@@ -212,10 +212,6 @@ class Session:
         waiting = self._waited_s / sum(message.elapsed_s for _, times in taken for message in times[self.baseline])
         self.noise = round(min(waiting, others.share()), 4)
         return self._rounds(taken)
-
-    def _least(self, taken: Sequence[_Taken]) -> int:
-        """Rounds of the kind that there are fewer of: with single calls, or with several together."""
-        return min(sum(together == kind for together, _ in taken) for kind in {1, self._most})
 
     def _rounds(self, taken: Sequence[_Taken]) -> list[Round]:
         return [
@@ -258,7 +254,9 @@ class Session:
             os.sched_setaffinity(0, before)
 
     def _round(self) -> _Taken:
-        together = 1 if self._rng.random() < SINGLY else self._most
+        if not self._kinds:
+            self._kinds = self._rng.sample((1, self._most), 2)
+        together = self._kinds.pop()
         sides = self._rng.sample((self.baseline, self.candidate), 2)
         counts = [self._count(side, together) for side in sides]
         self.pool.refresh(max(counts) * together)
@@ -343,14 +341,16 @@ class Session:
     ) -> _Message:
         """Write the inputs, send one request, and wait for its reply. With `waits`, the message counts.
 
-        Where the baseline's calls are short the side's heap is laid out anew before: what a program owes to the places of its
-        tensors evens out over messages. The tensors of long calls are too large to move without new pages.
+        One of its calls is looked at, and no one there knows which; `last` takes that one's place.
+
+        Where calls are short the side's heap is laid out anew before: what a program owes to the places of its tensors evens out
+        over messages. The tensors of long calls are too large to move without new pages.
         """
         side.index = self._rng.randrange(len(draws))
         if last is not None:
             draws[side.index] = last
         outside_s = self._used_s(side.endpoint.pid) - side.cpu_s if side.cpu_s else 0.0
-        if self.baseline.call_s < TOGETHER_S:
+        if self._most > 1:
             side.ask({"op": "scatter", "seed": self._rng.getrandbits(32)})
         side.cpu_s = self._used_s(side.endpoint.pid)  # a program may save itself that work, and gains nothing by it
         os.sched_yield()  # the side shares our core, and has yet to go to sleep after its last reply

@@ -1,0 +1,165 @@
+"""Two programs by a script in a timing session, so that what is asked of them, when, and what comes of it can be told exactly."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from kernel_env.referee.clock import Round, TimingPlan
+from kernel_env.referee.inputs import Draw, InputPool, InputSet
+from kernel_env.referee.layout import Arena
+from kernel_env.referee.measure import TOGETHER, Session, Side, give_slots
+from kernel_env.referee.protocol import Frame
+from kernel_env.referee.values import described, plan, write
+
+CORES = tuple(sorted(os.sched_getaffinity(0)))
+EVENTS = list[tuple[str, Any]]
+
+
+def inputs(seed: int, length: int = 4096) -> InputSet:
+    value = [torch.randn(length, generator=torch.Generator().manual_seed(seed))]
+    tensors: list[torch.Tensor] = []
+    tree, size = plan(value, tensors)
+    arena = Arena(size)
+    write(tree, tensors, arena.map)
+    return InputSet(tree, arena, (True,))
+
+
+@dataclass
+class Program:
+    """Answers as a runner does; each call takes `call_s` by its script, each message what `exchange_s` says of its calls."""
+
+    name: str
+    events: EVENTS
+    call_s: float = 1e-3
+    empty_s: float = 1e-4
+    full_s: float = 1e-4
+    pid: int = field(default_factory=os.getpid)
+    elapsed_s: float = 0.0
+    isolation: tuple[str, ...] = ()
+    frozen: bool = False
+    mappings: dict[int, mmap.mmap] = field(default_factory=dict)
+    output: Any = field(default_factory=lambda: torch.zeros(64))
+    on_freeze: Callable[[], None] = lambda: None
+
+    def ask(self, frame: Frame, fds: Sequence[int] = ()) -> Frame:
+        assert not self.frozen, "asked while frozen"
+        if frame["op"] == "take_inputs":
+            self.mappings[frame["index"]] = mmap.mmap(fds[0], 0)
+            self.events.append((self.name, ("took", frame["index"])))
+            return {}
+        if frame["op"] == "drop_inputs":
+            self.events.append((self.name, ("dropped", frame["index"])))
+            return {}
+        if frame["op"] == "scatter":
+            self.events.append((self.name, ("scattered", frame["seed"])))
+            return {}
+        calls = [bytes(self.mappings[index][:]) for index in frame["indices"]]
+        self.events.append((self.name, ("empty" if frame["empty"] else "call", frame, calls)))
+        took_s = 0.0 if frame["empty"] else self.call_s * len(calls)
+        self.elapsed_s = took_s + (self.empty_s if frame["empty"] else self.full_s)
+        return {"outputs": [described(self.output)] * len(calls), "took_s": took_s}
+
+    def request(self, frame: Frame, fds: Sequence[int] = (), timeout_s: float | None = None) -> Frame:
+        return self.ask(frame, fds)
+
+    def freeze(self) -> None:
+        if not self.frozen:
+            self.frozen = True
+            self.events.append((self.name, ("froze",)))
+            self.on_freeze()
+
+    def thaw(self) -> None:
+        self.frozen = False
+
+    def place(self, cores: tuple[int, ...]) -> None:
+        assert self.frozen, "placed while it runs"
+        self.events.append((self.name, ("placed", cores)))
+
+    def log(self) -> str:
+        return ""
+
+    def close(self) -> None:
+        self.mappings.clear()
+
+
+@dataclass
+class Scene:
+    """A session of two such programs, and all that happened."""
+
+    baseline: Program
+    candidate: Program
+    session: Session
+    events: EVENTS
+    checked: list[Draw]
+    random: random.Random
+
+    def rounds(self, count: int = 5, **plan: Any) -> list[Round]:
+        return self.session.rounds(TimingPlan(**{"rounds": count, "min_rounds": 0, "budget_s": 60.0, **plan}))
+
+    def blocks(self) -> list[tuple[str, list[Any]]]:
+        """(side, its messages) in order, one entry for each block."""
+        found: list[tuple[str, list[Any]]] = []
+        for name, event in self.events:
+            if event[0] == "placed":
+                found.append((name, []))
+            elif event[0] in ("call", "empty") and found:
+                assert found[-1][0] == name
+                found[-1][1].append(event)
+        return found
+
+
+PLAYED: list[tuple[list[Side], tuple[Program, ...]]] = []
+
+
+def close_scenes() -> None:
+    """Hundreds of mappings each: left to the garbage collector they would use up the descriptors of a process."""
+    for sides, programs in PLAYED:
+        for arena in [arena for side in sides for arena in side.slots]:
+            with contextlib.suppress(BufferError):  # looked at still
+                arena.close()
+        for program in programs:
+            program.close()
+    PLAYED.clear()
+
+
+def scene(
+    baseline_s: float = 1e-3,
+    candidate_s: float = 1e-3,
+    *,
+    slots: int = TOGETHER,
+    seed: int = 1,
+    used_s: Callable[[int], float] = lambda pid: 1.0,
+    **more: Any,
+) -> Scene:
+    events: EVENTS = []
+    source = random.Random(seed)
+    programs = Program("baseline", events, baseline_s), Program("candidate", events, candidate_s)
+    sides = [Side(p, p.ask, call_s=p.call_s) for p in programs]
+    pool = InputPool([inputs(1), inputs(2)], lambda: inputs(9), source)
+    PLAYED.append((sides, programs))
+    for side in sides:
+        give_slots(side, inputs(3), slots)
+    checked: list[Draw] = []
+
+    def check(theirs: Side, ours: Side, draw: Draw) -> None:
+        assert programs[0].frozen and programs[1].frozen
+        for side in (theirs, ours):
+            with contextlib.closing(Arena(draw.source.arena.size)) as target:
+                pool.write(draw, target)
+                assert side.slots[side.slot].map[:] == target.map[:]
+            assert side.output == described(programs[side is ours].output)
+        checked.append(draw)
+        events.append(("referee", ("checked",)))
+
+    session = Session(*sides, pool, check, CORES[:2], (), more.pop("random_forward", False), _rng=source, _used_s=used_s, **more)
+    session._warm_up()
+    events.clear()
+    return Scene(*programs, session, events, checked, source)
