@@ -315,7 +315,7 @@ class Session:
                     before = page_faults(side.endpoint.pid)
                     self._message(side, [self.pool.stale() for _ in range(calls)])
                     seen_s.append(side.call_s)
-                    settled = side.call_s > TOGETHER_S or len(seen_s) >= FIRST_CALLS // 2
+                    settled = several or side.call_s > TOGETHER_S or len(seen_s) >= FIRST_CALLS // 2
                     if settled and page_faults(side.endpoint.pid) - before < FEW_FAULTS:
                         break
                 side.call_s = min(seen_s, default=side.call_s)

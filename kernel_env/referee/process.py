@@ -80,6 +80,7 @@ class Endpoint(Protocol):
     def thaw(self) -> None: ...
     def place(self, cores: tuple[int, ...]) -> None: ...
     def log(self) -> str: ...
+    def kill(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -301,6 +302,11 @@ class RunnerProcess:
     def thaw(self) -> None:
         self._signal(signal.SIGCONT)
 
+    def kill(self) -> None:
+        """Let it begin to end; `close` waits for that."""
+        with contextlib.suppress(ProcessLookupError):
+            self._signal(signal.SIGKILL)
+
     def _signal(self, number: int) -> None:
         if not self._closed:
             os.killpg(self.pid, number)
@@ -368,6 +374,9 @@ class LocalEndpoint:
 
     def log(self) -> str:
         return ""
+
+    def kill(self) -> None:
+        """Nothing to end."""
 
     def close(self) -> None:
         self._runner = None
