@@ -14,7 +14,7 @@ import torch
 
 from kernel_env.referee.clock import Round, TimingPlan
 from kernel_env.referee.inputs import Draw, InputPool, InputSet
-from kernel_env.referee.layout import Arena
+from kernel_env.referee.layout import Arena, paged
 from kernel_env.referee.measure import TOGETHER, Session, Side, give_slots
 from kernel_env.referee.protocol import Frame
 from kernel_env.referee.values import described, plan, write
@@ -45,23 +45,26 @@ class Program:
     elapsed_s: float = 0.0
     isolation: tuple[str, ...] = ()
     frozen: bool = False
-    mappings: dict[int, mmap.mmap] = field(default_factory=dict)
+    places: list[memoryview] = field(default_factory=list)
     output: Any = field(default_factory=lambda: torch.zeros(64))
     on_freeze: Callable[[], None] = lambda: None
 
     def ask(self, frame: Frame, fds: Sequence[int] = ()) -> Frame:
         assert not self.frozen, "asked while frozen"
         if frame["op"] == "take_inputs":
-            self.mappings[frame["index"]] = mmap.mmap(fds[0], 0)
-            self.events.append((self.name, ("took", frame["index"])))
+            memory, size = memoryview(mmap.mmap(fds[0], 0)), frame["size"]
+            taken = [memory[start : start + size] for start in range(0, len(memory), paged(size))]
+            self.places += taken
+            self.events.append((self.name, ("took", len(taken))))
             return {}
         if frame["op"] == "drop_inputs":
-            self.events.append((self.name, ("dropped", frame["index"])))
+            self.close()
+            self.events.append((self.name, ("dropped",)))
             return {}
         if frame["op"] == "scatter":
             self.events.append((self.name, ("scattered", frame["seed"])))
             return {}
-        calls = [bytes(self.mappings[index][:]) for index in frame["indices"]]
+        calls = [bytes(self.places[index]) for index in frame["indices"]]
         self.events.append((self.name, ("empty" if frame["empty"] else "call", frame, calls)))
         took_s = 0.0 if frame["empty"] else self.call_s * len(calls)
         self.elapsed_s = took_s + (self.empty_s if frame["empty"] else self.full_s)
@@ -87,7 +90,7 @@ class Program:
         return ""
 
     def close(self) -> None:
-        self.mappings.clear()
+        self.places.clear()
 
 
 @dataclass
@@ -116,20 +119,6 @@ class Scene:
         return found
 
 
-PLAYED: list[tuple[list[Side], tuple[Program, ...]]] = []
-
-
-def close_scenes() -> None:
-    """Hundreds of mappings each: left to the garbage collector they would use up the descriptors of a process."""
-    for sides, programs in PLAYED:
-        for arena in [arena for side in sides for arena in side.slots]:
-            with contextlib.suppress(BufferError):  # looked at still
-                arena.close()
-        for program in programs:
-            program.close()
-    PLAYED.clear()
-
-
 def scene(
     baseline_s: float = 1e-3,
     candidate_s: float = 1e-3,
@@ -144,7 +133,6 @@ def scene(
     programs = Program("baseline", events, baseline_s), Program("candidate", events, candidate_s)
     sides = [Side(p, p.ask, call_s=p.call_s) for p in programs]
     pool = InputPool([inputs(1), inputs(2)], lambda: inputs(9), source)
-    PLAYED.append((sides, programs))
     for side in sides:
         give_slots(side, inputs(3), slots)
     checked: list[Draw] = []

@@ -20,13 +20,7 @@ from kernel_env.referee.outputs import regions
 from kernel_env.referee.pool import KEEP_MEMORY
 from kernel_env.referee.process import LocalEndpoint, no_builds
 from tests.conftest import REFERENCE
-from tests.scenes import close_scenes, inputs, scene
-
-
-@pytest.fixture(autouse=True)
-def closed_scenes() -> Iterator[None]:
-    yield
-    close_scenes()
+from tests.scenes import inputs, scene
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ def test_a_correct_kernel_is_correct_and_timed(judge: Judge) -> None:
     assert verdict.status is Status.CORRECT
     assert verdict.stage is Stage.DONE
     assert verdict.trials_passed == verdict.trials == 3
-    assert verdict.timing is not None and verdict.timing.runtime.count >= 5
+    assert verdict.timing is not None and verdict.timing.runtime.count >= 2
     assert verdict.mode == "process" and verdict.clock == "live"
 
 

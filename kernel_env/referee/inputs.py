@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kernel_env.referee.layout import ITEM_BYTES, Arena, TensorSpec, leaves
+from kernel_env.referee.layout import ITEM_BYTES, Arena, Part, TensorSpec, leaves
 
 _STORED = {"float32": np.float32, "float64": np.float64, "float16": np.float16, "bfloat16": np.uint16}
 _LEAST_MIXED = 64
@@ -114,8 +114,8 @@ class InputPool:
             return None
         return Splice(self._rng.choice(self._sets), *(self._rng.randrange(count) for _ in range(3)))
 
-    def write(self, draw: Draw, target: Arena) -> None:
-        """Put a draw into a mapping."""
+    def write(self, draw: Draw, target: Arena | Part) -> None:
+        """Put a draw into its place."""
         with memoryview(draw.source.arena.map) as source, memoryview(target.map) as memory:
             for index, (spec, splice) in enumerate(zip(self._specs, draw.splices, strict=True)):
                 start, end = spec.offset, spec.offset + spec.nbytes

@@ -29,6 +29,11 @@ def align(offset: int) -> int:
     return -(-offset // ALIGN) * ALIGN
 
 
+def paged(size: int) -> int:
+    """Size of the pages that so many bytes need."""
+    return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """One tensor's place in a mapping. `stride` (in elements) is None for contiguous ones."""
@@ -117,6 +122,10 @@ class Arena:
     def copy_from(self, other: Memory) -> None:
         np.frombuffer(self.map, np.uint8)[:] = np.frombuffer(other.map, np.uint8)
 
+    def parts(self, size: int) -> list[Part]:
+        """As many of this size as there is room for, each on pages of its own. They have to be closed before this is."""
+        return [Part(self.map, start, size) for start in range(0, self.size - size + 1, paged(size))]
+
     def keep_private(self) -> None:
         """No one else is given it from now on. Frees the descriptor, of which a process may have a thousand only."""
         if self.fd >= 0:
@@ -131,6 +140,20 @@ class Arena:
         self.keep_private()
 
 
+class Part:
+    """Some pages of an arena."""
+
+    def __init__(self, whole: mmap.mmap, start: int, size: int) -> None:
+        self.size = size
+        self.map = memoryview(whole)[start : start + size]
+
+    def copy_from(self, other: Memory) -> None:
+        np.frombuffer(self.map, np.uint8)[:] = np.frombuffer(other.map, np.uint8)
+
+    def close(self) -> None:
+        self.map.release()
+
+
 class Buffer:
     """Private memory of this process, for outputs that are read from a runner's memory. Filled with a byte pattern that reads as
     NaN in every floating-point type, so that nothing stale can look right."""
@@ -140,4 +163,4 @@ class Buffer:
         self.map = np.full(self.size, 0xFF, np.uint8)
 
 
-Memory = Arena | Buffer
+Memory = Arena | Part | Buffer

@@ -22,7 +22,7 @@ import numpy as np
 from kernel_env.errors import MachineBusy
 from kernel_env.referee.clock import FLOOR_MS, Round, TimingPlan, precise, timing
 from kernel_env.referee.inputs import Draw, InputPool, InputSet
-from kernel_env.referee.layout import Arena
+from kernel_env.referee.layout import Arena, Part, paged
 from kernel_env.referee.memory import Samples
 from kernel_env.referee.outputs import regions
 from kernel_env.referee.placement import OtherWork, Waits, cpu_s, page_faults
@@ -89,13 +89,15 @@ class LateWork(Exception):
 
 @dataclass(eq=False)
 class Side:
-    """One program in the session: how to ask it, and the mappings that its inputs go to."""
+    """One program in the session: how to ask it, and the places that its inputs go to."""
 
     endpoint: Endpoint
     ask: Ask
-    slots: list[Arena] = field(default_factory=list)
+    slots: list[Part] = field(default_factory=list)
     tree: Any = None
     """How the inputs lie in them."""
+    arenas: list[Arena] = field(default_factory=list)
+    """What they are parts of."""
     call_s: float = 0.0
     """How long a call takes, as far as is known."""
     output: Any = None
@@ -116,19 +118,29 @@ class Side:
     words: bytes | None = None
     """What was there at the reply."""
 
+    def drop_slots(self) -> None:
+        for part in self.slots:
+            part.close()
+        for arena in self.arenas:
+            arena.close()
+        self.slots.clear()
+        self.arenas.clear()
+
 
 def give_slots(side: Side, like: InputSet, count: int) -> None:
-    """At least so many mappings for inputs such as these. Their pages are all there before the first call: it must not pay."""
+    """At least so many places for inputs such as these. Their pages are all there before the first call: it must not pay."""
     if like.tree != side.tree:
-        for index, arena in enumerate(side.slots):
-            side.ask({"op": "drop_inputs", "index": index})
-            arena.close()
-        side.slots.clear()
+        if side.slots:
+            side.ask({"op": "drop_inputs"})
+        side.drop_slots()
         side.tree, side.output = like.tree, None
-    while len(side.slots) < count:
-        side.slots.append(arena := Arena(like.arena.size))
-        arena.copy_from(like.arena)
-        side.ask({"op": "take_inputs", "index": len(side.slots) - 1, "inputs": like.tree}, (arena.fd,))
+    more = count - len(side.slots)
+    if more > 0:
+        side.arenas.append(arena := Arena(more * paged(like.arena.size)))
+        side.slots.extend(parts := arena.parts(like.arena.size))
+        for part in parts:
+            part.copy_from(like.arena)
+        side.ask({"op": "take_inputs", "inputs": like.tree, "size": like.arena.size}, (arena.fd,))
         arena.keep_private()
 
 

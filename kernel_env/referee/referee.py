@@ -40,7 +40,7 @@ OWNERSHIP_CHECKS = 8
 KEPT_SETS = 2
 """Inputs of trials that are kept, to make those of timed calls from."""
 SLOT_BYTES = 16 << 20
-"""Mappings of one side that the inputs of timed calls take turns in: as many as fit, two at least. New pages are dear."""
+"""Of the places of one side that the inputs of timed calls take turns in: as many as fit, two at least. New pages are dear."""
 MOST_CALLS = 30
 """An attempt to time a candidate may last as long as its trials, or as so many of its calls."""
 EXTENDED = 4
@@ -252,8 +252,10 @@ class _Work:
                 self._extra_trial(calibration, maker, reference, baseline, ours)
             timing, note = self._time(maker, reference, baseline, ours, sets)
         finally:
-            for arena in [*baseline.slots, *ours.slots, *(kept.arena for kept in sets)]:
-                arena.close()
+            baseline.drop_slots()
+            ours.drop_slots()
+            for kept in sets:
+                kept.arena.close()
         return self._verdict(Status.CORRECT, Stage.DONE, timing=timing, timing_note=note)
 
     # ---------------------------------------------------------- runners

@@ -29,7 +29,7 @@ from kernel_env.backends.provenance import Provenance, alike, tensors
 from kernel_env.checks.provenance import unwatched
 from kernel_env.processes import name_process
 from kernel_env.referee import signals, values
-from kernel_env.referee.layout import leaves
+from kernel_env.referee.layout import leaves, paged
 from kernel_env.referee.protocol import MAX_ERROR_TEXT, Channel, ChannelClosed, Frame
 
 MAX_OPERATORS = 1000
@@ -54,7 +54,7 @@ class Runner:
         self._entry: Any = None
         self._model: Any = None
         self._init_tree: Any = None
-        self._inputs: dict[int, tuple[Any, mmap.mmap]] = {}
+        self._inputs: list[Any] = []
         self._pending: tuple[Any, list[torch.Tensor]] | None = None
         self._outputs: list[Any] = []
         self._between: list[torch.Tensor] = []
@@ -186,17 +186,18 @@ class Runner:
         return {"signals": found, "scaled": any(plain)}
 
     def _take_inputs(self, frame: Frame, fds: Sequence[int]) -> Frame:
-        """Keep a mapping for inputs under an index. It is this runner's own: writing to it shows as mutation.
+        """Keep a mapping with places for inputs, which are numbered on. It is this runner's own: writing to it shows as mutation.
 
         Its pages are all there before the first call, which must not pay for them.
         """
-        memory = self._memory(fds[0], keep=False)
-        self._inputs[frame["index"]] = (values.read(frame["inputs"], memory), memory)
+        memory, size = memoryview(self._memory(fds[0], keep=False)), frame["size"]
+        for start in range(0, len(memory) - size + 1, paged(size)):
+            self._inputs.append(values.read(frame["inputs"], memory[start : start + size]))
         return {}
 
     def _drop_inputs(self, frame: Frame, fds: Sequence[int]) -> Frame:
         self._outputs = []
-        self._inputs.pop(frame["index"], None)
+        self._inputs.clear()
         return {}
 
     # ---------------------------------------------------------- calls
@@ -223,7 +224,7 @@ class Runner:
         seeds = frame.get("seeds") or [None] * len(frame["indices"])
         started = time.perf_counter()
         for index, seed in zip(frame["indices"], seeds, strict=True):
-            inputs = self._inputs[index][0]
+            inputs = self._inputs[index]
             if seed is not None:
                 torch.manual_seed(seed)
             outputs.append(model(**inputs) if isinstance(inputs, dict) else model(*inputs))
@@ -266,7 +267,7 @@ class Runner:
 
     def _forward_once(self, frame: Frame) -> Any:
         torch.manual_seed(frame["seed"])
-        inputs = self._inputs[0][0]
+        inputs = self._inputs[0]
         return self._model(**inputs) if isinstance(inputs, dict) else self._model(*inputs)
 
     def _is_random(self, frame: Frame, fds: Sequence[int]) -> Frame:

@@ -99,7 +99,7 @@ def _is_permuted(tensor: torch.Tensor) -> bool:
     return tensor.permute(order).is_contiguous()
 
 
-def view(spec: TensorSpec, memory: mmap.mmap) -> torch.Tensor:
+def view(spec: TensorSpec, memory: mmap.mmap | memoryview) -> torch.Tensor:
     """A tensor over the mapping's own bytes."""
     dtype: torch.dtype = getattr(torch, spec.dtype)
     if spec.nbytes == 0:
@@ -140,7 +140,7 @@ def write(tree: Any, tensors: list[torch.Tensor], memory: mmap.mmap) -> None:
         view(spec, memory).copy_(tensor)
 
 
-def read(tree: Any, memory: mmap.mmap | None) -> Any:
+def read(tree: Any, memory: mmap.mmap | memoryview | None) -> Any:
     """The value of a spec tree; tensors are views of `memory`."""
     ((kind, value),) = tree.items()
     if kind == "tensor":
