@@ -300,8 +300,13 @@ class Session:
         return max(1, min(count, self.pool.most() // together))
 
     def _block(self, side: Side, last: Draw, together: int, count: int) -> list[_Message]:
-        """So many messages. Ends with the side frozen after a call on `last`."""
+        """So many messages. Ends with the side frozen after a call on `last`.
+
+        The pages of generated code are others than in the block before: what a program owes to those evens out over rounds.
+        """
         self.pool.deal()
+        side.ask({"op": "move_code", "seed": self._rng.getrandbits(32)})
+        side.cpu_s = self._used_s(side.endpoint.pid)
         self._settle(side, together)
         times = []
         for _ in range(_EMPTY_MESSAGES):

@@ -28,7 +28,7 @@ from kernel_env.backends.loading import BuildFailed, BuildFunction, routed_build
 from kernel_env.backends.provenance import Provenance, alike, tensors
 from kernel_env.checks.provenance import unwatched
 from kernel_env.processes import name_process
-from kernel_env.referee import signals, values
+from kernel_env.referee import code_pages, signals, values
 from kernel_env.referee.layout import leaves, paged
 from kernel_env.referee.protocol import MAX_ERROR_TEXT, Channel, ChannelClosed, Frame
 
@@ -67,9 +67,9 @@ class Runner:
         self._operations: dict[str, Callable[[Frame, Sequence[int]], Frame]] = {
             "load": self._load, "init_inputs": self._init_inputs, "init": self._init, "export_state": self._export_state,
             "sync_state": self._sync_state, "make_inputs": self._make_inputs, "take_inputs": self._take_inputs,
-            "drop_inputs": self._drop_inputs, "scatter": self._scatter, "call": self._call, "is_random": self._is_random,
-            "collect": self._collect, "write": self._write, "signals": self._signals, "trace": self._traced,
-            "ablate": self._ablated,
+            "drop_inputs": self._drop_inputs, "scatter": self._scatter, "move_code": self._move_code, "call": self._call,
+            "is_random": self._is_random, "collect": self._collect, "write": self._write, "signals": self._signals,
+            "trace": self._traced, "ablate": self._ablated,
         }  # fmt: skip
 
     def handle(self, frame: Frame, fds: Sequence[int]) -> Frame:
@@ -213,6 +213,13 @@ class Runner:
         blocks = [torch.zeros(int(2 ** rng.uniform(*SCATTERED))) for _ in range(2 * BETWEEN)]
         self._between = rng.sample(blocks, BETWEEN)
         return {}
+
+    def _move_code(self, frame: Frame, fds: Sequence[int]) -> Frame:
+        """What is not moved, for want of memory, is still the same program."""
+        moved = 0
+        with contextlib.suppress(OSError):
+            moved = code_pages.move(random.Random(frame["seed"]).randrange(code_pages.SPARE_PAGES))
+        return {"moved": moved}
 
     def _call(self, frame: Frame, fds: Sequence[int]) -> Frame:
         """Run forward on each of the named inputs in turn; say where the outputs lie, and how long it took. They stay until the
