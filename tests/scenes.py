@@ -64,6 +64,9 @@ class Program:
         if frame["op"] == "scatter":
             self.events.append((self.name, ("scattered", frame["seed"])))
             return {}
+        if frame["op"] == "move_code":
+            self.events.append((self.name, ("moved", frame["seed"])))
+            return {"moved": 0}
         calls = [bytes(self.places[index]) for index in frame["indices"]]
         self.events.append((self.name, ("empty" if frame["empty"] else "call", frame, calls)))
         took_s = 0.0 if frame["empty"] else self.call_s * len(calls)

@@ -131,6 +131,17 @@ def test_the_heap_of_long_calls_stays_as_it_is() -> None:
     assert "scattered" not in {event[0] for _, event in found.events}
 
 
+@pytest.mark.parametrize("call_s", [1e-4, 0.1])
+def test_generated_code_is_moved_before_each_block(call_s: float) -> None:
+    found = scene(call_s, call_s)
+    found.rounds(5)
+    for name in ("baseline", "candidate"):
+        mine = [event for who, event in found.events if who == name and event[0] in ("placed", "moved", "call")]
+        starts = [index for index, event in enumerate(mine) if event[0] == "placed"]
+        assert len(starts) == 5 and all(mine[index + 1][0] == "moved" for index in starts)
+        assert len({event[1] for event in mine if event[0] == "moved"}) == 5 == sum(event[0] == "moved" for event in mine)
+
+
 def test_inputs_change_places_too() -> None:
     found = scene(slots=16)
     found.rounds(10)

@@ -40,6 +40,7 @@ NEEDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "/dev/urandom": ("return len(open('/dev/urandom', 'rb').read(8) + os.urandom(8))", (16).__eq__),
     "callbacks from C": ("f = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(lambda x: x + 1); return f(1)", (2).__eq__),
     "private mappings": ("import mmap; m = mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS); m[0] = 1; return m[0]", (1).__eq__),
+    "code that it made itself, and its own moving of it": ("import mmap; from kernel_env.referee import code_pages; m = mmap.mmap(-1, 8192, flags=0x22, prot=7); m[0] = 7; return code_pages.move(3) >= 8192 and m[0] == 7", bool),
     "mappings of own files": ("import mmap; open('x', 'wb').write(bytes(4096)); m = mmap.mmap(os.open('x', os.O_RDWR), 4096); m[0] = 7; m.flush(); return open('x', 'rb').read(1)[0]", (7).__eq__),
     "huge pages": ("import mmap; m = mmap.mmap(-1, 1 << 22, flags=0x22); m.madvise(mmap.MADV_HUGEPAGE); return 1", (1).__eq__),
     "signals to itself": ("import signal; seen = []; signal.signal(signal.SIGUSR1, lambda *a: seen.append(1)); os.kill(os.getpid(), signal.SIGUSR1); signal.raise_signal(signal.SIGUSR1); time.sleep(0.01); return len(seen)", (2).__eq__),

@@ -306,7 +306,6 @@ class Session:
         """
         self.pool.deal()
         side.ask({"op": "move_code", "seed": self._rng.getrandbits(32)})
-        side.cpu_s = self._used_s(side.endpoint.pid)
         self._settle(side, together)
         times = []
         for _ in range(_EMPTY_MESSAGES):
