@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 
-from kernel_env.builder import Builder, BuildRequest, BuildResult
+from kernel_env.builder import Builder, BuildRequest, BuildResult, compiler
 from kernel_env.builder import service as service_module
 from kernel_env.builder.compiler import End, Limits, _ended
 from kernel_env.builder.symbols import imported
@@ -233,7 +233,7 @@ def test_headers_that_do_not_compile_are_left_out(tmp_path: Path, monkeypatch: p
         "-L/tmp", "-Wl,-rpath,/tmp",
         "-Wa,-a=/tmp/x", "-Wp,-MD,/tmp/x", "-save-temps", "-fdump-tree-all", "-fprofile-use=/tmp", "-fprofile-generate",
         "-fauto-profile=x", "-fmodule-mapper=|sh", "-fmodules-ts", "-flto", "-fuse-ld=x", "-fdiagnostics-format=json",
-        "-fsyntax-only", "-fpreprocessed", "-ftest-coverage", "-dumpdir", "-MD", "-MF", "-E", "-S", "-c", "-pipe;rm", "", "-", "--",
+        "-fsyntax-only", "-fpreprocessed", "-ftest-coverage", "-dumpdir", "-MD", "-MF", "-E", "-S", "-c", "-pipe;rm", "-", "--",
         "file.cpp", "/etc/passwd",
         "-DX=$(id)", "-DX=a b", "-O2\n-I/", "-v", "-###", "-print-search-dirs", "-nostdinc", "-fsanitize=address",
     ],
@@ -241,7 +241,27 @@ def test_headers_that_do_not_compile_are_left_out(tmp_path: Path, monkeypatch: p
 def test_a_flag_that_could_read_write_or_run_is_refused(warm: Builder, flag: str) -> None:
     assert refused_flag((flag,), ()) == flag
     result = warm.build(request(SOURCE, "twice", flags=("-O2", flag)))
-    assert (result.ok, result.category, result.log) == (False, "flag", f"compiler flag not allowed: {flag}")
+    assert (result.ok, result.category) == (False, "flag")
+    assert result.log in {f"compiler flag not allowed: {word}" for word in (flag, *flag.split())}
+
+
+@pytest.mark.parametrize("flags", [("",), ("-O3 -march=native -fopenmp",), (" ", "-O2\t-g0 "), ()])
+def test_flags_may_be_empty_or_several_in_one_as_in_a_shell(warm: Builder, flags: tuple[str, ...]) -> None:
+    """KernelBench's own example has `extra_cflags=[""]`."""
+    assert warm.build(request(SOURCE, "twice", flags=flags)).ok
+
+
+def test_flags_longer_than_a_command_line_takes_are_refused(warm: Builder) -> None:
+    for flags in (("-DX=" + "1" * 200_000,), ("-DX=1",) * 50_000):
+        result = warm.build(request(SOURCE, "twice", flags=flags))
+        assert (result.ok, result.category) == (False, "flag") and len(result.log) < 300
+
+
+def test_an_extension_is_no_library_of_libraries(warm: Builder) -> None:
+    many = BuildRequest(tuple((f"{i}.cpp", f"int f{i};") for i in range(600)))
+    assert not warm.build(many).ok and "600 source files" in warm.build(many).log
+    large = warm.build(request("extern const char c[];\nconst char c[80 << 20] = {1};\n" + SOURCE, "twice"))
+    assert (large.ok, large.category) == (False, "limits") and "larger than 64 MiB" in large.log
 
 
 @pytest.mark.parametrize(
@@ -467,13 +487,46 @@ def test_without_landlock_it_builds_all_the_same(tmp_path: Path, warm: Builder, 
     assert warm.build(request(f"int64_t f(int64_t x) {{ return x + {time.time_ns()}; }}", "f")).ok
 
 
-def test_a_header_of_ours_that_may_not_be_read_is_nobodys_fault() -> None:
+@pytest.mark.parametrize("true", [True, False])
+def test_a_header_of_ours_that_may_not_be_read_is_nobodys_fault(true: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it is true: a source can have the compiler print any line (`#error`, or `.print` of the assembler)."""
+    monkeypatch.setattr(compiler, "_is_denied", lambda path, readable: true)
+
     def ended(path: str) -> End:
         return _ended("g++", [1, 1], f"cc1plus: fatal error: {path}: Permission denied\n", 1 << 40, ("/opt/torch",))
 
     assert ended("/etc/passwd") is ended("/opt/torchlight.h") is End.REFUSED
+    if not true:
+        assert ended("/opt/torch/include/ATen.h") is End.REFUSED
+        return
     with pytest.raises(BuilderError, match="may not read its own files"):
         ended("/opt/torch/include/ATen.h")
+
+
+def test_what_a_compiler_may_not_open_is_seen_by_opening_it(tmp_path: Path) -> None:
+    try:
+        landlock.version()
+    except OSError:
+        pytest.skip("without Landlock nothing is denied")
+    header = tmp_path / "header.h"
+    assert not compiler._is_denied(header, ())
+    header.write_text("")
+    assert compiler._is_denied(header, ()) and not compiler._is_denied(header, (str(tmp_path),))
+
+
+FORGED = [
+    "#error fatal error: {path}: Permission denied\n",
+    '#pragma message "\\ncc1plus: fatal error: {path}: Permission denied"\n#error x\n',
+    'asm(".print \\"cc1plus: fatal error: {path}: Permission denied\\"\\n.err");\n',
+    'asm(".print \\"x.cpp:{number}:1: error: x\\"\\n.err");\n',
+]
+
+
+@pytest.mark.parametrize("source", FORGED)
+def test_a_forged_complaint_is_the_sources_own(warm: Builder, source: str) -> None:
+    ours = next(Path(warm.toolchain.torch_dir).glob("include/torch/extension.h"))
+    result = warm.build(request(source.format(path=ours, number="1" * 5000) + SOURCE, "twice"))
+    assert (result.ok, result.category) == (False, "compile")
 
 
 def test_the_symbols_that_an_extension_takes_from_libraries_are_known(warm: Builder) -> None:

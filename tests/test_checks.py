@@ -178,6 +178,64 @@ def test_names_that_nothing_binds_are_listed(body: str, names: tuple[str, ...]) 
 
 # ------------------------------------------------------------------ triton
 
+BODY = """
+@triton.jit
+def kernel(x, o, FN: tl.constexpr, B: tl.constexpr):
+    v = tl.load(x + tl.arange(0, B))
+    {line}
+    tl.store(o + tl.arange(0, B), v)
+"""
+FOREIGN = {
+    "numpy": ("import numpy as np", "v = np.exp(v)", "numpy.exp"),
+    "torch": ("", "v = torch.exp(v)", "torch.exp"),
+    "a function of Python's": ("def work(v): return v", "v = work(v)", "work"),
+    "a lambda": ("work = lambda v: v", "v = work(v)", "work"),
+    "a class": ("class Work:\n    def __matmul__(self, v): return v", "v = Work() @ v", "Work"),
+    "an object": ("class Work:\n    pass\nhelper = Work()", "v = v @ helper", "helper"),
+    "a table": ("def work(v): return v\nTABLE = {0: print(work)}", "v = TABLE[0](v)", "TABLE"),
+    "a module by another name": ("import numpy\nmine = numpy", "v = mine.exp(v)", "numpy.exp"),
+    "a function of another library": ("from math import exp", "v = exp(v)", "math.exp"),
+    "Triton's own numpy": ("import triton.runtime.interpreter as i", "v = i.np.exp(v)", "triton.runtime.interpreter.np.exp"),
+    "the inside of an object": ("", "v = v.__class__(v)", "__class__"),
+    "eval": ("", "v = eval('v')", "eval"),
+    "what a string names": ("", "v = getattr(v, 'x')(v)", "getattr"),
+}
+COMPILED = {
+    "constants": ("BLOCK = 64\nNAME = 'x'\nSIZES = (1, 2)", "v = v * BLOCK * SIZES[0]"),
+    "constexprs": ("SIZE = tl.constexpr(4)\nOTHER: tl.constexpr = 3", "v = v * SIZE + OTHER"),
+    "types": ("dtype = tl.float32", "v = v.to(dtype).to(tl.float16)"),
+    "other kernels": ("@triton.jit\ndef other(v): return v + 1", "v = other(v)"),
+    "a function by another name": ("def plain(v): return v + 1\nother = triton.jit(plain)", "v = other(v)"),
+    "a constexpr function": ("@triton.constexpr_function\ndef twice(n): return 2 * n", "v = v * twice(B)"),
+    "an argument": ("", "v = FN(v)"),
+    "names of its own": ("def work(v): return v", "work = v + 1\n    v = work"),
+    "the language by other names": (
+        "from triton.language import exp as e\nimport triton.language.math as m",
+        "v = e(v) + m.exp(v)",
+    ),
+    "libdevice": ("from triton.language.extra import libdevice", "v = libdevice.tanh(v)"),
+    "built-in functions": ("", "v = max(v, 1)\n    for i in range(len((1, 2))): v += float(i)"),
+    "methods": ("", "v = v.sum().to(tl.float32)"),
+    "triton's own helpers": ("", "v = v * triton.cdiv(B, 2) + triton.next_power_of_2(B)"),
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_a_body_that_only_python_can_run_is_refused(what: str) -> None:
+    """The interpreter runs it; no GPU would."""
+    top, line, name = FOREIGN[what]
+    source = IMPORTS + top + BODY.format(line=line) + MODEL.replace("double(x)", "kernel[(1,)](x, x, None, 1)")
+    reason = check_triton(source)
+    assert reason is not None and f"uses {name}, which Triton cannot compile" in reason
+
+
+@pytest.mark.parametrize("what", COMPILED)
+def test_what_triton_compiles_may_stand_in_a_body(what: str) -> None:
+    top, line = COMPILED[what]
+    source = IMPORTS + top + BODY.format(line=line) + MODEL.replace("double(x)", "kernel[(1,)](x, x, None, 1)")
+    assert check_triton(source) is None
+
+
 TRITON_CHEATS = {
     "no kernel at all": (IMPORTS + TORCH_MODEL, "no function is decorated with @triton.jit"),
     "the kernel is a comment": (IMPORTS + "# @triton.jit\n# def k(): tl.load(p)\n" + TORCH_MODEL, "@triton.jit"),

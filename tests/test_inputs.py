@@ -6,10 +6,11 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from kernel_env.referee.inputs import Draw, InputPool, InputSet
+from kernel_env.referee.inputs import _SIGNS, Draw, InputPool, InputSet
 from kernel_env.referee.layout import ALIGN, Arena
 from kernel_env.referee.values import plan, read, write
 
@@ -71,30 +72,38 @@ def test_a_draw_is_put_together_from_two_sets_turned_round(dtype: str) -> None:
         assert raw(got) == raw(first) + raw(rest)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+MIXED = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.complex64, torch.complex128]
+
+
+@pytest.mark.parametrize("dtype", MIXED)
 @pytest.mark.parametrize("draw", [torch.rand, torch.randn])
 @pytest.mark.parametrize("count", [64, 1000, 200_000])
 def test_longer_draws_are_mixed_from_two_sets_and_keep_their_distribution(dtype: torch.dtype, draw: Any, count: int) -> None:
     values = [draw(count, dtype=dtype) for _ in range(2)]
     sets = [made([x], True) for x in values]
-    tensors = {id(kept): x for kept, x in zip(sets, values, strict=True)}
+    numbers = [torch.view_as_real(x).reshape(-1) if dtype.is_complex else x for x in values]
+    tensors = {id(kept): x for kept, x in zip(sets, numbers, strict=True)}
     mixed = pool(*sets)
+    signs = torch.from_numpy(mixed._signs[:_SIGNS].copy())
     for _ in range(10):
         drawn = mixed.draw()
         (splice,) = drawn.splices
         assert splice is not None
         (got,) = written(mixed, drawn)
+        got = torch.view_as_real(got).reshape(-1) if dtype.is_complex else got
         same = drawn.source is splice.other and splice.turn == splice.other_turn
         second = tensors[id(splice.other)].roll(-splice.other_turn - same)
-        second[splice.cut :] *= -1
-        wide = torch.float64 if dtype is torch.float64 else torch.float32
+        if draw is torch.rand:
+            second[splice.cut :] *= -1
+        wide = torch.float64 if got.dtype is torch.float64 else torch.float32
         total = tensors[id(drawn.source)].roll(-splice.turn).to(wide) + second.to(wide)
-        expected = (total - total.floor() if draw is torch.rand else total * torch.tensor(0.5**0.5, dtype=wide)).to(dtype)
+        turned = signs.repeat(-(-(len(got) + splice.sign) // _SIGNS))[splice.sign :][: len(got)]
+        expected = (total - total.floor() if draw is torch.rand else total * turned).to(got.dtype)
         if draw is torch.rand:
             expected[expected >= 1] = 0
         assert torch.equal(got, expected)
         if count == 200_000 and drawn.source is not splice.other:
-            wanted = (0.5, 12**-0.5) if draw is torch.rand else (0.0, 1.0)
+            wanted = (0.5, 12**-0.5) if draw is torch.rand else (0.0, 0.5**0.5 if dtype.is_complex else 1.0)
             assert (float(got.double().mean()), float(got.double().std())) == pytest.approx(wanted, abs=0.02)
             assert draw is torch.randn or (float(got.min()) >= 0 and float(got.max()) < 1)
 
@@ -103,6 +112,23 @@ def test_no_sum_over_a_tensor_stays_what_it_was() -> None:
     drawn = pool(made([torch.randn(1000)], True), made([torch.randn(1000)], True))
     sums = [round(float(written(drawn, drawn.draw())[0].double().sum()), 6) for _ in range(50)]
     assert len(set(sums)) > 45
+
+
+def test_signs_are_secret_and_half_of_them_each() -> None:
+    first, second = (pool(made([torch.randn(100)], True), seed=seed)._signs for seed in (1, 2))
+    assert set(np.unique(np.abs(first))) == {np.float32(0.5**0.5)}
+    assert abs(float(first[:_SIGNS].mean())) < 0.02 and float((first == second).mean()) == pytest.approx(0.5, abs=0.02)
+    assert np.array_equal(first[_SIGNS:], first[: len(first) - _SIGNS])
+
+
+def test_a_linear_answer_is_no_sum_of_answers() -> None:
+    """Sums of what the sets themselves give, turned in any way, come nowhere near."""
+    a, b, weights = (torch.randn(64, generator=torch.Generator().manual_seed(seed)).double() for seed in (1, 2, 3))
+    drawn = pool(made([a.float()], True), made([b.float()], True))
+    known = torch.stack([x.float().double().roll(-turn) @ weights for x in (a, b) for turn in range(64)])
+    sums = torch.cat([(known[:, None] + sign * known[None, :]).flatten() * 0.5**0.5 for sign in (1, -1)])
+    near = [float((sums.abs() - abs(float(written(drawn, drawn.draw())[0].double() @ weights))).abs().min()) for _ in range(50)]
+    assert sum(distance < 1e-6 for distance in near) == 0
 
 
 def test_draws_differ_from_each_other_and_each_tensor_turns_on_its_own() -> None:

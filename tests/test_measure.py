@@ -19,10 +19,14 @@ from kernel_env.errors import MachineBusy
 from kernel_env.referee import measure as module
 from kernel_env.referee.clock import FLOOR_MS, Round, TimingPlan, timing
 from kernel_env.referee.inputs import Draw
-from kernel_env.referee.measure import LONGEST_TOGETHER_S, TOGETHER, TOGETHER_S, LateWork, Side, give_slots, quiet_timing
+from kernel_env.referee.measure import LONGEST_TOGETHER_S, TOGETHER, TOGETHER_S, Side, Tampered, give_slots, quiet_timing
 from kernel_env.referee.protocol import Frame
 from kernel_env.schema import Timing
 from tests.scenes import CORES, EVENTS, Program, Scene, inputs, scene
+
+NOBODY = 1 << 22 | 1
+"""No process has this number."""
+
 
 # ---------------------------------------------------------- order
 
@@ -228,7 +232,7 @@ def test_work_between_calls_counts_as_time_of_the_next(theirs_s: float, ours_s: 
         return clocks[pid]
 
     found = scene(0.02, 0.02)  # of such length calls go singly
-    found.candidate.pid = 0
+    found.candidate.pid = NOBODY
     found.session._used_s = used_s
     assert times(found) == pytest.approx((20.0, 20.0 + charged_ms))
 
@@ -236,23 +240,23 @@ def test_work_between_calls_counts_as_time_of_the_next(theirs_s: float, ours_s: 
 def test_laying_out_the_heap_is_no_allowance_for_other_work() -> None:
     """A program that leaves it out is charged for work between its calls all the same."""
     found = scene(4e-3, 4e-3)
-    clocks, asked = {found.baseline.pid: 1.0, 0: 1.0}, dict[int, str]()
+    clocks, asked = {found.baseline.pid: 1.0, NOBODY: 1.0}, dict[int, str]()
 
     def noting(pid: int, ask: Callable[..., Frame]) -> Callable[..., Frame]:
         def noted(frame: Frame, fds: Sequence[int] = ()) -> Frame:
-            clocks[pid] += 1e-3 if pid and frame["op"] == "scatter" else 0.0
+            clocks[pid] += 1e-3 if pid != NOBODY and frame["op"] == "scatter" else 0.0
             asked[pid] = frame["op"]
             return ask(frame, fds)
 
         return noted
 
     def used_s(pid: int) -> float:
-        clocks[pid] += 1e-3 if pid == 0 and asked.get(pid) == "scatter" else 0.0  # the candidate works before it is called
+        clocks[pid] += 1e-3 if pid == NOBODY and asked.get(pid) == "scatter" else 0.0  # the candidate works before it is called
         return clocks[pid]
 
-    for pid, side in ((found.baseline.pid, found.session.baseline), (0, found.session.candidate)):
+    for pid, side in ((found.baseline.pid, found.session.baseline), (NOBODY, found.session.candidate)):
         side.ask = noting(pid, side.ask)
-    found.candidate.pid = 0
+    found.candidate.pid = NOBODY
     found.session._used_s = used_s
     assert all(ms == pytest.approx(4.0 + 0.8 / taken.together) for taken in found.rounds(6) for ms in taken.candidate_ms)
 
@@ -277,7 +281,7 @@ def test_time_that_is_booked_late_after_single_calls_is_nobodys_work() -> None:
         clocks[name] += 1e-3 if calls[name] == 1 else 0.0
         return clocks[name]
 
-    found.candidate.pid = 0
+    found.candidate.pid = NOBODY
     found.session._used_s = used_s
     rounds = found.rounds(40)
     assert {taken.together for taken in rounds} == {1, 16}
@@ -434,7 +438,7 @@ def test_an_output_that_changes_while_the_block_ends_is_late_work() -> None:
             found.candidate.output += 1
 
     found.candidate.on_freeze = late
-    with pytest.raises(LateWork, match="went on changing"):
+    with pytest.raises(Tampered, match="went on changing"):
         found.rounds(5)
     assert len(found.checked) == 2
 
@@ -452,7 +456,7 @@ def test_an_output_that_changes_before_the_next_request_is_late_work() -> None:
         return draw()
 
     found.session.pool.draw = meanwhile  # type: ignore[method-assign]
-    with pytest.raises(LateWork, match="went on changing"):
+    with pytest.raises(Tampered, match="went on changing"):
         found.rounds(10)
     assert 1 <= len(found.checked) < 10
 
@@ -462,7 +466,7 @@ def test_one_changed_element_of_many_is_found_in_the_long_run() -> None:
     found = scene(_words=np.random.default_rng(1))
     found.candidate.output = torch.zeros(4096)
     found.candidate.on_freeze = lambda: found.candidate.output[5].add_(1)
-    with pytest.raises(LateWork):
+    with pytest.raises(Tampered):
         found.rounds(200)
     assert len(found.checked) > 5
 
@@ -486,7 +490,7 @@ def test_memory_that_is_given_back_after_the_reply_is_late_work() -> None:
     found.candidate.on_freeze = protect
     found.session.candidate.ask = elsewhere
     found.session.check = lambda *_: None
-    with pytest.raises(LateWork, match="given back"):
+    with pytest.raises(Tampered, match="given back"):
         found.rounds(5)
     protect(mmap.PROT_READ | mmap.PROT_WRITE)
 
@@ -629,3 +633,82 @@ def test_noise_is_what_the_baseline_waited_for_cores_if_others_had_them(monkeypa
         noise.append(found.session.noise)
     usual = 1e-3 - len(CORES[:2]) * module.WAKING_S
     assert noise == pytest.approx([0.0, 0.0, usual / 10e-3, 0.01, 0.0], abs=1e-4)
+
+
+# ---------------------------------------------------------- a candidate that chooses what it is measured by
+
+
+@pytest.mark.parametrize(("worked_s", "fair"), [(0.0, True), (5e-4, True), (5e-3, False)])
+def test_a_candidate_that_works_while_it_is_stopped_is_seen(worked_s: float, fair: bool) -> None:
+    """A timer may wake it, and a system call that has begun goes on."""
+    found = scene(0.02, 0.02)
+    found.candidate.pid, clock_s = NOBODY, 1.0
+    request = found.session.baseline.ask
+
+    def meanwhile(frame: Frame, fds: Sequence[int] = ()) -> Frame:
+        nonlocal clock_s
+        clock_s += worked_s if frame["op"] == "call" else 0.0
+        return request(frame, fds)
+
+    found.session.baseline.ask = meanwhile
+    found.session._used_s = lambda pid: clock_s if pid == NOBODY else 1.0
+    if fair:
+        found.rounds(4)
+    else:
+        with pytest.raises(Tampered, match="while it was stopped") as raised:
+            found.rounds(4)
+        assert raised.value.category == "not_stopped"
+
+
+def test_a_candidate_that_was_slow_in_the_warm_up_is_timed_anew() -> None:
+    """Else it would choose that its calls are sent singly."""
+    found = scene(1e-4, 0.06)
+    assert found.session._most == 1
+    found.candidate.call_s = 1e-4
+    rounds = found.rounds(6)
+    assert {r.together for r in rounds} == {1, 128}
+
+
+def test_a_candidate_that_is_slow_in_each_warm_up_is_none_to_believe(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = scene(1e-4, 0.06)
+    warm_up, session = found.session._warm_up, found.session
+
+    def slow() -> None:
+        found.candidate.call_s = 0.06
+        warm_up()
+        found.candidate.call_s = 1e-4
+
+    monkeypatch.setattr(session, "_warm_up", slow)
+    found.candidate.call_s = 1e-4
+    with pytest.raises(Tampered, match="when it counts") as raised:
+        found.rounds(6)
+    assert raised.value.category == "uneven"
+
+
+def test_a_candidate_that_is_slower_later_is_timed_as_planned() -> None:
+    found = scene(1e-4, 1e-4)
+    found.candidate.call_s = 5e-3
+    assert {r.together for r in found.rounds(4)} == {1, 128}
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_an_output_that_cannot_be_read_at_the_reply_is_late(readable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the machine lets none be read, comparing is left to tell."""
+    found = scene()
+    monkeypatch.setattr(module, "is_readable", lambda pid: readable)
+    ask = found.session.candidate.ask
+
+    def elsewhere(frame: Frame, fds: Sequence[int] = ()) -> Frame:
+        answer = ask(frame, fds)
+        if "outputs" in answer:
+            spec = answer["outputs"][-1]["tensor"]
+            answer["outputs"] = [{"tensor": {**spec, "address": 1 << 46}}] * len(answer["outputs"])
+        return answer
+
+    found.session.candidate.ask = elsewhere
+    found.session.check = lambda theirs, ours, draw: None
+    if readable:
+        with pytest.raises(Tampered, match="cannot be read"):
+            found.rounds(3)
+    else:
+        found.rounds(3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import os
@@ -9,13 +10,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from kernel_env.referee import memory as module
-from kernel_env.referee.memory import Samples, own_memory, read_memory
+from kernel_env.referee.memory import Samples, areas, is_readable, own_memory, read_memory, read_runs
 from tests.holder import Holder
 
 PAGE = mmap.PAGESIZE
@@ -184,3 +186,33 @@ def test_the_pages_of_a_file_are_not_a_programs_own() -> None:
             address = ctypes.addressof(buffer)
             assert any(start <= address and address + (1 << 16) <= end for start, end in own) == expected
             del buffer
+
+
+def test_a_name_forges_no_line_of_the_map(tmp_path: Path) -> None:
+    """A file's name may hold anything that other readers of lines take for an end of one."""
+    forged = "x\x0c0-7fffffffffff rw-p 00000000 00:00 0\x1c\u2028\r" + "y"
+    path = os.fsencode(tmp_path) + b"/" + forged.encode() + b"\xff\xfe"
+    with open(path, "wb+") as file:
+        file.truncate(8192)
+        with contextlib.closing(mmap.mmap(file.fileno(), 8192, flags=mmap.MAP_PRIVATE)) as memory:
+            place = np.frombuffer(memory, np.uint8).ctypes.data
+            found = [area for area in areas(os.getpid()) if area.start <= place < area.end]
+            own = own_memory(os.getpid())
+    assert len(found) == 1 and found[0].rights == "rw-p" and found[0].inode and "7fffffffffff" in found[0].name
+    assert all(start for start, _ in own) and not any(start <= place < end for start, end in own)
+
+
+def test_whether_a_process_may_be_read_at_all(holder: Holder) -> None:
+    assert is_readable(holder.pid) and is_readable(os.getpid())
+    assert not is_readable((1 << 22) + 1)
+
+
+def test_runs_are_read_from_everywhere_in_lists_of_any_length(holder: Holder) -> None:
+    data = np.random.default_rng(1).integers(0, 256, 9000, np.uint8)
+    start = holder.hold(data.tobytes())
+    places = np.random.default_rng(2).permutation(2990)
+    target = np.zeros(3 * places.size, np.uint8)
+    read_runs(holder.pid, (start + 3 * places).astype(np.uint64), 3, target)
+    assert np.array_equal(target.reshape(-1, 3), data[:8970].reshape(-1, 3)[places])
+    with pytest.raises(OSError, match=r"\w"):
+        read_runs(holder.pid, np.array([start, 1 << 46], np.uint64), 3, target[:6])

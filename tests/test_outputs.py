@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
+import random
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kernel_env.referee import outputs
 from kernel_env.referee.layout import ALIGN, Buffer, leaves, packed, total_bytes
-from kernel_env.referee.outputs import Unreadable, fetch, regions
+from kernel_env.referee.outputs import Unreadable, excerpt, fetch, regions, watched
 from kernel_env.referee.values import described, read
 from tests.holder import Holder
 
@@ -108,17 +110,27 @@ def test_keys_may_come_in_another_order(holder: Holder) -> None:
     assert all(torch.equal(got[key], value[key]) for key in value)
 
 
-def test_a_view_may_be_sparse_up_to_a_point(holder: Holder) -> None:
-    dense = some("float32", 64, 8)[:, 0]  # reaches over 505 elements for 64
-    assert torch.equal(fetched(held(holder, dense), holder.pid), dense)
-    with pytest.raises(Unreadable, match="sparse"):
-        fetched(held(holder, some("float32", 64, 9)[:, 0]), holder.pid)
+SPARSE = {
+    "one column": some("float32", 64, 9)[:, 0],
+    "two columns": some("float32", 64, 40)[:, 3:5],
+    "every twentieth row": some("float32", 200, 6)[::20],
+    "a corner": some("int8", 30, 40, 50)[::11, ::13, 7:9],
+    "thousands of elements": some("float16", 5000, 30)[:, 4],
+    "a column of columns": some("float64", 70, 3, 40).permute(2, 0, 1)[0],
+}
+
+
+@pytest.mark.parametrize("name", SPARSE)
+def test_a_sparse_view_is_read_run_by_run(holder: Holder, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the program's runs to hand it over: it could compute it then."""
+    monkeypatch.setattr(outputs, "_MOST_ROWS", 1000)
+    assert torch.equal(fetched(held(holder, SPARSE[name]), holder.pid), SPARSE[name])
 
 
 def test_strides_that_reach_over_all_of_memory_cost_nothing(holder: Holder) -> None:
     tree = held(holder, BASE)
     tree["tensor"]["stride"] = [(1 << 48) - 1, 1]
-    with pytest.raises(Unreadable, match="sparse"):
+    with pytest.raises(Unreadable):
         fetched(tree, holder.pid)
 
 
@@ -309,3 +321,57 @@ def test_regions_are_the_contiguous_tensors_in_order() -> None:
     found = regions(described(value))
     assert found[0] == (BASE.data_ptr(), 240) and len(found) in (2, 3)
     assert [size for _, size in found if size] == [240, 3]
+
+
+# ---------------------------------------------------------- what is watched, and excerpts
+
+
+def test_all_tensors_are_watched_however_they_lie() -> None:
+    dense, column, sparse = some("float32", 6, 10), some("float32", 6, 10).t(), some("float32", 64, 90)[:, 3]
+    found = watched(described([dense, column, sparse, dense[:0]]))
+    assert found == [(dense.data_ptr(), 240), (column.data_ptr(), 240), (sparse.data_ptr(), 4)]
+    assert watched({"tensor": 3}) == [] and watched({"list": [{"tensor": {"shape": "x"}}]}) == []
+
+
+@pytest.mark.parametrize("name", VIEWS)
+@pytest.mark.parametrize("most_bytes", [1, 16, 40, 1 << 20])
+def test_an_excerpt_is_the_same_block_of_both(holder: Holder, name: str, most_bytes: int) -> None:
+    tensor, rng = VIEWS[name], random.Random(3)
+    theirs, mine = held(holder, tensor.contiguous()), held(holder, tensor)
+    for _ in range(5):
+        first, second = excerpt(theirs, mine, most_bytes, rng)
+        a, b = fetched(first, holder.pid), fetched(second, holder.pid)
+        assert torch.equal(a, b) and a.numel() >= min(1, tensor.numel())
+        assert a.numel() * a.element_size() <= max(most_bytes, a.element_size())
+        if most_bytes == 1 << 20:
+            assert torch.equal(a, tensor)
+
+
+def test_excerpts_come_from_everywhere() -> None:
+    tree, rng = described(torch.arange(12.0).reshape(3, 4)), random.Random(1)
+    start = tree["tensor"]["address"]
+    seen = {excerpt(tree, tree, 8, rng)[0]["tensor"]["address"] - start for _ in range(300)}
+    assert seen == {row * 16 + column * 4 for row in range(3) for column in range(3)}
+
+
+def test_excerpts_of_structures_keep_them() -> None:
+    value = {"a": some("float32", 100), "b": [some("int64", 3), None, 2.5]}
+    first, second = excerpt(described(value), described(copy.deepcopy(value)), 40, random.Random(1))
+    assert [spec.shape for spec in leaves(first)] == [spec.shape for spec in leaves(second)] == [(10,), (3,)]
+    assert first["dict"]["b"]["list"][1:] == described(value)["dict"]["b"]["list"][1:]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [some("float32", 5), some("float64", 6, 10), [BASE], (BASE, BASE), {"a": BASE}, None, 3],
+)
+def test_what_differs_has_no_excerpt(other: Any) -> None:
+    for mine in ([BASE, BASE], BASE):
+        with pytest.raises(ValueError, match=r"\w"):
+            excerpt(described(mine), described(other), 40, random.Random(1))
+
+
+@pytest.mark.parametrize("tree", [None, 3, {}, {"tensor": None}, {"tensor": {}}, {"list": 3}, {"dict": []}, {"a": 1, "b": 2}])
+def test_what_is_malformed_has_no_excerpt(tree: Any) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        excerpt(described([BASE]), {"list": [tree]}, 40, random.Random(1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,8 +14,8 @@ from typing import Any, cast
 import pytest
 
 from kernel_env.referee import process
-from kernel_env.referee.process import FREE_BUILD_S, FREE_BUILDS, RunnerProcess, RunnerTimeout, Slot
-from kernel_env.referee.protocol import Channel, ChannelClosed, Frame
+from kernel_env.referee.process import FREE_BUILD_S, FREE_BUILDS, RunnerDied, RunnerProcess, RunnerTimeout, Slot
+from kernel_env.referee.protocol import HEADER, Channel, ChannelClosed, Frame
 
 
 class Clock:
@@ -26,6 +27,22 @@ class Clock:
 
     def perf_counter(self) -> float:
         return self.now_s
+
+
+@contextmanager
+def connected(tmp_path: Path) -> Iterator[tuple[RunnerProcess, Channel]]:
+    """A runner's handle and the other end, which has said that it is ready."""
+    ours, theirs = map(Channel, socket.socketpair())
+    log, log_end = os.pipe()
+    slot, pidfd = Slot((0,)), os.pidfd_open(os.getpid())
+    runner = RunnerProcess(cast(Any, Zygote()), "candidate", slot, os.getpid(), pidfd, tmp_path / "none", ours, log)
+    theirs.send({"ready": True, "isolation": []})
+    try:
+        yield runner, theirs
+    finally:
+        runner.close()
+        theirs.close()
+        os.close(log_end)
 
 
 class Zygote:
@@ -93,3 +110,54 @@ def test_a_program_that_asks_for_builds_for_ever_meets_its_limit(tmp_path: Path,
 
 def test_long_builds_are_free_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert served(tmp_path, monkeypatch, builds=10_000, each_s=100.0, limit_s=250.0) == (int(FREE_BUILD_S / 100) + 3, False)
+
+
+# ---------------------------------------------------------- when an answer is there
+
+
+def test_an_answer_is_there_when_all_of_it_is(tmp_path: Path) -> None:
+    """Its first byte can be sent before the work is done."""
+    with connected(tmp_path) as (runner, theirs):
+
+        def answer() -> None:
+            theirs.recv()
+            body = b'{"done": true}'
+            data = HEADER.pack(len(body), 0) + body
+            theirs.sock.sendall(data[:1])
+            time.sleep(0.1)
+            theirs.sock.sendall(data[1:-1])
+            time.sleep(0.1)
+            theirs.sock.sendall(data[-1:])
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert runner.request({"op": "call"}) == {"done": True}
+        thread.join()
+        assert runner.elapsed_s > 0.19
+
+
+@pytest.mark.parametrize("early", [b"\0", b"\0\0\0\x02\0\0\0\0{", b"\0\0\0\x02\0\0\0\0{}"])
+def test_an_answer_that_was_not_asked_for_ends_it(tmp_path: Path, early: bytes) -> None:
+    with connected(tmp_path) as (runner, theirs):
+        theirs.sock.sendall(early)
+        with pytest.raises(RunnerDied, match="not asked"):
+            runner.request({"op": "call"})
+
+
+def test_answers_of_two_requests_in_one_piece_end_it(tmp_path: Path) -> None:
+    with connected(tmp_path) as (runner, theirs):
+
+        def answer() -> None:
+            theirs.recv()
+            theirs.sock.sendall(2 * (HEADER.pack(2, 0) + b"{}"))
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        assert runner.request({"op": "call"}) == {}
+        thread.join()
+        with pytest.raises(RunnerDied, match="not asked"):
+            runner.request({"op": "call"})
+
+
+def test_a_signal_without_a_name_has_a_number() -> None:
+    assert process._signal_name(11) == "SIGSEGV" and process._signal_name(40) == "signal 40"

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from kernel_env.referee.layout import ALIGN, ITEM_BYTES, Arena, leaves, total_bytes
-from kernel_env.referee.values import Planner, Unsupported, packed, plan, read, view, write
+from kernel_env.referee.reference import output_at
+from kernel_env.referee.values import Planner, Unsupported, described, described_all, packed, plan, read, view, write
 
 
 def sent(value: Any, planner: Planner | None = None) -> Any:
@@ -137,3 +138,44 @@ def test_an_arena_cannot_be_resized_by_who_holds_its_descriptor() -> None:
         with pytest.raises(PermissionError):
             os.ftruncate(arena.fd, size)
     arena.close()
+
+
+# ---------------------------------------------------------- outputs of one message
+
+
+def test_outputs_that_are_alike_are_told_by_their_addresses() -> None:
+    outputs = [torch.ones(3, 4) for _ in range(4)] + [torch.ones(4, 3), torch.ones(4, 3), [torch.ones(2)], torch.ones(4, 3)]
+    found = described_all(outputs)
+    assert [type(item) for item in found] == [dict, int, int, int, dict, int, dict, dict]
+    assert [output_at({"outputs": found}, index) for index in range(8)] == [described(output) for output in outputs]
+    assert output_at({"outputs": found}, -3) == described(outputs[5])
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        torch.ones(3, 5), torch.ones(3, 4, dtype=torch.float64), torch.ones(4, 3).t(), torch.ones(3, 4).to_sparse(),
+        torch.nn.Parameter(torch.ones(3, 4)), None, 2.5, (torch.ones(3, 4),),
+    ],
+)  # fmt: skip
+def test_others_are_described_in_full_or_refused(second: Any) -> None:
+    try:
+        expected = described(second)
+    except (Unsupported, RuntimeError):
+        with pytest.raises((Unsupported, RuntimeError)):
+            described_all([torch.ones(3, 4), second])
+    else:
+        assert described_all([torch.ones(3, 4), second])[1] == expected
+
+
+def test_a_tensor_with_attributes_is_refused_there_too() -> None:
+    second = torch.ones(3)
+    second.numpy_ = 3  # type: ignore[attr-defined]
+    with pytest.raises(Unsupported):
+        described_all([torch.ones(3), second])
+
+
+@pytest.mark.parametrize("outputs", [3, None, [], [5], [{"tensor": 3}, 5], [{"list": []}, 5], ["x", 5], [{"tensor": {}}, True]])
+def test_a_malformed_answer_has_no_output(outputs: Any) -> None:
+    found = output_at({"outputs": outputs}, 1)
+    assert found is None or found is True

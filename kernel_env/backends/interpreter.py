@@ -72,8 +72,9 @@ def _stand_in(name: str) -> Callable[..., NoReturn]:
     return device_only
 
 
-def needs_device(error: BaseException, source: str, module: str) -> bool:
-    """Whether the machine, not the kernel, is at fault. `source` and `module` are the candidate's text and module name."""
+def needs_device(error: BaseException, source: str, module: str, *, launched: bool = False) -> bool:
+    """Whether the machine, not the kernel, is at fault. `source` and `module` are the candidate's text and module name. One that
+    has `launched` a kernel here does not ask for a GPU any more: its assertion may be about what came of it."""
     from triton.runtime.errors import InterpreterError
     from triton.runtime.interpreter import InterpreterBuilder
 
@@ -85,7 +86,7 @@ def needs_device(error: BaseException, source: str, module: str) -> bool:
         if isinstance(cause, AttributeError) and isinstance(cause.obj, InterpreterBuilder):
             return True
         frames = list(traceback.walk_tb(cause.__traceback__))
-        if frames and _of_a_device(*frames[-1], source, module):
+        if frames and _of_a_device(*frames[-1], source, module, launched):
             return True
     return False
 
@@ -100,13 +101,13 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
 
 
-def _of_a_device(frame: FrameType, line: int, source: str, module: str) -> bool:
+def _of_a_device(frame: FrameType, line: int, source: str, module: str, launched: bool) -> bool:
     raising = str(frame.f_globals.get("__name__", ""))
     if any(raising == name or raising.startswith(f"{name}.") for name in _DEVICE_MODULES):
         return True
     if raising == "torch._utils":  # stand-ins of torch's own for classes that only a CUDA build has
         return frame.f_code.co_qualname.startswith("_dummy_type.")
-    return raising == module and _is_device_guard(source, line)
+    return raising == module and not launched and _is_device_guard(source, line)
 
 
 def _is_device_guard(source: str, line: int) -> bool:

@@ -33,9 +33,9 @@ class BuildFailed(RuntimeError):
 
 
 @contextlib.contextmanager
-def routed_builds(build: BuildFunction, loaded: Callable[[ModuleType], ModuleType] = lambda module: module) -> Iterator[None]:
-    """While active, `load_inline` and `load` of torch.utils.cpp_extension ask `build` instead of running a compiler, and
-    return what `loaded` makes of the module."""
+def routed_builds(build: BuildFunction, loaded: Callable[[ModuleType | None], None] = lambda module: None) -> Iterator[None]:
+    """While active, `load_inline` and `load` of torch.utils.cpp_extension ask `build` instead of running a compiler. `loaded` is
+    told of each extension: its module, or None where it only registers operators."""
     kept = cpp_extension.load_inline, cpp_extension.load
     router = _Router(build, loaded)
     cpp_extension.load_inline, cpp_extension.load = router.load_inline, router.load
@@ -46,7 +46,7 @@ def routed_builds(build: BuildFunction, loaded: Callable[[ModuleType], ModuleTyp
 
 
 class _Router:
-    def __init__(self, build: BuildFunction, loaded: Callable[[ModuleType], ModuleType]) -> None:
+    def __init__(self, build: BuildFunction, loaded: Callable[[ModuleType | None], None]) -> None:
         self._build, self._loaded = build, loaded
 
     def load_inline(
@@ -122,13 +122,15 @@ class _Router:
             raise BuildFailed(answer["log"])
         if not is_python_module:
             torch.ops.load_library(answer["path"])  # type: ignore[no-untyped-call]
+            self._loaded(None)
             return answer["path"]
         loader = importlib.machinery.ExtensionFileLoader(answer["module"], answer["path"])
         spec = importlib.util.spec_from_loader(answer["module"], loader)
         assert spec is not None
         module = importlib.util.module_from_spec(spec)
         loader.exec_module(module)
-        return self._loaded(module)
+        self._loaded(module)
+        return module
 
 
 def _with_headers(path: Path, depth: int = 0) -> str:

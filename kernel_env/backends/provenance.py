@@ -6,8 +6,8 @@ candidate's process, and the referee uses it against the candidate only.
 `Provenance.traced` counts launches of own kernels and torch operators; `ablated` replaces what own kernels compute, and if the
 output is the same then, they are decoys.
 
-Own kernels are functions of extensions that `load_inline` or `load` returned, operators that such an extension registered, and
-`@triton.jit` functions. Imported by runners only.
+Own kernels are functions of extensions that `load_inline` or `load` returned, operators that such an extension registered in C++,
+and `@triton.jit` functions. Imported before any candidate's code, and by runners only.
 """
 
 from __future__ import annotations
@@ -16,20 +16,28 @@ import contextlib
 import functools
 import inspect
 import os
+import re
 import secrets
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kernel_env.checks.provenance import FILLS, GLUE, VIEWS
 
-_BUILTIN = frozenset({"aten", "prim", "prims", "profiler", "inductor", "c10d", "quantized", "mkldnn", "mkl", "onednn", "static"})
-"""Namespaces of operators that are torch's own."""
-
+_TORCHS = frozenset(torch._C._dispatch_get_all_op_names())
+"""Torch's own operators, with their overloads: those that there are before a candidate is loaded."""
+_TORCHS_NAMES = frozenset(name.partition(".")[0] for name in _TORCHS)
+_BODIES = {
+    name: torch._C._dispatch_dump(name) for name in _TORCHS if name.startswith("aten::") and name[6:].partition(".")[0] in GLUE
+}
+"""What runs for the operators that may take part under every policy."""
+_PYTHON = re.compile(r"^(CPU|CUDA|\w*Composite\w*|CatchAll)\b[^\n]* :: \(none\) \[ boxed \]$", re.MULTILINE)
+"""Of an operator's description: its body is a Python function, or another whose arguments are not known."""
 
 _UNFILLED = frozenset({"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"})
 
@@ -39,6 +47,10 @@ class Provenance:
 
     def __init__(self) -> None:
         self.launches = 0
+        self.given_python = False
+        """Whether a Triton kernel was given a Python object, whose methods the interpreter would run."""
+        self.ran = False
+        """Whether a Triton kernel has been launched at all."""
         self.operators: dict[str, int] = {}
         """Torch operators that ran in the traced forward, and how often."""
         self.hidden: set[str] = set()
@@ -51,13 +63,20 @@ class Provenance:
         """Kernels that computed something, with their last arguments."""
         self._unseen: set[int] = set()
         """Kernels that take and return no tensor: they are given addresses."""
-        self._watching = self._ablating = False
+        self._registered: set[str] = set()
+        """Operators that extensions registered."""
+        self._watching = False
+        self._ablating: Literal["", "other", "disturbed"] = ""
         self._inside: _Inside | None = None
 
     # ---------------------------------------------------------- what is watched
 
-    def module(self, module: ModuleType) -> ModuleType:
-        """An extension whose functions, and methods of whose classes, are watched from now on."""
+    def loaded(self, module: ModuleType | None) -> None:
+        """An extension was loaded: its functions, methods of its classes (if it is a `module`) and operators are watched from now
+        on."""
+        self._registered.update(set(torch._C._dispatch_get_all_op_names()) - _TORCHS)
+        if module is None:
+            return
         for name, value in list(vars(module).items()):
             if inspect.isclass(value):
                 for method, function in list(vars(value).items()):
@@ -65,7 +84,6 @@ class Provenance:
                         setattr(value, method, self._function(function))
             elif inspect.isroutine(value) and not name.startswith("__"):
                 setattr(module, name, self._function(value))
-        return module
 
     def _function(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
@@ -81,9 +99,13 @@ class Provenance:
         @functools.wraps(run)
         def watched(kernel: Any, *arguments: Any, grid: Any, warmup: bool, **named: Any) -> Any:
             launch = functools.partial(run, kernel, grid=grid, warmup=warmup)
-            if not self._watching:
-                return launch(*arguments, **named)
-            return self._launch(launch, arguments, named, id(kernel), calls_torch=False)
+            if self._watching:
+                if not all(_may_be_given(value, kind) for value in (*arguments, *named.values())):
+                    self.given_python = True
+                return self._launch(launch, arguments, named, id(kernel), calls_torch=False)
+            result = launch(*arguments, **named)
+            self.ran = True
+            return result
 
         kind.run = watched  # type: ignore[attr-defined]
 
@@ -102,6 +124,10 @@ class Provenance:
         self.hidden = unseen.union(hidden(sequence(span for span in spans if span.thread in here), self._ours))
         for name in openly:
             self.operators[name] = self.operators.get(name, 0) + 1
+        if self.given_python:
+            self.hidden.add("what Python objects that a Triton kernel is given may call")
+        anew = (name for name, body in _BODIES.items() if torch._C._dispatch_dump(name) != body)
+        self.hidden.update(f"{name}, which was given another body" for name in anew)
         return result
 
     @contextlib.contextmanager
@@ -110,13 +136,14 @@ class Provenance:
         with torch._C._DisableTorchDispatch(), torch.profiler.record_function(self._ours):
             yield
 
-    def ablated(self, forward: Callable[[], Any]) -> Any:
-        """Run one forward in which whatever an own kernel computes is replaced by something else."""
-        self._ablating = True
+    def ablated(self, forward: Callable[[], Any], how: Literal["other", "disturbed"]) -> Any:
+        """Run one forward in which whatever an own kernel computes is replaced: by what it computes of `other` numbers (which an
+        honest program can go on with), or by its own numbers, `disturbed`."""
+        self._ablating = how
         try:
             return self._watched(forward)
         finally:
-            self._ablating = False
+            self._ablating = ""
 
     def _watched(self, forward: Callable[[], Any]) -> Any:
         self._watching = True
@@ -141,6 +168,9 @@ class Provenance:
         try:
             with self._aside():
                 given = list(tensors((arguments, named)))
+                if self._ablating == "other" and given:
+                    with contextlib.suppress(Exception):  # a kernel that refuses such numbers is disturbed instead
+                        return _of_other_numbers(function, arguments, named)
                 before = [tensor.clone() for tensor in given]
             outer, self._inside = self._inside, _Inside(given) if calls_torch else None
             try:
@@ -159,11 +189,13 @@ class Provenance:
                 outputs = [*tensors(result), *changed]
                 if not given and result is None:
                     self._unseen.add(key)
+                copies = [_is_copy(t, before) for t in outputs]
                 if (
                     inside is None
                     or inside.own_work
                     or not outputs
-                    or not all(inside.is_torchs(t) or _is_copy(t, before) for t in outputs)
+                    or (all(copies) and not inside.computed)  # a relu of positive numbers; `works` tells
+                    or not all(copy or inside.is_torchs(t) for t, copy in zip(outputs, copies, strict=True))
                 ):
                     old = dict(zip(map(id, given), before, strict=True))
                     arguments, named = _replaced((arguments, named), lambda t: old[id(t)])
@@ -177,7 +209,8 @@ class _Inside:
     """What torch's operators did during one launch, and whether someone else computed something too."""
 
     def __init__(self, given: Sequence[torch.Tensor]) -> None:
-        self.own_work = False
+        self.own_work = self.computed = False
+        self._least = max((tensor.numel() for tensor in given), default=1) / 100
         self._known = {_storage(tensor) for tensor in given}
         self._made: dict[int, tuple[torch.Tensor, torch.Tensor, bool]] = {}
         """By address: a result, a copy of it at that time, and whether an operator computed it."""
@@ -186,10 +219,12 @@ class _Inside:
         for tensor in tensors(given):
             _, copy, _ = self._made.get(tensor.data_ptr(), (None, None, False))
             written = copy is not None and copy.shape == tensor.shape and not same(tensor, copy)
-            if written or (_storage(tensor) not in self._known and tensor.dim()):  # someone else's memory; numbers are torch's own
+            foreign = _storage(tensor) not in self._known and tensor.dim() and tensor.numel() > self._least
+            if written or foreign:  # someone else's memory; but a few numbers are no work
                 self.own_work = True
 
     def after(self, made: Any, computed: bool) -> None:
+        self.computed |= computed
         for tensor in tensors(made):
             self._known.add(_storage(tensor))
             self._made[tensor.data_ptr()] = (tensor, tensor.clone(), computed)
@@ -219,9 +254,14 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         namespace, _, name = str(func._schema.name).partition("::")
         if namespace == "profiler":  # a range's begin and end
             return func(*args, **kwargs)
-        if namespace not in _BUILTIN:
+        if func.name() not in _TORCHS:
             function = functools.partial(self._own, func)
-            return provenance._launch(function, args, kwargs, id(func)) if provenance._watching else function(*args, **kwargs)
+            is_python = bool(_PYTHON.search(torch._C._dispatch_dump(func.name())))
+            if is_python or (func.name() in provenance._registered and not provenance._watching):
+                return function(*args, **kwargs)  # its body is the candidate's Python, or part of a launch
+            if func.name() in provenance._registered:
+                return provenance._launch(function, args, kwargs, id(func))
+            name = func.name()  # of another library
         inside = provenance._inside
         if provenance._ablating:
             result = func(*args, **kwargs)
@@ -335,13 +375,21 @@ def hidden(events: Iterable[tuple[str, str]], ours: str) -> Iterator[str]:
             if traced:
                 for enclosing in open_:
                     enclosing.asked = True
-            inside = traced and parent.name.partition("::")[0] in _BUILTIN
+            inside = traced and parent.name in _TORCHS_NAMES
             open_.append(_Range(name, parent.covered or name == ours or inside))
         elif kind == "pop" and open_:
             ended = open_.pop()
             namespace, _, operator = ended.name.partition("::")
             if namespace == "aten" and not ended.covered and not ended.asked and operator not in GLUE:
                 yield operator
+
+
+def _may_be_given(value: Any, kind: type) -> bool:
+    """Whether it may be an argument of a Triton kernel on a GPU."""
+    if isinstance(value, (tuple, list)):
+        return all(_may_be_given(item, kind) for item in value)
+    plain = value is None or isinstance(value, (torch.Tensor, torch.dtype, np.generic, int, float, str, kind))
+    return plain or type(value).__module__.partition(".")[0] == "triton"
 
 
 def _is_copy(output: torch.Tensor, given: Sequence[torch.Tensor]) -> bool:
@@ -352,24 +400,41 @@ def _differs(function: Callable[..., Any], arguments: tuple[Any, ...], named: di
     """Whether it gives other results for other numbers. Where that cannot be told it is no decoy."""
     if not any(True for _ in tensors((arguments, named))):
         return True
-    found = []
+    found, copied = [], False
     try:
-        for scale in (1.0, 0.75):
+        for scale in (1.0, 0.75, -1.0):
+            if scale < 0 and not copied:
+                break
             given, names = _replaced((arguments, named), functools.partial(_other_numbers, scale=scale))
             drawn = [tensor.clone() for tensor in tensors((given, names))]
             result = function(*given, **names)
             changed = [t.clone() for t, old in zip(tensors((given, names)), drawn, strict=True) if not same(t, old)]
             found.append(([t.clone() for t in tensors(result)] + changed, result))
-            if found[-1][0] and all(_is_copy(t, drawn) for t in found[-1][0]):
+            copies = bool(found[-1][0]) and all(_is_copy(t, drawn) for t in found[-1][0])
+            if copies and scale < 0:
                 return False
+            copied |= copies
     except Exception:  # noqa: BLE001 - anything that a kernel raises for numbers it was not made for
         return True
-    (first, plain), (second, other) = found
+    (first, plain), (second, other) = found[:2]
     if not first and not second:
         return plain is None or bool(plain != other)
     if all(bool((t != t).all()) for t in (*first, *second)):
         return True
     return len(first) != len(second) or not all(map(same, first, second))
+
+
+def _of_other_numbers(function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """What a kernel gives for other numbers of the same kind, also where it writes into its arguments."""
+    given = list(tensors((arguments, named)))
+    others = [_other_numbers(tensor, 0.75) for tensor in given]
+    drawn, remaining = [tensor.clone() for tensor in others], iter(others)
+    result = function(*(_replaced(arguments, lambda _: next(remaining))), **_replaced(named, lambda _: next(remaining)))
+    for tensor, other, old in zip(given, others, drawn, strict=True):
+        if not same(other, old):
+            tensor.copy_(other)
+    back = {id(other): tensor for other, tensor in zip(others, given, strict=True)}
+    return _replaced(result, lambda tensor: back.get(id(tensor), tensor))
 
 
 def tensors(value: Any) -> Iterator[torch.Tensor]:

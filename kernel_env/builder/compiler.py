@@ -35,12 +35,14 @@ exit $code
 """
 """Shell: wait for a line (the limits are set), then run the compiler. Standard input is a lifeline: it closes when the builder
 dies, however it dies, and then the whole process group goes, down to the last stage."""
+_MOST_DENIED = 8
 _RECORDED = 'sh,-c,"$@"; code=$?; echo $code >>+statuses; exit $code,stage'
 """For GCC's -wrapper: write down how each stage ends. The driver itself reports a killed stage as an ordinary failure."""
 _DIAGNOSTIC = re.compile(r"^[^\s:][^:\n]*:(\d+:)+( fatal)? [Ee]rror: |^[^\s:][^:\n]*: error: ", re.MULTILINE)
 """A complaint about the source or a flag (`fatal error` counts only with a line: without one it is about the machine)."""
 _DENIED = re.compile(r"fatal error: (?P<path>/[^\n]*): Permission denied$", re.MULTILINE)
-"""A header, or a file that `__has_include` asks for: the source's fault only if the file is none of ours."""
+"""A header, or a file that `__has_include` asks for: the source's fault only if the file is none of ours. (A source can have any
+line printed, so it is seen for oneself whether that is true.)"""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,15 @@ def run(command: list[str], work: Path, limits: Limits, readable: tuple[str, ...
     return Outcome(_ended(command[0], statuses, text, shutil.disk_usage(work).free, (*readable, str(work))), text)
 
 
+def _is_denied(path: Path, readable: tuple[str, ...]) -> bool:
+    """Whether a compiler may not open that file."""
+    if not path.is_file():
+        return False
+    with Fence(readable, os.devnull) as fence:
+        opening = ["/bin/sh", "-c", ': < "$1"', "opening", str(path)]
+        return subprocess.run(opening, stderr=subprocess.DEVNULL, preexec_fn=fence.enter).returncode != 0
+
+
 def _limit(pid: int, limits: Limits) -> None:
     for kind, value, grace in (
         (resource.RLIMIT_CPU, limits.cpu_s, 5),  # SIGXCPU, and SIGKILL only for what survives it
@@ -133,9 +144,10 @@ def _ended(compiler: str, statuses: list[int], log: str, free_bytes: int, readab
         return End.LIMITS
     for number in signals & {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}:
         raise BuilderError(f"the compiler was killed by {signal.Signals(number).name}; nothing is said about the source")
-    denied = _DENIED.search(log)
-    if denied and any(Path(denied["path"]).is_relative_to(path) for path in readable):
-        raise BuilderError(f"the compiler may not read its own files: {denied[0][:200]}")
+    denied = [Path(found["path"]) for found in _DENIED.finditer(log)]
+    for path in denied[:_MOST_DENIED]:
+        if any(path.is_relative_to(own) for own in readable) and _is_denied(path, readable):
+            raise BuilderError(f"the compiler may not read its own files: {str(path)[:200]}")
     if denied or _DIAGNOSTIC.search(log):
         return End.REFUSED
     if free_bytes < _FREE_BYTES:

@@ -42,6 +42,8 @@ from kernel_env.hostlock import CoresLock
 
 SLIM, FULL, STOCK = "kernel_env_slim.h", "kernel_env_prelude.h", "kernel_env_stock.h"
 """The preludes: headers that are precompiled, the first time that a source needs them."""
+MOST_SOURCES, MOST_FLAG_CHARS, MOST_LIBRARY_BYTES = 32, 16_000, 64 << 20
+"""Of one extension. More is no kernel: it takes the compiler's time, or the cache's place."""
 LEFTOVER_S = 3600
 """Age after which a working directory belongs to a killed build."""
 
@@ -125,6 +127,7 @@ class Builder:
         A source that does not compile is a result, not an exception. Raises BuilderError when the compiler is missing or was
         killed, or the disk is full.
         """
+        request = replace(request, compile_flags=_words(request.compile_flags), link_flags=_words(request.link_flags))
         key = self._key("extension", [asdict(request), asdict(self._limits), code_identity()])
         module = f"ke_{key[:20]}"
         fault = _refusal(request)
@@ -198,6 +201,8 @@ class Builder:
                 log = f"the compiler gave up: the source needs more than {self._limits}\n{log}"
             finished = work / "+entry"
             finished.mkdir()
+            if not category and (work / f"{module}.so").stat().st_size > MOST_LIBRARY_BYTES:
+                category, log = "limits", f"the extension is larger than {MOST_LIBRARY_BYTES >> 20} MiB"
             if not category:
                 (work / f"{module}.so").rename(finished / f"{module}.so")
             _describe(finished, module, category, log)
@@ -273,13 +278,22 @@ def _refusal(request: BuildRequest) -> tuple[Category, str] | None:
     """Category and reason of a request that reaches no compiler."""
     if not request.sources:
         return "compile", "there is no source to compile"
+    if len(request.sources) > MOST_SOURCES:
+        return "compile", f"{len(request.sources)} source files; at most {MOST_SOURCES} are compiled into one extension"
     flag = refused_flag(request.compile_flags, request.link_flags)
     if flag is not None:
-        return "flag", f"compiler flag not allowed: {flag}"
+        return "flag", f"compiler flag not allowed: {flag[:200]}"
+    if len(" ".join((*request.compile_flags, *request.link_flags))) > MOST_FLAG_CHARS:
+        return "flag", f"compiler flags of more than {MOST_FLAG_CHARS} characters"
     name = bindings.refused_name(request.functions)
     if name is not None:
         return "functions", f"functions names {name!r}, which is not the name of a C++ function"
     return None
+
+
+def _words(flags: tuple[str, ...]) -> tuple[str, ...]:
+    """As a shell, by way of which torch hands them on, takes them: none of an empty one, several of one with blanks in it."""
+    return tuple(word for flag in flags for word in flag.split())
 
 
 def _is_slim(text: str) -> bool:

@@ -25,6 +25,13 @@ MAX_SOURCE_CHARS = 256 * 1024
 
 _EXTENSION_MODULE = "torch.utils.cpp_extension"
 _NOT_OPERATIONS = frozenset({"constexpr", "static_assert", "static_print", "device_print", "device_assert", "assume"})
+_PYTHONS = frozenset({"np", "numpy", "torch", "sys", "os", "builtins", "runtime", "inspect", "importlib"})
+"""Parts of paths by which a module of Triton leads out of it."""
+_OF_PYTHON = """
+    eval exec compile __import__ globals locals vars getattr setattr delattr open type super object breakpoint input dir map filter
+"""
+_NOT_COMPILED = frozenset(_OF_PYTHON.split())
+"""Built-in functions that no kernel can call."""
 _INERT_DECORATORS = frozenset(
     {"torch.no_grad", "torch.inference_mode", "torch.compiler.disable", "functools.lru_cache", "functools.cache"}
 )
@@ -69,6 +76,8 @@ class JitFunction:
     line: int
     uses_ops: bool
     """Whether its body calls anything of `triton.language`."""
+    foreign: str = ""
+    """A name in its body that stands for something of Python's that Triton cannot compile, "" if there is none."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,7 @@ class SourceFacts:
     mentions_extension: bool
     """`load_inline` or `load` is used in any way."""
     registers_operators: bool
-    """An extension is loaded for its registered operators (`is_python_module=False`), not for a module."""
+    """An extension may be loaded for operators that it registers (`is_python_module=False`, `TORCH_LIBRARY`), not for a module."""
     entry_reaches_jit: bool
     """The entry class may come to run a jit function."""
     entry_reaches_extension: bool
@@ -126,6 +135,12 @@ def check_triton(source: str, entry: str = "ModelNew") -> str | None:
         return "No @triton.jit function uses an operation of triton.language such as tl.load or tl.store."
     if found.entry and found.jit_functions and not found.entry_reaches_jit and not found.undefined:
         return f"Class {entry} never uses a @triton.jit function of the source."
+    for kernel in found.jit_functions:
+        if kernel.foreign:
+            return (
+                f"The @triton.jit function {kernel.name} uses {kernel.foreign}, which Triton cannot compile: only triton.language, "
+                "other @triton.jit functions and constants can be used there."
+            )
     return None
 
 
@@ -168,6 +183,12 @@ class _Reader:
         self.aliases = self._aliases()
         self.statements = list(_top_level(tree))
         self.jit_nodes = self._jit_nodes()
+        self._module_level = {name for statement in self.statements for name in _bound(statement)} - set(self.aliases)
+        self._module_level -= {
+            n.name
+            for n in self.statements
+            if isinstance(n, ast.FunctionDef) and any(self._dotted(_callee(d)).startswith("triton.") for d in n.decorator_list)
+        }
 
     def facts(self) -> SourceFacts:
         in_kernels = {id(node) for kernel in self.jit_nodes for node in ast.walk(kernel)}
@@ -177,7 +198,7 @@ class _Reader:
         calls = [node for node in self.nodes if isinstance(node, ast.Call)]
         return SourceFacts(
             entry=self._entry_class(),
-            jit_functions=tuple(JitFunction(k.name, k.lineno, self._uses_ops(ast.walk(k))) for k in self.jit_nodes),
+            jit_functions=tuple(map(self._jit_function, self.jit_nodes)),
             mentions_jit=any(self._is_jit(node) for node in self.nodes),
             uses_triton_ops=self._uses_ops(self.nodes),
             launches=self._launches(call for call in calls if id(call) not in in_kernels),
@@ -187,7 +208,7 @@ class _Reader:
                 if self._loader(call.func)
             ),
             mentions_extension=any(self._loader(node) for node in self.nodes),
-            registers_operators=any(isinstance(node, ast.keyword) and node.arg == "is_python_module" for node in self.nodes),
+            registers_operators=any(map(_registers, self.nodes)),
             entry_reaches_jit=any(id(kernel) in reached_ids for kernel in self.jit_nodes),
             entry_reaches_extension=any(self._loader(node) for node in reached),
             undefined=self._undefined(reached),
@@ -245,6 +266,47 @@ class _Reader:
         functions = (node for node in self.nodes if isinstance(node, ast.FunctionDef))
         found = [f for f in functions if f.name in wrapped or any(self._is_jit(_callee(d)) for d in f.decorator_list)]
         return sorted(found, key=_position)
+
+    def _jit_function(self, node: ast.FunctionDef) -> JitFunction:
+        return JitFunction(node.name, node.lineno, self._uses_ops(ast.walk(node)), self._foreign(node))
+
+    def _foreign(self, kernel: ast.FunctionDef) -> str:
+        """What the interpreter would run as Python, and no GPU: a module-level function, class or object, or another library."""
+        own = {a.arg for n in ast.walk(kernel) if isinstance(n, ast.arguments) for a in (*n.posonlyargs, *n.args, *n.kwonlyargs)}
+        body = [node for statement in kernel.body for node in ast.walk(statement)]
+        own |= {node.id for node in body if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
+        compiled = {node.name for node in self.jit_nodes} | self._constants()
+        for node in body:
+            if isinstance(node, ast.Attribute) and node.attr.startswith("__"):
+                return node.attr
+            path = _path(node)
+            root = path.partition(".")[0]
+            if not path or root in own or root in compiled:
+                continue
+            full = self._dotted(node)
+            if root in self.aliases:
+                if isinstance(node, ast.Name) and self.aliases[root].partition(".")[0] == "triton":
+                    continue
+                if not full.startswith("triton.") or _PYTHONS & set(full.split(".")):
+                    return full
+            elif root in _NOT_COMPILED or (root in self._module_level and "triton.language.*" not in self.aliases):
+                return root
+        return ""
+
+    def _constants(self) -> set[str]:
+        """Module-level names of numbers, strings and what `triton` makes (constexprs, jit functions by another name)."""
+        found = set()
+        for statement in self.statements:
+            value = statement.value if isinstance(statement, (ast.Assign, ast.AnnAssign)) else None
+            if value is None:
+                continue
+            inner = list(ast.walk(value))
+            plain = not any(isinstance(n, (ast.Lambda, ast.Call, ast.Attribute)) for n in inner)
+            of_triton = isinstance(value, ast.Call) and self._dotted(value.func).startswith("triton.")
+            typed = isinstance(statement, ast.AnnAssign) and self._dotted(statement.annotation).startswith("triton.")
+            if plain or of_triton or typed or self._dotted(value).startswith("triton."):
+                found |= _bound(statement)
+        return found
 
     def _launches(self, calls: Iterable[ast.Call]) -> tuple[str, ...]:
         names = {kernel.name for kernel in self.jit_nodes}
@@ -327,6 +389,12 @@ class _Reader:
             return not self._loader(func) and not isinstance(func, ast.Subscript)  # neither a discarded build nor a bare launch
         targets = statement.targets if isinstance(statement, ast.Assign) else []
         return any(isinstance(target, (ast.Attribute, ast.Subscript)) for target in targets)
+
+
+def _registers(node: ast.AST) -> bool:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return "TORCH_LIBRARY" in node.value
+    return isinstance(node, ast.keyword) and node.arg == "is_python_module"
 
 
 def _top_level(tree: ast.Module) -> Iterator[ast.stmt]:

@@ -13,7 +13,8 @@ import ctypes
 import mmap
 import os
 from collections.abc import Iterator
-from pathlib import Path
+
+from kernel_env.referee.memory import areas
 
 MOST_BYTES = 16 << 20
 """So much is moved at most. A larger mapping is a reserve, or no code."""
@@ -34,13 +35,11 @@ _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
 
 def generated() -> list[tuple[int, int, int]]:
     """Address, size and protection of each private mapping of no file that may be executed and read."""
-    found = []
-    for line in Path("/proc/self/maps").read_text().splitlines():
-        place, rights, _, _, inode, *name = line.split()
-        if rights[0] + rights[2:] == "rxp" and inode == "0" and not name:
-            start, end = (int(word, 16) for word in place.split("-"))
-            found.append((start, end - start, mmap.PROT_READ | mmap.PROT_EXEC | (mmap.PROT_WRITE if rights[1] == "w" else 0)))
-    return found
+    return [
+        (start, end - start, mmap.PROT_READ | mmap.PROT_EXEC | (mmap.PROT_WRITE if rights[1] == "w" else 0))
+        for start, end, rights, inode, name in areas("self")
+        if rights[0] + rights[2:] == "rxp" and not inode and not name
+    ]
 
 
 def move(spare_pages: int) -> int:

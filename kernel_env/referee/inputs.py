@@ -2,8 +2,9 @@
 
 Nothing may be worth remembering: each timed call gets values that no call had before. Tensors that the problem draws plainly
 (`torch.rand`, `torch.randn`) are made from two sets, each turned round by a secret number of elements: element by element their
-sum or difference, brought back to the distribution (normal: over the root of 2; uniform: its fraction). Parts of sets that a
-program has seen would be found again, with the answers to them. Tensors of a few elements are spliced from two sets instead.
+sum or difference, brought back to the distribution (normal: over the root of 2, with secret signs; uniform: its fraction). Parts
+of sets that a program has seen would be found again, with the answers to them; and of a plain sum a linear problem's answer is
+the sum of two answers. Tensors of a few elements are spliced from two sets instead.
 A problem with any other tensor draws new sets: they may depend on each other.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,17 @@ import numpy.typing as npt
 
 from kernel_env.referee.layout import ITEM_BYTES, Arena, Part, TensorSpec, leaves
 
-_STORED = {"float32": np.float32, "float64": np.float64, "float16": np.float16, "bfloat16": np.uint16}
+_STORED = {
+    "float32": np.float32, "float64": np.float64, "float16": np.float16, "bfloat16": np.uint16,
+    "complex64": np.float32, "complex128": np.float64,
+}  # fmt: skip
+"""What tensors are made of: a complex number is two."""
 _LEAST_MIXED = 64
 """Elements: of a shorter normal draw it could not be told for certain that it is no uniform one."""
 _CHUNK = 1 << 16
 """Elements that are mixed at a time, within a core's cache."""
+_SIGNS = 65_521
+"""After so many numbers (a prime) the signs come again; they begin at another place in each draw."""
 _FRESH_SETS = 32
 _FRESH_BYTES = 64 << 20
 """Sets that are made anew for a round of timing: so many, as far as they fit into so many bytes, and two at least."""
@@ -49,14 +56,15 @@ class Draw:
 
 @dataclass(frozen=True)
 class Splice:
-    """A tensor from `source` and `other`, each turned round. Mixed: their sum, and from `cut` on their difference. Spliced: the
-    first elements of the one, and from `cut` on those of the other. Without a cut a sum over all of it would stay as it was, and be
-    worth remembering."""
+    """A tensor from `source` and `other`, each turned round. Mixed: their sum; of normal ones with signs that begin at `sign`, of
+    uniform ones from `cut` on their difference. Spliced: the first elements of the one, and from `cut` on those of the other. Else
+    a sum over all of it would stay as it was, and be worth remembering."""
 
     other: InputSet
     cut: int
     turn: int
     other_turn: int
+    sign: int = 0
 
 
 class InputPool:
@@ -75,6 +83,7 @@ class InputPool:
         self.turnable = all(self._sets[-1].plain) or not self._specs
         """Whether sets need no renewal."""
         self._uniform = [self._is_uniform(spec) for spec in self._specs] if self.turnable else []
+        self._signs = _signs(rng)
         self._fresh: list[InputSet] = []
         self._deck: list[InputSet] = []
 
@@ -112,7 +121,8 @@ class InputPool:
         count = spec.nbytes // ITEM_BYTES[spec.dtype]
         if not plain or not self.turnable or count == 0:
             return None
-        return Splice(self._rng.choice(self._sets), *(self._rng.randrange(count) for _ in range(3)))
+        cut, turn, other_turn = (self._rng.randrange(count) for _ in range(3))
+        return Splice(self._rng.choice(self._sets), cut, turn, other_turn, self._rng.randrange(_SIGNS))
 
     def write(self, draw: Draw, target: Arena | Part) -> None:
         """Put a draw into its place."""
@@ -125,7 +135,8 @@ class InputPool:
                 if _mixes(spec):
                     with memoryview(splice.other.arena.map) as other:
                         same = splice.other is draw.source and splice.turn == splice.other_turn
-                        _mixed(source, other, memory, spec, splice.cut, splice.turn, splice.other_turn + same, self._uniform[index])
+                        turned = replace(splice, other_turn=splice.other_turn + same)
+                        _mixed(source, other, memory, spec, turned, None if self._uniform[index] else self._signs)
                     continue
                 cut = start + splice.cut * ITEM_BYTES[spec.dtype]
                 _turned(source, memory, spec, splice.turn, start, cut)
@@ -175,25 +186,36 @@ def _stored(values: npt.NDArray[Any], like: npt.NDArray[Any]) -> npt.NDArray[Any
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
+def _signs(rng: random.Random) -> npt.NDArray[np.float32]:
+    """Plus or minus the root of a half, at random; the first ones once more at the end, so that a chunk may begin anywhere."""
+    bits = np.frombuffer(rng.randbytes(-(-_SIGNS // 8)), np.uint8)
+    signs = np.where(np.unpackbits(bits)[:_SIGNS], np.float32(0.5**0.5), np.float32(-(0.5**0.5)))
+    return np.resize(signs, _SIGNS + _CHUNK)
+
+
 def _mixed(
-    a: memoryview, b: memoryview, target: memoryview, spec: TensorSpec, cut: int, turn: int, other_turn: int, uniform: bool
+    a: memoryview, b: memoryview, target: memoryview, spec: TensorSpec, splice: Splice, signs: npt.NDArray[np.float32] | None
 ) -> None:
+    """`signs` are those of a normal draw; without them it is a uniform one."""
     first, second, out = _values(a, spec), _values(b, spec), _values(target, spec)
     one, two = (np.empty(min(_CHUNK, out.size), out.dtype) for _ in range(2))
     for start in range(0, out.size, _CHUNK):
         size = min(_CHUNK, out.size - start)
-        _take(first, start + turn, one[:size])
-        _take(second, start + other_turn, two[:size])
+        _take(first, start + splice.turn, one[:size])
+        _take(second, start + splice.other_turn, two[:size])
         part, added = _read(one[:size]), _read(two[:size])
-        if cut < start + part.size:
-            np.negative(added[max(cut - start, 0) :], out=added[max(cut - start, 0) :])
-        part += added
-        if uniform:
+        if signs is None:
+            if splice.cut < start + part.size:
+                later = added[max(splice.cut - start, 0) :]
+                np.negative(later, out=later)
+            part += added
             part -= np.floor(part)
             stored = _stored(part, out)
             stored[_read(stored) >= 1] = 0  # what is smaller than 1 can be rounded to it
         else:
-            part *= part.dtype.type(0.5**0.5)
+            part += added
+            at = (start + splice.sign) % _SIGNS
+            part *= signs[at : at + part.size]
             stored = _stored(part, out)
         out[start : start + size] = stored
 

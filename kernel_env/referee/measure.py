@@ -23,8 +23,8 @@ from kernel_env.errors import MachineBusy
 from kernel_env.referee.clock import FLOOR_MS, Round, TimingPlan, precise, timing
 from kernel_env.referee.inputs import Draw, InputPool, InputSet
 from kernel_env.referee.layout import Arena, Part, paged
-from kernel_env.referee.memory import Samples
-from kernel_env.referee.outputs import regions
+from kernel_env.referee.memory import Samples, is_readable
+from kernel_env.referee.outputs import watched
 from kernel_env.referee.placement import OtherWork, Waits, cpu_s, page_faults
 from kernel_env.referee.process import Endpoint
 from kernel_env.referee.protocol import Frame
@@ -56,6 +56,7 @@ those of the slower one less than that): what an exchange and cold caches cost i
 sent singly, so that nothing is gained by working on several at once."""
 
 
+_ENDS = "a call ends when its output is there"
 _EMPTY_MESSAGES = 2
 _LEAST_ALONE = 1
 """Blocks of the baseline alone. What disturbs one makes it slower, and only a faster one has consequences."""
@@ -79,12 +80,22 @@ _Taken = tuple[int, dict["Side", list[_Message]]]
 
 FREE_OUTSIDE_S = 2e-4
 """So much CPU time between two messages costs nothing."""
+STOPPED_S, STOPPED = 1e-3, 0.01
+"""And so much, or this share of the time, is no work while it is stopped: to stop takes a moment."""
+UNEVEN = 4.0
+"""A candidate whose calls are so many times shorter than before they counted is timed anew, ..."""
+PLANS = 3
+"""... so many times in all."""
 USUAL = 0.9
 """And so much as this share of the baseline's messages use."""
 
 
-class LateWork(Exception):
-    """An output changed after its call had ended."""
+class Tampered(Exception):
+    """A program's times cannot be believed. `category` says why in a word."""
+
+    def __init__(self, category: str, message: str) -> None:
+        super().__init__(message)
+        self.category = category
 
 
 @dataclass(eq=False)
@@ -199,17 +210,33 @@ class Session:
     """Calls that are sent together; 0 before it is known."""
     _kinds: list[int] = field(default_factory=list)
     """How many calls the messages of the next rounds have, the last one first."""
+    _first_s: float = 0.0
+    """How long a call of the candidate took in the warm-up."""
     _waited_s: float = 0.0
     _spent_s: float = 0.0
 
     def rounds(self, plan: TimingPlan) -> list[Round]:
-        """Take times as planned. Raises LateWork, and what `check` and the sides raise."""
+        """Take times as planned. Raises Tampered, and what `check` and the sides raise.
+
+        How many calls go together follows from their lengths in the warm-up. A candidate that was slower there than it is now has
+        chosen that itself.
+        """
+        for _ in range(PLANS):
+            rounds = self._planned(plan)
+            before_s, now_s = self._first_s, self.candidate.call_s
+            if now_s * UNEVEN > before_s or self._calls_together() <= 2 * self._most:
+                return rounds
+            self._most, self._kinds = 0, []
+        raise Tampered("uneven", f"a call takes {now_s * 1e3:.3g} ms when it counts and {before_s * 1e3:.3g} ms when it does not")
+
+    def _planned(self, plan: TimingPlan) -> list[Round]:
         self._exchanges, self._waited_s = {}, 0.0
         others = OtherWork(self.cores, (os.getpid(), self.baseline.endpoint.pid, self.candidate.endpoint.pid, *self.helpers))
         taken: list[_Taken] = []
         with self._own_core():
             if not self._most:
                 self._warm_up()
+                self._first_s = self.candidate.call_s
             self._spent_s, started = 0.0, time.perf_counter()
             due = 1.0
             while True:
@@ -276,9 +303,19 @@ class Session:
         counts = [self._distinct(count, together) for count in counts]
         for side, other, count in zip(sides, reversed(sides), counts, strict=True):
             self._wake(side, other)
+            started = time.perf_counter(), self._used_s(self.candidate.endpoint.pid)
             times[side] = self._block(side, last, together, count)
+            if side is self.baseline:
+                self._stood_still(started)
         self.check(self.baseline, self.candidate, last)
         return together, times
+
+    def _stood_still(self, since: tuple[float, float]) -> None:
+        """Raises Tampered when the candidate has worked while it was stopped: timers can wake a process, and a system call that
+        has begun goes on. `since`: then, and the CPU time that it had used."""
+        wall_s, cpu_s = time.perf_counter() - since[0], self._used_s(self.candidate.endpoint.pid) - since[1]
+        if cpu_s > STOPPED_S + STOPPED * wall_s:
+            raise Tampered("not_stopped", f"its threads worked for {cpu_s * 1e3:.3g} ms while it was stopped")
 
     def _calls_together(self) -> int:
         """How many calls most messages have."""
@@ -405,23 +442,26 @@ class Session:
     def _watch(self, side: Side) -> None:
         """Read some words of the output at once, before anything else takes time."""
         side.words = None
-        places = regions(side.watched)
+        places = watched(side.watched)
         sizes = tuple(size for _, size in places)
         if side.samples is None or sizes != side.sizes:
             side.samples, side.sizes = Samples(sizes, self._words), sizes
-        with contextlib.suppress(OSError):  # not allowed here, or nothing there: then comparing is left to tell
+        try:
             side.words = side.samples.read(side.endpoint.pid, [address for address, _ in places])
+        except OSError as error:
+            if side is self.candidate and is_readable(side.endpoint.pid):
+                raise Tampered("late_work", f"the output's memory cannot be read when the reply is there: {error}") from error
 
     def _unchanged(self, side: Side) -> None:
-        """Raises LateWork when the last output is another one than at its reply. Looks once, and elsewhere the next time."""
+        """Raises Tampered when the last output is another one than at its reply. Looks once, and elsewhere the next time."""
         if side.words is None or side.samples is None:
             return
         try:
-            now = side.samples.read(side.endpoint.pid, [address for address, _ in regions(side.watched)])
+            now = side.samples.read(side.endpoint.pid, [address for address, _ in watched(side.watched)])
         except OSError as error:
-            raise LateWork("the output's memory was given back after forward() had returned") from error
+            raise Tampered("late_work", f"the output's memory was given back after forward() had returned: {_ENDS}") from error
         if now != side.words:
-            raise LateWork("the output went on changing after forward() had returned")
+            raise Tampered("late_work", f"the output went on changing after forward() had returned: {_ENDS}")
         side.samples, side.words = Samples(side.sizes, self._words), None
 
 

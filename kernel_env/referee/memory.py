@@ -12,13 +12,15 @@ import ctypes
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 _PIECE = 1 << 30
 """One call reads at most this much: the kernel refuses 2 GiB and more."""
+_MOST_RUNS = 1024
+"""The kernel takes no longer lists (IOV_MAX)."""
 _libc = ctypes.CDLL(None, use_errno=True)
 _readv = _libc.process_vm_readv
 _readv.restype = ctypes.c_ssize_t
@@ -36,18 +38,56 @@ def read_memory(pid: int, address: int, target: npt.NDArray[np.uint8]) -> None:
             raise OSError(f"{part.size} bytes at {address + start:#x} of process {pid} cannot be read whole")
 
 
+def read_runs(pid: int, addresses: npt.NDArray[np.uint64], size: int, target: npt.NDArray[np.uint8]) -> None:
+    """Fill `target` with so many bytes from each of these addresses of the process. Raises OSError."""
+    for start in range(0, addresses.size, _MOST_RUNS):
+        some = addresses[start : start + _MOST_RUNS]
+        part = target[start * size : (start + some.size) * size]
+        remote = np.zeros(some.size, _IOVEC)
+        remote["base"], remote["length"] = some, size
+        if _call(pid, np.array([(part.ctypes.data, part.size)], _IOVEC), remote) != part.size:
+            raise OSError(f"{part.size} bytes of process {pid} cannot be read whole")
+
+
+class Area(NamedTuple):
+    """A line of a process's memory map."""
+
+    start: int
+    end: int
+    rights: str
+    inode: int
+    name: str
+
+
+def areas(pid: int | str) -> list[Area]:
+    """A process's memory map. Raises OSError. Names are the process's own choice, and may hold any byte but a line feed."""
+    found = []
+    for line in Path(f"/proc/{pid}/maps").read_bytes().split(b"\n")[:-1]:
+        span, rights, _, _, inode, *name = line.decode(errors="replace").split(" ", 5)
+        start, end = (int(text, 16) for text in span.split("-"))
+        found.append(Area(start, end, rights, int(inode), name[0].strip(" ") if name else ""))
+    return found
+
+
+def is_readable(pid: int) -> bool:
+    """Whether this process may read memory of that one at all."""
+    with contextlib.suppress(OSError):
+        for area in areas(pid):
+            if area.rights[0] == "r":
+                with contextlib.suppress(OSError):
+                    read_memory(pid, area.start, np.zeros(1, np.uint8))
+                    return True
+    return False
+
+
 def own_memory(pid: int) -> list[tuple[int, int]]:
     """(start, end) of the process's private writable memory, neighbours joined; nothing where that may not be read. A file's
     pages are not its own: one small file can be mapped again and again, as a large output that was never written."""
     found: list[tuple[int, int]] = []
     with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
-            span, rights, _, _, inode, *_ = line.split(maxsplit=5)
-            if rights[1] == "w" and rights[3] == "p" and inode == "0":
-                start, end = (int(text, 16) for text in span.split("-"))
-                if found and found[-1][1] == start:
-                    start = found.pop()[0]
-                found.append((start, end))
+        for start, end, rights, inode, _ in areas(pid):
+            if rights[1] == "w" and rights[3] == "p" and inode == 0:
+                found.append((found.pop()[0] if found and found[-1][1] == start else start, end))
     return found
 
 

@@ -13,6 +13,8 @@ import re
 import time
 from pathlib import Path
 
+from kernel_env.referee.memory import areas
+
 _OPENMP = re.compile(r"/lib(gomp|omp|iomp5)\b[^/]*$")
 
 
@@ -45,14 +47,9 @@ def threads(pid: int) -> frozenset[int]:
 
 def _libraries(pid: int) -> list[tuple[int, int, str]]:
     """(start, end, path) of the code of OpenMP libraries."""
-    found = []
     with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
-            span, rights, *rest = line.split(maxsplit=5)
-            if "x" in rights and len(rest) == 4 and _OPENMP.search(rest[3]):
-                start, end = (int(text, 16) for text in span.split("-"))
-                found.append((start, end, rest[3]))
-    return found
+        return [(area.start, area.end, area.name) for area in areas(pid) if "x" in area.rights and _OPENMP.search(area.name)]
+    return []
 
 
 def _instruction(pid: int, thread: int) -> int:

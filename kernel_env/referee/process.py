@@ -63,13 +63,20 @@ def _oom_kills() -> int:
     return 0
 
 
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
+
+
 class Endpoint(Protocol):
     """One program that answers frames: a process of its own (`RunnerProcess`) or, for debugging, this process."""
 
     pid: int
     """The process whose memory the outputs are in."""
     elapsed_s: float
-    """From sending the last request to the arrival of its answer, not yet read."""
+    """From sending the last request to the arrival of all of its answer, not yet parsed."""
     free_s: float
     """How much of the last request's time were builds, which do not count."""
     isolation: tuple[str, ...]
@@ -175,7 +182,7 @@ class RunnerProcess:
         self._log_open = True
         self._closed = False
         self._free_builds, self._free_build_s = FREE_BUILDS, FREE_BUILD_S
-        self.elapsed_s = self._arrived = self.free_s = 0.0
+        self.elapsed_s = self.free_s = 0.0
         self._cores: tuple[int, ...] = ()
         self._placed: frozenset[int] = frozenset()
         os.set_blocking(log_fd, False)
@@ -195,13 +202,16 @@ class RunnerProcess:
         if not self._ready:
             self._begin()
         self.free_s = 0.0
+        if self._channel.has_spoken():
+            self._end()
+            raise RunnerDied("answered what it was not asked")
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._wake_on(self._cores[:1])
         sent = self._send(frame, deadline, fds)
         self._wake_on(self._cores)
         while True:
             answer = self._receive(deadline)
-            self.elapsed_s = self._arrived - sent
+            self.elapsed_s = self._channel.arrived - sent
             if "build" not in answer:
                 return answer
             started = time.monotonic()
@@ -251,13 +261,10 @@ class RunnerProcess:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 raise RunnerTimeout()
-            ready = self._poll.poll(None if left is None else max(1, int(left * 1000) + 1))
-            now = time.perf_counter()
-            events = dict(ready)
+            events = dict(self._poll.poll(None if left is None else max(1, int(left * 1000) + 1)))
             if self._log_fd in events:
                 self._drain()
             if self._channel.fileno() in events:
-                self._arrived = now
                 try:
                     return self._channel.recv(timeout_s=left)[0]
                 except TimeoutError as error:
@@ -291,7 +298,7 @@ class RunnerProcess:
         if not gone:
             return RunnerDied("closed its channel")
         if os.WIFSIGNALED(status):
-            return RunnerDied(signal.Signals(os.WTERMSIG(status)).name)
+            return RunnerDied(_signal_name(os.WTERMSIG(status)))
         if os.WEXITSTATUS(status) == signal.SIGABRT and Layer.PID in self.isolation:
             return RunnerDied("SIGABRT")  # `sandbox.seal` says why
         return RunnerDied(f"exit {os.WEXITSTATUS(status)}")

@@ -6,8 +6,10 @@ be a candidate's process, and then every byte it sends is untrusted.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import socket
 import struct
 import time
@@ -46,6 +48,9 @@ class Channel:
         self._most_bytes = most_bytes
         self._read = bytearray()
         """What was read beyond the last frame."""
+        self.arrived = 0.0
+        """When the last byte of the last frame was there, by `time.perf_counter`. The first one says nothing: it may be sent
+        before the work that it answers for is done."""
 
     def fileno(self) -> int:
         return self.sock.fileno()
@@ -87,6 +92,15 @@ class Channel:
                 os.close(fd)
             raise
 
+    def has_spoken(self) -> bool:
+        """Whether there is something to read already, if only a part of a frame."""
+        if self._read:
+            return True
+        readable = bool(select.select([self.sock], [], [], 0)[0])
+        with contextlib.suppress(OSError):
+            return readable and bool(self.sock.recv(1, socket.MSG_PEEK))  # an end of file is no word
+        return False
+
     def _frame(self, deadline: float | None, fds: list[int] | None) -> Frame:
         try:
             self._fill(HEADER.size, deadline, fds)
@@ -94,6 +108,7 @@ class Channel:
             if length > self._most_bytes:
                 raise NotAFrame(f"frame of {length} bytes refused")
             self._fill(HEADER.size + length, deadline, fds)
+            self.arrived = time.perf_counter()
             frame = json.loads(self._read[HEADER.size : HEADER.size + length])
             del self._read[: HEADER.size + length]
         except (ValueError, RecursionError) as error:

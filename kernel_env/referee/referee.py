@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import secrets
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from kernel_env.backends import get_backend
@@ -23,20 +24,26 @@ from kernel_env.referee.compare import compare, same_bytes
 from kernel_env.referee.config import VerifyConfig, derive_seed
 from kernel_env.referee.inputs import Draw, InputPool, InputSet
 from kernel_env.referee.layout import packed
-from kernel_env.referee.measure import TOGETHER, LateWork, Session, Side, give_slots, quiet_timing
-from kernel_env.referee.outputs import regions
+from kernel_env.referee.measure import TOGETHER, Session, Side, Tampered, give_slots, quiet_timing
+from kernel_env.referee.memory import areas, is_readable
+from kernel_env.referee.outputs import Unreadable, excerpt, regions, watched
 from kernel_env.referee.ownership import traits
 from kernel_env.referee.process import BuildHandler, Endpoint, RunnerDied, RunnerTimeout, no_builds
 from kernel_env.referee.protocol import MAX_ERROR_TEXT, Frame
 from kernel_env.referee.reference import Reference, collected, output_at
 from kernel_env.referee.secret import Secret
 from kernel_env.referee.tolerance import Tolerance, tolerance
+from kernel_env.sandbox import SYSTEM, interpreter_paths
 from kernel_env.schema import Candidate, Problem, Stage, Status, Timing, Verdict
 
 CHECK_BYTES = 8 << 20
-"""Outputs of up to this size are compared in every round of timing, larger ones in a share of the rounds."""
+"""Outputs of up to this size are compared as a whole in every round of timing; of larger ones so much, ..."""
+EXCERPTS = 16
+"""... in so many blocks at random places."""
 OWNERSHIP_CHECKS = 8
 """In one of so many rounds of timing it is looked up where the output lies: reading a memory map takes most of a millisecond."""
+MOST_BUILDS = 32
+"""Extensions of one candidate."""
 KEPT_SETS = 2
 """Inputs of trials that are kept, to make those of timed calls from."""
 SLOT_BYTES = 16 << 20
@@ -51,6 +58,9 @@ ALONE_TRIES = 3
 """Verifications in which it has to be faster then. On a busy machine it happens once in about 25 times to an honest kernel."""
 WATCHED = 3
 """So many times the limit is allowed while a forward is watched: what its kernels are given and give back is kept and compared."""
+_OF_BUILDS = re.compile(r"/ke_[0-9a-f]{20}\.so$")
+_INSTALLED = tuple(f"{path}/" for path in (*SYSTEM, *interpreter_paths()))
+"""Where code of a runner may come from, besides its own builds."""
 _WEIGHTS = ("same_seed", "loaded", "own", "none")
 
 
@@ -133,9 +143,12 @@ class _Work:
         self.tolerance: Tolerance = tolerance(job.config.tolerance)
         self.degenerate = False
         self.build_ms = 0.0
+        self.builds = 0
         self.build_failure: tuple[str, str] | None = None
         """Category and log of the candidate's build that failed."""
         self.weights_differ = self.copies_weights = False
+        self.built: set[str] = set()
+        """Paths of extensions that were built for the candidate, or found built."""
         self.imports: set[str] = set()
         """Symbols that the candidate's extensions take from other libraries."""
         self.weights = ""
@@ -150,6 +163,7 @@ class _Work:
         """... whether it changes its inputs, ..."""
         self.unsteady = False
         """... and whether it was seen keeping a state from call to call, so that its timed outputs depend on their order."""
+        self.secret = Secret()
         self.slower = 1.0
         """By how much the baseline was slower beside the candidate than alone."""
         self.stage = Stage.CHECK
@@ -162,6 +176,8 @@ class _Work:
             verdict = body()
         except _Failed as failure:
             verdict = self._verdict(failure.status, failure.stage, message=failure.message, category=failure.category)
+        except RecursionError:  # only what a program answers may be nested without end
+            verdict = self._verdict(Status.RUNTIME_ERROR, self.stage, message="an answer nested without end", category="protocol")
         return verdict and replace(verdict, log=self.log, duration_ms=(self.clock.now() - started) * 1e3)
 
     def _verdict(self, status: Status, stage: Stage, **more: Any) -> Verdict:
@@ -281,6 +297,10 @@ class _Work:
 
     def _build(self, frame: Frame) -> Frame:
         """Serve a candidate's compiler call. What it asks is untrusted; a malformed request is a failed build."""
+        self.builds += 1
+        if self.builds > MOST_BUILDS:
+            self.build_failure = ("limits", f"more than {MOST_BUILDS} extensions")
+            return {"ok": False, "log": self.build_failure[1]}
         try:
             request = BuildRequest(
                 tuple((str(n), str(t)) for n, t in frame["sources"]),
@@ -288,12 +308,13 @@ class _Work:
                 tuple(map(str, frame["compile_flags"])),
                 tuple(map(str, frame["link_flags"])),
             )
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, RecursionError):
             self.build_failure = ("request", "malformed build request")
             return {"ok": False, "log": self.build_failure[1]}
         result = self.referee._builder.build(request)
         self.build_ms += result.build_ms
         self.imports.update(result.imports)
+        self.built.update([result.path] if result.ok else [])
         if not result.ok:
             self.build_failure = (result.category, result.log)
         return {"ok": result.ok, "module": result.module, "path": result.path, "log": result.log}
@@ -358,9 +379,11 @@ class _Work:
         planned = maker.ask({"op": "init_inputs", "seed": seed})
         with maker.written(planned) as arguments:
             frame = {"op": "init", "arguments": planned["tree"], "seed": seed}
+            candidate.freeze()  # threads of its own would lengthen what the reference takes, and with it the limit
             started = self.clock.now()
             reference.ask(frame, (arguments.fd,))
             self.reference_s += self.clock.now() - started
+            candidate.thaw()
             self._ask(candidate, frame, (arguments.fd,))
         self._ask(candidate, {"op": "export_state"})
         state = reference.ask({"op": "export_state"})
@@ -384,12 +407,14 @@ class _Work:
         self.seen_beside |= beside
         earlier = (baseline.output, ours.output) if beside else (None, None)
         call = {"op": "call", "indices": [0], "seeds": [seed], "beside": beside}
+        ours.endpoint.freeze()
         started = self.clock.now()
         baseline.output = output_at(baseline.ask(call), 0)
         baseline.call_s = self.clock.now() - started
         self.reference_s += baseline.call_s
         is_random: Frame = {"op": "is_random", "seed": seed}
         self.random_forward |= bool(baseline.ask(is_random)["random"])
+        ours.endpoint.thaw()
         spent_s = self.spent_s
         ours.output = output_at(ours.ask(call), 0)
         ours.call_s = self.spent_s - spent_s
@@ -424,16 +449,32 @@ class _Work:
             words = f"the output {' and '.join(sorted(found))}; the reference returns new memory\n({where})"
             raise _Failed(Status.WRONG_OUTPUT, self.stage, words, "aliasing")
 
+    def _compare_some(self, reference: Reference, baseline: Side, candidate: Side, where: str) -> None:
+        """The same of random blocks, where outputs are large."""
+        sizes = [size for _, size in watched(baseline.output)]
+        if sum(sizes) <= CHECK_BYTES or not is_readable(reference.endpoint.pid):
+            self._compare(reference, baseline, candidate, where, self.tolerance)
+            return
+        for _ in range(EXCERPTS):
+            try:
+                parts = excerpt(baseline.output, candidate.output, CHECK_BYTES // EXCERPTS // len(sizes), self.secret)
+            except ValueError:  # comparing the whole says how they differ
+                parts = baseline.output, candidate.output
+            theirs, ours = (replace(side, output=part) for side, part in zip((baseline, candidate), parts, strict=True))
+            self._compare(reference, theirs, ours, where, self.tolerance)
+
     def _compare(self, reference: Reference, baseline: Side, candidate: Side, where: str, tolerance: Tolerance) -> None:
         """The outputs of both sides that are looked at. The candidate is frozen. Raises _Failed."""
         expected, got = baseline.output, candidate.output
         layout, size = packed(expected)
         ask = functools.partial(self._ask, candidate.endpoint)
-        with (
-            collected(expected, layout, size, reference.endpoint, reference.ask, baseline.index) as theirs,
-            collected(got, layout, size, candidate.endpoint, ask, candidate.index) as ours,
-        ):
-            found = compare(layout, theirs, got, ours, tolerance)
+        with collected(expected, layout, size, reference.endpoint, reference.ask, baseline.index) as theirs:
+            try:
+                with collected(got, layout, size, candidate.endpoint, ask, candidate.index) as ours:
+                    found = compare(layout, theirs, got, ours, tolerance)
+            except Unreadable as error:
+                words = f"the output's memory cannot be read: {error}\n({where})"
+                raise _Failed(Status.WRONG_OUTPUT, self.stage, words, "unreadable") from None
         if found is not None:
             raise _Failed(Status.WRONG_OUTPUT, self.stage, f"{found.message}\n({where})", found.category)
 
@@ -449,7 +490,7 @@ class _Work:
     ) -> tuple[Timing | None, str]:
         key = self.job.problem.digest, self.job.candidate.digest
         if not self.backend.timed or not self.config.measure_performance or self.clock.kind == "recorded":
-            self._check_provenance(ours, sets[-1])
+            self._check_provenance(maker, reference, baseline, ours)
             if not self.backend.timed or not self.config.measure_performance:
                 return None, "" if self.backend.timed else "interpreter"
             self.stage = Stage.TIMING
@@ -467,10 +508,10 @@ class _Work:
 
             try:
                 timing = quiet_timing(attempt, self.config.noise_limit)
-            except LateWork as late:
-                raise _Failed(Status.TAMPERED, self.stage, f"{late}: a call ends when its output is there", "late_work") from None
+            except Tampered as found:
+                raise _Failed(Status.TAMPERED, self.stage, str(found), found.category) from None
             self._check_possible(timing, baseline)
-            self._check_provenance(ours, sets[-1])
+            self._check_provenance(maker, reference, baseline, ours)
             ours.endpoint.close()
             with self.referee.lock.exclusive():
                 alone_ms = session.alone(self.config.timing_budget_s * ALONE)
@@ -478,39 +519,92 @@ class _Work:
         self.slower = slowed([ms for r in rounds if r.together == together for ms in r.baseline_ms], alone_ms)
         return timing, ""
 
-    def _check_provenance(self, ours: Side, inputs: InputSet) -> None:
+    def _check_provenance(self, maker: Reference, reference: Reference, baseline: Side, ours: Side) -> None:
         """Raises _Failed where the candidate's own kernels do not do the work. The last that is asked of its process: they run on
         numbers that they were not made for."""
         if self.config.torch_ops == "unchecked":
             return
         self._expect_no_library("its extension calls", unwatched(self.imports))
-        ours.slots[0].copy_from(inputs.arena)
+        self._expect_own_code(ours.endpoint)
+        seed, limit_s = self._new_inputs(maker, "watched", ours), WATCHED * self._limit_s()
         ours.endpoint.thaw()
-        seed, limit_s = derive_seed(self.job.seed, "provenance"), WATCHED * self._limit_s()
         found = self._ask(ours.endpoint, {"op": "trace", "seed": seed}, limit_s=limit_s)
         try:
-            launches, operators = int(found["launches"]), set(map(str, found["operators"]))
+            launched, operators = bool(found["launches"]), set(map(str, found["operators"]))
             unseen, functions = (list(map(str, found[name])) for name in ("hidden", "functions"))
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, RecursionError):
             raise _Failed(Status.RUNTIME_ERROR, self.stage, "a malformed answer", "protocol") from None
         self._expect_no_library("it looks up", functions)
         if unseen:
             words = f"torch's operators ({', '.join(unseen)[:200]}) ran where no trace sees them: call them openly"
             raise _Failed(Status.REJECTED, self.stage, words, "library")
         works = matters = True
-        if launches:
-            try:
-                found = self._ask(ours.endpoint, {"op": "ablate", "seed": seed}, limit_s=limit_s)
-                works, matters = bool(found.get("works", True)), bool(found.get("matters", True)) or self.degenerate
-            except _Failed:  # its kernels ran on numbers that they were not made for
-                pass
-        fault = decoy(launches, works, matters)
+        if launched:
+            works, matters = self._works(maker, reference, baseline, ours, seed, limit_s)
+        fault = decoy(launched, works, matters or self.degenerate)
         if fault:
             raise _Failed(Status.REJECTED, self.stage, fault, "decoy")
         left = forbidden(operators, self.config.torch_ops)
         if left:
             words = f"torch computed a part of it, which verify.torch_ops={self.config.torch_ops} does not allow: {', '.join(left)}"
             raise _Failed(Status.REJECTED, self.stage, words, "torch_ops")
+
+    def _works(
+        self, maker: Reference, reference: Reference, baseline: Side, ours: Side, seed: int, limit_s: float
+    ) -> tuple[bool, bool]:
+        """Whether its kernels compute anything, and whether that makes a difference: seen when what they compute is replaced, by
+        what they give for other numbers, or by something else where that shows none. To fail then proves nothing: a program
+        that only tests its kernel against torch does, too."""
+        for how in ("other", "disturbed"):
+            frame: Frame = {"op": "ablate", "seed": seed, "how": how, "compare": True}
+            try:
+                found = self._ask(ours.endpoint, frame, limit_s=limit_s)
+            except _Failed as failed:
+                if failed.status in (Status.CRASHED, Status.TIMEOUT):
+                    break
+                continue
+            if not found.get("works", True):
+                return False, False
+            if not found.get("launched", True):
+                return True, self._differs_on_new_inputs(maker, reference, baseline, ours, limit_s)
+            if found.get("matters", True):
+                return True, True
+        return True, False
+
+    def _differs_on_new_inputs(self, maker: Reference, reference: Reference, baseline: Side, ours: Side, limit_s: float) -> bool:
+        """For a program that remembered the answer. That is honest, if all of the inputs' content was compared."""
+        seed = self._new_inputs(maker, "watched again", baseline, ours)
+        reference.endpoint.thaw()
+        baseline.output = output_at(baseline.ask({"op": "call", "indices": [0], "seeds": [seed]}), 0)
+        frame: Frame = {"op": "ablate", "seed": seed, "how": "disturbed", "compare": False}
+        try:
+            ours.output = output_at(self._ask(ours.endpoint, frame, limit_s=limit_s), 0)
+            self._compare(reference, baseline, ours, "", self.tolerance)
+        except _Failed as failed:
+            return failed.status is Status.WRONG_OUTPUT
+        return False
+
+    def _new_inputs(self, maker: Reference, what: str, *sides: Side) -> int:
+        """Written into the first place of each side; returns the seed of the generator in forward."""
+        inputs = maker.inputs(derive_seed(self.job.seed, "inputs", what))
+        with contextlib.closing(inputs.arena):
+            for side in sides:
+                if side.tree == inputs.tree:
+                    side.slots[0].copy_from(inputs.arena)
+        return derive_seed(self.job.seed, "forward", what)
+
+    def _expect_own_code(self, endpoint: Endpoint) -> None:
+        """Raises _Failed where the candidate runs code of a file that is neither the system's nor was built here for it: what
+        another build needed of libraries was not looked at."""
+        if self.referee._mode != "process":
+            return
+        built = {Path(path).stat().st_ino for path in self.built}
+        with contextlib.suppress(OSError):
+            for area in areas(endpoint.pid):
+                foreign = area.inode and "x" in area.rights and area.inode not in built
+                if foreign and (_OF_BUILDS.search(area.name) or not area.name.startswith(_INSTALLED)):
+                    words = f"it runs code of a file that was not built for it: {Path(area.name).name[:100]}"
+                    raise _Failed(Status.REJECTED, self.stage, words, "library")
 
     def _expect_no_library(self, how: str, functions: Sequence[str]) -> None:
         if functions:
@@ -529,26 +623,24 @@ class _Work:
         self, maker: Reference, reference: Reference, baseline: Side, ours: Side, sets: list[InputSet]
     ) -> Iterator[Session]:
         """Both sides with mappings of their own for inputs, and a pool of fresh inputs."""
-        secret = Secret()
         self.timed_s = MOST_CALLS * ours.call_s
         for side in (baseline, ours):
             give_slots(side, sets[-1], max(2, min(TOGETHER, SLOT_BYTES // sets[-1].arena.size)))
-        with contextlib.closing(InputPool(sets, lambda: maker.inputs(secret.getrandbits(62)), secret)) as pool:
+        with contextlib.closing(InputPool(sets, lambda: maker.inputs(self.secret.getrandbits(62)), self.secret)) as pool:
             check = functools.partial(self._check_round, reference, pool)
             helpers = (maker.endpoint.pid,)
             yield Session(baseline, ours, pool, check, self.referee.cores, helpers, self.random_forward)
 
     def _check_round(self, reference: Reference, pool: InputPool, baseline: Side, candidate: Side, draw: Draw) -> None:
-        """Compare the last calls of a round; where outputs are large, of a secret share of the rounds. Both sides are frozen."""
-        size = sum(size for _, size in regions(baseline.output))
-        if self.unsteady or secrets.randbelow(max(size, CHECK_BYTES)) >= CHECK_BYTES:
+        """Compare the last calls of a round; where outputs are large, blocks that no one can know. Both sides are frozen."""
+        if self.unsteady:
             return
         try:
-            self._compare(reference, baseline, candidate, "a timed call", self.tolerance)
+            self._compare_some(reference, baseline, candidate, "a timed call")
             if not self.inputs_change and not same_bytes(baseline.slots[baseline.slot], candidate.slots[candidate.slot]):
                 raise self._mutated("a timed call")
             beside = baseline.beside, candidate.beside
-            self._check_ownership(baseline, candidate, "a timed call", beside, whole=secrets.randbelow(OWNERSHIP_CHECKS) == 0)
+            self._check_ownership(baseline, candidate, "a timed call", beside, whole=self.secret.randrange(OWNERSHIP_CHECKS) == 0)
         except _Failed:
             reference.endpoint.thaw()
             self.unsteady = not reference.is_steady(0, draw.seed, lambda: pool.write(draw, baseline.slots[0]), self.tolerance)

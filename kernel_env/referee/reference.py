@@ -10,6 +10,7 @@ from kernel_env.errors import ProblemError
 from kernel_env.referee.compare import compare
 from kernel_env.referee.inputs import InputSet
 from kernel_env.referee.layout import Arena, Buffer, Memory, packed
+from kernel_env.referee.memory import is_readable
 from kernel_env.referee.outputs import Unreadable, fetch
 from kernel_env.referee.process import Endpoint, RunnerDied, RunnerTimeout
 from kernel_env.referee.protocol import Frame
@@ -75,21 +76,31 @@ class Reference:
 
 
 def output_at(answer: Frame, index: int) -> Any:
-    """Description of one output of a call; None where there is none."""
+    """Description of one output of a call; None where there is none. A number is the address of one like those before it."""
     outputs = answer.get("outputs")
-    return outputs[index] if isinstance(outputs, list) and -len(outputs) <= index < len(outputs) else None
+    if not isinstance(outputs, list) or not -len(outputs) <= index < len(outputs):
+        return None
+    index %= len(outputs)
+    last = next((output for output in reversed(outputs[: index + 1]) if type(output) is not int), None)
+    if type(outputs[index]) is not int:
+        return last
+    spec = last.get("tensor") if isinstance(last, dict) else None
+    return {"tensor": {**spec, "address": outputs[index]}} if isinstance(spec, dict) else None
 
 
 @contextlib.contextmanager
 def collected(output: Any, layout: Any, size: int, endpoint: Endpoint, ask: Ask, index: int = -1) -> Iterator[Memory]:
     """The bytes of an output of a runner's last message, the one at `index`, laid out as `layout` says.
 
-    Where its memory cannot be read from here, the runner is thawed and writes them itself.
+    On a machine where no process's memory can be read from here, the runner is thawed and writes them itself. Raises Unreadable
+    where only this output's cannot: a program that writes there could hand over what it has not computed yet.
     """
     buffer = Buffer(size)
     try:
         fetch(output, layout, buffer, endpoint.pid)
     except Unreadable:
+        if is_readable(endpoint.pid):
+            raise
         with contextlib.closing(Arena(size)) as arena:
             arena.copy_from(buffer)
             endpoint.thaw()

@@ -101,7 +101,7 @@ class Runner:
 
     def _note_function(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "ctypes.dlsym" and len(self._looked_up) < MAX_OPERATORS:
-            self._looked_up.add(str(arguments[1])[:200])
+            self._looked_up.update(unwatched((str(arguments[1])[:200],)))
 
     def _init_inputs(self, frame: Frame, fds: Sequence[int]) -> Frame:
         torch.manual_seed(frame["seed"])
@@ -237,10 +237,10 @@ class Runner:
             outputs.append(model(**inputs) if isinstance(inputs, dict) else model(*inputs))
         took_s = time.perf_counter() - started
         earlier.clear()
-        return {"outputs": [values.described(output) for output in outputs], "took_s": took_s}
+        return {"outputs": values.described_all(outputs), "took_s": took_s}
 
-    def _watched(self, module: ModuleType) -> ModuleType:
-        return self._watcher().module(module)
+    def _watched(self, module: ModuleType | None) -> None:
+        self._watcher().loaded(module)
 
     def _watcher(self) -> Provenance:
         if self._provenance is None:
@@ -258,19 +258,23 @@ class Runner:
             "launches": watcher.launches,
             "operators": sorted(watcher.operators)[:MAX_OPERATORS],
             "hidden": sorted(watcher.hidden)[:MAX_OPERATORS],
-            "functions": unwatched(self._looked_up),
+            "functions": sorted(self._looked_up),
         }
 
     def _ablated(self, frame: Frame, fds: Sequence[int]) -> Frame:
-        """And with what its own kernels compute replaced by something else. After `_traced`."""
+        """And with what its own kernels compute replaced by something else. After `_traced`. Without `compare` the output is kept
+        instead, for the referee to compare."""
         watcher, as_it_is = self._watcher(), self._as_it_is
-        launches, works = watcher.launches, watcher.works()
-        if not works:
-            return {"works": False, "matters": False}
-        disturbed = list(tensors(watcher.ablated(functools.partial(self._forward_once, frame))))
-        if watcher.launches == launches:  # the answer was remembered; honest, where all of the content was compared
-            return {"works": True, "matters": True}
-        return {"works": True, "matters": len(as_it_is) != len(disturbed) or not all(map(alike, as_it_is, disturbed))}
+        if not watcher.works():
+            return {"works": False}
+        launches = watcher.launches
+        result = watcher.ablated(functools.partial(self._forward_once, frame), frame["how"])
+        if not frame["compare"]:
+            self._outputs = [result]
+            return {"outputs": [values.described(result)]}
+        disturbed = list(tensors(result))
+        matters = len(as_it_is) != len(disturbed) or not all(map(alike, as_it_is, disturbed))
+        return {"works": True, "launched": watcher.launches > launches, "matters": matters}
 
     def _forward_once(self, frame: Frame) -> Any:
         torch.manual_seed(frame["seed"])
@@ -324,7 +328,7 @@ class Runner:
             kind = "output"
         elif _is_out_of_memory(error):
             kind = "memory"
-        elif self._interpreter and needs_device(error, self._source, _MODULE[self.role]):
+        elif self._interpreter and needs_device(error, self._source, _MODULE[self.role], launched=self._watcher().ran):
             kind = "device"
         return {"kind": kind, "type": _name(error, self._interpreter), "text": self._error_text(error)[:MAX_ERROR_TEXT]}
 

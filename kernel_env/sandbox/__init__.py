@@ -7,10 +7,10 @@ around it than it reports.
 
 from kernel_env.sandbox.confine import NOBODY, enter, fork, hide, seal
 from kernel_env.sandbox.fence import Fence
-from kernel_env.sandbox.layers import ALWAYS, MEANING, Findings, Layer, LayerFailed, Plan, interpreter_paths, wanted
+from kernel_env.sandbox.layers import ALWAYS, MEANING, SYSTEM, Findings, Layer, LayerFailed, Plan, interpreter_paths, wanted
 from kernel_env.sandbox.trial import tried
 
 __all__ = [
-    "ALWAYS", "MEANING", "NOBODY", "Fence", "Findings", "Layer", "LayerFailed", "Plan", "enter", "fork", "hide",
+    "ALWAYS", "MEANING", "NOBODY", "SYSTEM", "Fence", "Findings", "Layer", "LayerFailed", "Plan", "enter", "fork", "hide",
     "interpreter_paths", "seal", "tried", "wanted",
 ]  # fmt: skip

@@ -16,6 +16,7 @@ _BY_PURPOSE: dict[str, dict[str, tuple[int | None, int | None]]] = {
         "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281), "setsid": (112, 157),
         "setpgid": (109, 154),
     },
+    "timers that can send any signal, among them the one that wakes a frozen process": {"timer_create": (222, 107)},
     "sockets": {
         "socket": (41, 198), "socketpair": (53, 199), "bind": (49, 200), "listen": (50, 201), "accept": (43, 202),
         "accept4": (288, 242), "connect": (42, 203),
