@@ -71,6 +71,7 @@ from kernel_env.referee.layout import Arena
 from kernel_env.referee.process import LocalEndpoint, no_builds
 from kernel_env.referee.measure import Side, give_slots
 from kernel_env.referee.outputs import regions
+from kernel_env.referee.reference import output_at
 from tests.scenes import inputs
 from tests.test_measure_real import loaded
 
@@ -81,7 +82,7 @@ for seed in range(20):
     if sys.argv[2] == "scatter":
         assert endpoint.request({"op": "scatter", "seed": seed}) == {}
     answer = endpoint.request({"op": "call", "indices": [0, 1]})
-    places.add(tuple(regions(output)[0][0] for output in answer["outputs"]))
+    places.add(tuple(regions(output_at(answer, index))[0][0] for index in (0, 1)))
 print(len(places))
 """
 

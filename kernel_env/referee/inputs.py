@@ -168,7 +168,8 @@ def _mixes(spec: TensorSpec) -> bool:
 
 def _values(memory: memoryview, spec: TensorSpec) -> npt.NDArray[Any]:
     """A tensor's elements in a mapping, flat."""
-    return np.frombuffer(memory, _STORED[spec.dtype], spec.nbytes // ITEM_BYTES[spec.dtype], spec.offset)
+    stored = np.dtype(_STORED[spec.dtype])
+    return np.frombuffer(memory, stored, spec.nbytes // stored.itemsize, spec.offset)
 
 
 def _read(stored: npt.NDArray[Any]) -> npt.NDArray[Any]:

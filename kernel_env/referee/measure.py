@@ -236,7 +236,6 @@ class Session:
         with self._own_core():
             if not self._most:
                 self._warm_up()
-                self._first_s = self.candidate.call_s
             self._spent_s, started = 0.0, time.perf_counter()
             due = 1.0
             while True:
@@ -373,7 +372,7 @@ class Session:
                         break
                 side.call_s = min(seen_s, default=side.call_s)
                 side.endpoint.freeze()
-            self._most = self._calls_together()
+            self._most, self._first_s = self._calls_together(), self.candidate.call_s
             if self._most == 1:
                 return
 

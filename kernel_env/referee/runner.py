@@ -85,6 +85,7 @@ class Runner:
     def _load(self, frame: Frame, fds: Sequence[int]) -> Frame:
         """Import the source as a real module from a real file: JIT compilers, dataclasses and pickling look there."""
         sys.addaudithook(self._note_function)
+        self._watcher()  # launches are watched from the first one on
         self._source = frame["code"]
         self._path.write_text(self._source, errors="replace")
         name = _MODULE[self.role]

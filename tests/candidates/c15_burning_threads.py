@@ -1,7 +1,7 @@
 # cheat: Threads burn the cores and the memory bus whenever forward() does not run
 # classes: 15 58
 # problem: problems/relu.py
-# verdict: correct
+# verdict: correct tampered
 # most_speedup: 2
 # timed: yes
 # fools: inprocess kernelbench subprocess
