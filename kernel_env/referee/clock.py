@@ -27,9 +27,9 @@ CACHE_BYTES_S = 768e9
 """What a core can write into its first cache in a second: 128 bytes a cycle at 6 GHz, which is more than any has."""
 SHORT_MS = 0.05
 """Of shorter calls, what a single one costs beside a hot loop is part of its time: work on several at once could not be told."""
-LAYOUT = 0.01
+LAYOUT, LAYOUT_OF_SHORT = 0.01, 0.02
 """Two processes that run one program differ by about so much (one standard deviation): their memory lies elsewhere. No number of
-rounds of one session tells by how much, so each interval is widened by it."""
+rounds of one session tells by how much, so each interval is widened by it. Half a microsecond is much of a short call."""
 SINGLE = 0.06
 """Single calls of two such processes differ by so much more (their caches are cold in other ways): what they show against calls
 that were sent together counts beyond that."""
@@ -118,7 +118,8 @@ class _Group:
     def timing(self) -> Timing:
         speedup = self.speedup
         low, high = (float(q) for q in np.quantile(self.resampled, (0.025, 0.975)))
-        layout = _NORMAL_95 * LAYOUT
+        short = np.median(self.baseline) < SHORT_MS
+        layout = _NORMAL_95 * (LAYOUT_OF_SHORT if short else LAYOUT)
         return Timing(
             stats([ms for r in self.rounds for ms in r.candidate_ms], float(np.median(self.candidate))),
             stats([ms for r in self.rounds for ms in r.baseline_ms], float(np.median(self.baseline))),
