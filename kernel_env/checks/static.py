@@ -295,13 +295,14 @@ class _Reader:
 
     def _constants(self) -> set[str]:
         """Module-level names of numbers, strings and what `triton` makes (constexprs, jit functions by another name)."""
-        found = set()
+        found = set[str]()
         for statement in self.statements:
             value = statement.value if isinstance(statement, (ast.Assign, ast.AnnAssign)) else None
             if value is None:
                 continue
             inner = list(ast.walk(value))
-            plain = not any(isinstance(n, (ast.Lambda, ast.Call, ast.Attribute)) for n in inner)
+            named = {n.id for n in inner if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+            plain = named <= found and not any(isinstance(n, (ast.Lambda, ast.Call, ast.Attribute)) for n in inner)
             of_triton = isinstance(value, ast.Call) and self._dotted(value.func).startswith("triton.")
             typed = isinstance(statement, ast.AnnAssign) and self._dotted(statement.annotation).startswith("triton.")
             if plain or of_triton or typed or self._dotted(value).startswith("triton."):

@@ -43,7 +43,7 @@ EXCERPTS = 16
 OWNERSHIP_CHECKS = 8
 """In one of so many rounds of timing it is looked up where the output lies: reading a memory map takes most of a millisecond."""
 MOST_BUILDS = 32
-"""Extensions of one candidate."""
+"""Extensions of one candidate that had to be built."""
 KEPT_SETS = 2
 """Inputs of trials that are kept, to make those of timed calls from."""
 SLOT_BYTES = 16 << 20
@@ -297,8 +297,7 @@ class _Work:
 
     def _build(self, frame: Frame) -> Frame:
         """Serve a candidate's compiler call. What it asks is untrusted; a malformed request is a failed build."""
-        self.builds += 1
-        if self.builds > MOST_BUILDS:
+        if self.builds >= MOST_BUILDS:
             self.build_failure = ("limits", f"more than {MOST_BUILDS} extensions")
             return {"ok": False, "log": self.build_failure[1]}
         try:
@@ -313,6 +312,7 @@ class _Work:
             return {"ok": False, "log": self.build_failure[1]}
         result = self.referee._builder.build(request)
         self.build_ms += result.build_ms
+        self.builds += not result.cached
         self.imports.update(result.imports)
         self.built.update([result.path] if result.ok else [])
         if not result.ok:
