@@ -1,7 +1,7 @@
 # cheat: Threads are in one long system call when the process is frozen, which goes on, and takes the cores from the baseline
 # classes: 15
 # problem: level1_problem2
-# verdict: correct tampered rejected
+# verdict: correct tampered rejected timeout
 # most_speedup: 1.5
 # timed: yes
 # twin: h_skewness_moments.py
