@@ -211,7 +211,7 @@ class Session:
     """Calls that are sent together; 0 before it is known."""
     _kinds: list[int] = field(default_factory=list)
     """How many calls the messages of the next rounds have, the last one first."""
-    _stopped_less: int = 0
+    _worked_on: int = 0
     """Rounds in which the candidate worked while it was stopped."""
     _first_s: float = 0.0
     """How long a call of the candidate took in the warm-up."""
@@ -233,7 +233,7 @@ class Session:
         raise Tampered("uneven", f"a call takes {now_s * 1e3:.3g} ms when it counts and {before_s * 1e3:.3g} ms when it does not")
 
     def _planned(self, plan: TimingPlan) -> list[Round]:
-        self._exchanges, self._waited_s, self._stopped_less = {}, 0.0, 0
+        self._exchanges, self._waited_s, self._worked_on = {}, 0.0, 0
         others = OtherWork(self.cores, (os.getpid(), self.baseline.endpoint.pid, self.candidate.endpoint.pid, *self.helpers))
         taken: list[_Taken] = []
         with self._own_core():
@@ -248,10 +248,8 @@ class Session:
                         break
                     due += _LOOK
                 taken.append(self._round())
-        if self._stopped_less > max(1, MOST_MOVING * len(taken)):
-            raise Tampered(
-                "not_stopped", f"its threads worked while it was stopped, in {self._stopped_less} of {len(taken)} rounds"
-            )
+        if self._worked_on > max(1, MOST_MOVING * len(taken)):
+            raise Tampered("not_stopped", f"its threads worked while it was stopped, in {self._worked_on} of {len(taken)} rounds")
         self.candidate.endpoint.thaw()
         self.baseline.endpoint.thaw()
         waiting = self._waited_s / sum(message.elapsed_s for _, times in taken for message in times[self.baseline])
@@ -313,10 +311,14 @@ class Session:
         self.check(self.baseline, self.candidate, last)
         return together, times
 
+    def _stopped_since(self) -> tuple[float, float]:
+        """The time, and the CPU time that the candidate, which is frozen, has used."""
+        return time.perf_counter(), self._used_s(self.candidate.endpoint.pid)
+
     def _went_on(self, since: tuple[float, float]) -> bool:
         """Whether the candidate has worked while it was stopped: timers can wake a process, and a system call that has begun goes
-        on. `since`: then, and the CPU time that it had used."""
-        wall_s, cpu_s = time.perf_counter() - since[0], self._used_s(self.candidate.endpoint.pid) - since[1]
+        on."""
+        wall_s, cpu_s = (now - then for now, then in zip(self._stopped_since(), since, strict=True))
         return cpu_s > STOPPED_S + STOPPED * wall_s
 
     def _calls_together(self) -> int:
@@ -349,8 +351,7 @@ class Session:
         times = []
         for _ in range(_EMPTY_MESSAGES):
             self._message(side, [self.pool.stale() for _ in range(together)], empty=True)
-        stopped = self.candidate.endpoint.pid if side is self.baseline else None
-        since = time.perf_counter(), self._used_s(stopped) if stopped else 0.0  # it has had the time to stop
+        since = self._stopped_since() if side is self.baseline else None  # it has had the time to stop
         with contextlib.closing(Waits(side.endpoint.pid)) as waits:
             for left in reversed(range(count)):
                 draws = [self.pool.draw() for _ in range(together)]
@@ -358,8 +359,8 @@ class Session:
                 times.append(self._message(side, draws, waits, last=None if left else last))
         side.endpoint.freeze()
         self._unchanged(side)
-        if stopped:
-            self._stopped_less += self._went_on(since)
+        if since:
+            self._worked_on += self._went_on(since)
         return times
 
     def _warm_up(self) -> None:

@@ -69,6 +69,11 @@ def areas(pid: int | str) -> list[Area]:
     return found
 
 
+def code_files(pid: int) -> set[str]:
+    """Paths of the files whose code a process can run. Raises OSError."""
+    return {area.name for area in areas(pid) if area.inode and "x" in area.rights}
+
+
 def is_readable(pid: int) -> bool:
     """Whether this process may read memory of that one at all."""
     with contextlib.suppress(OSError):

@@ -46,6 +46,8 @@ class Channel:
         """`most_bytes`: of a frame that is received."""
         self.sock = sock
         self._most_bytes = most_bytes
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
         self._read = bytearray()
         """What was read beyond the last frame."""
         self.arrived = 0.0
@@ -96,9 +98,8 @@ class Channel:
         """Whether there is something to read already, if only a part of a frame."""
         if self._read:
             return True
-        readable = bool(select.select([self.sock], [], [], 0)[0])
         with contextlib.suppress(OSError):
-            return readable and bool(self.sock.recv(1, socket.MSG_PEEK))  # an end of file is no word
+            return bool(self._poll.poll(0)) and bool(self.sock.recv(1, socket.MSG_PEEK))  # an end of file is no word
         return False
 
     def _frame(self, deadline: float | None, fds: list[int] | None) -> Frame:

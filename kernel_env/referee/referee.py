@@ -25,7 +25,7 @@ from kernel_env.referee.config import VerifyConfig, derive_seed
 from kernel_env.referee.inputs import Draw, InputPool, InputSet
 from kernel_env.referee.layout import packed
 from kernel_env.referee.measure import TOGETHER, Session, Side, Tampered, give_slots, quiet_timing
-from kernel_env.referee.memory import areas, is_readable
+from kernel_env.referee.memory import code_files, is_readable
 from kernel_env.referee.outputs import Unreadable, excerpt, regions, watched
 from kernel_env.referee.ownership import traits
 from kernel_env.referee.process import BuildHandler, Endpoint, RunnerDied, RunnerTimeout, no_builds
@@ -525,7 +525,7 @@ class _Work:
         if self.config.torch_ops == "unchecked":
             return
         self._expect_no_library("its extension calls", unwatched(self.imports))
-        self._expect_own_code(ours.endpoint)
+        self._expect_own_code(baseline.endpoint, ours.endpoint)
         seed, limit_s = self._new_inputs(maker, "watched", ours), WATCHED * self._limit_s()
         ours.endpoint.thaw()
         found = self._ask(ours.endpoint, {"op": "trace", "seed": seed}, limit_s=limit_s)
@@ -593,17 +593,16 @@ class _Work:
                     side.slots[0].copy_from(inputs.arena)
         return derive_seed(self.job.seed, "forward", what)
 
-    def _expect_own_code(self, endpoint: Endpoint) -> None:
-        """Raises _Failed where the candidate runs code of a file that is neither the system's nor was built here for it: what
-        another build needed of libraries was not looked at."""
+    def _expect_own_code(self, reference: Endpoint, candidate: Endpoint) -> None:
+        """Raises _Failed where the candidate runs code of a file that is not installed, that the reference does not run, and that
+        was not built here for it: what another build needed of libraries was not looked at."""
         if self.referee._mode != "process":
             return
-        built = {Path(path).stat().st_ino for path in self.built}
         with contextlib.suppress(OSError):
-            for area in areas(endpoint.pid):
-                foreign = area.inode and "x" in area.rights and area.inode not in built
-                if foreign and (_OF_BUILDS.search(area.name) or not area.name.startswith(_INSTALLED)):
-                    words = f"it runs code of a file that was not built for it: {Path(area.name).name[:100]}"
+            theirs = code_files(reference.pid)
+            for name in code_files(candidate.pid) - theirs - self.built:
+                if _OF_BUILDS.search(name) or not name.startswith(_INSTALLED):
+                    words = f"it runs code of a file that was not built for it: {Path(name).name[:100]}"
                     raise _Failed(Status.REJECTED, self.stage, words, "library")
 
     def _expect_no_library(self, how: str, functions: Sequence[str]) -> None:
