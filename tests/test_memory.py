@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pytest
 
 from kernel_env.referee import memory as module
-from kernel_env.referee.memory import Samples, areas, is_readable, own_memory, read_memory, read_runs
+from kernel_env.referee.memory import Samples, areas, code_files, is_readable, own_memory, read_memory, read_runs
 from tests.holder import Holder
 
 PAGE = mmap.PAGESIZE
@@ -216,3 +216,9 @@ def test_runs_are_read_from_everywhere_in_lists_of_any_length(holder: Holder) ->
     assert np.array_equal(target.reshape(-1, 3), data[:8970].reshape(-1, 3)[places])
     with pytest.raises(OSError, match=r"\w"):
         read_runs(holder.pid, np.array([start, 1 << 46], np.uint64), 3, target[:6])
+
+
+def test_the_files_whose_code_a_process_runs(holder: Holder) -> None:
+    names = code_files(holder.pid)
+    assert any("python" in name or "libc" in name for name in names) and all(name.startswith("/") for name in names)
+    assert str(Path(__file__)) not in names

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+import torch
 
-from kernel_env.backends.provenance import Span, hidden, on_threads, sequence
+from kernel_env.backends.provenance import Provenance, Span, _may_be_given, _of_other_numbers, hidden, on_threads, sequence
 from kernel_env.checks.provenance import decoy, forbidden, unwatched
 from kernel_env.schema import Problem, Status
 from tests.conftest import QUICK, REFERENCE, Judge
@@ -315,3 +317,40 @@ def test_what_a_trace_means() -> None:
     assert forbidden(["relu", "empty_like", "clone"], "all") == forbidden(["relu"], "unchecked") == []
     assert forbidden(["relu", "empty_like", "clone"], "glue") == ["relu"]
     assert forbidden(["relu", "empty_like", "clone"], "none") == ["clone", "relu"]
+
+
+# ---------------------------------------------------------- replaced by what a kernel gives for other numbers
+
+
+def test_other_numbers_reach_results_and_written_arguments_and_no_input() -> None:
+    def kernel(x: torch.Tensor, out: torch.Tensor, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+        out.copy_(x * scale)
+        return out, x + 1
+
+    x, out = torch.arange(1.0, 101.0), torch.zeros(100)
+    before = x.clone()
+    returned, made = _of_other_numbers(kernel, (x, out, 2.0), {})
+    assert torch.equal(x, before) and returned is out, "inputs stay, and what was returned is the argument itself"
+    assert not torch.equal(out, 2 * x) and set(out.tolist()) <= {2 * 0.75 * number for number in x.tolist()}
+    assert not torch.equal(made, x + 1)
+
+
+@pytest.mark.parametrize(("body", "works"), [(torch.relu, True), (torch.clone, False), (lambda x: x.abs() + 1, True)])
+def test_a_relu_of_positive_numbers_is_no_copy(body: Callable[[torch.Tensor], torch.Tensor], works: bool) -> None:
+    watcher = Provenance()
+    x = torch.rand(1000) + 0.5
+    forward = watcher._function(body)
+    with torch.no_grad():
+        watcher._inside = None
+        watcher._watching = True
+        watcher._launch(body, (x,), {}, 1, calls_torch=False)
+    assert forward(x).shape == x.shape and watcher.works() is works
+
+
+GIVEN = [3, None, (1, torch.ones(1)), "fp32", torch.float32]
+PYTHON = [print, lambda x: x, object(), [print]]
+
+
+@pytest.mark.parametrize(("value", "fair"), [*((value, True) for value in GIVEN), *((value, False) for value in PYTHON)])
+def test_a_triton_kernel_is_given_no_python(value: object, fair: bool) -> None:
+    assert _may_be_given(value, type("Kernel", (), {})) is fair
