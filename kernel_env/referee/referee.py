@@ -17,6 +17,7 @@ from typing import Any, Literal
 from kernel_env.backends import get_backend
 from kernel_env.builder import Builder, BuildRequest
 from kernel_env.checks.provenance import decoy, forbidden, unwatched
+from kernel_env.errors import ProblemError
 from kernel_env.hostlock import CoresLock
 from kernel_env.referee.calibration import Calibration, Calibrator
 from kernel_env.referee.clock import Clock, Round, TimingPlan, against_alone, least_ms, slowed
@@ -42,6 +43,8 @@ EXCERPTS = 16
 """... in so many blocks at random places."""
 OWNERSHIP_CHECKS = 8
 """In one of so many rounds of timing it is looked up where the output lies: reading a memory map takes most of a millisecond."""
+KILLED, KILLED_TRIES = "SIGKILL", 3
+"""The end of a runner that someone killed, and how often a job is begun for that."""
 MOST_BUILDS = 32
 """Extensions of one candidate that had to be built."""
 KEPT_SETS = 2
@@ -112,9 +115,8 @@ class Referee:
 
     def prepare(self, job: Job) -> Prepared:
         """Check and import the candidate once, off the device, so that everything is built. Raises BuilderError, VerifierError."""
-        work = _Work(self, job)
         started = self._clock.now()
-        verdict = work.concluded(work.prepare)
+        work, verdict = self._done(job, _Work.prepare)
         return Prepared(verdict, work.reported_build_ms, (self._clock.now() - started) * 1e3)
 
     def verify(self, job: Job) -> Verdict:
@@ -124,13 +126,27 @@ class Referee:
         speed. Only what happens each time, in new processes, is the candidate's doing, and then the faster baseline counts.
         """
         for _ in range(ALONE_TRIES):
-            work = _Work(self, job)
-            verdict = work.concluded(work.verify)
+            work, verdict = self._done(job, _Work.verify)
             assert verdict is not None
             if work.slower == 1.0:
                 return verdict
         assert verdict is not None and verdict.timing is not None
         return replace(verdict, timing=against_alone(verdict.timing, work.slower))
+
+    def _done(self, job: Job, body: Callable[[_Work], Verdict | None]) -> tuple[_Work, Verdict | None]:
+        """Work that ended by itself. Where a runner was killed it is done again in new ones: most likely that came from outside.
+        Only what happens each time counts. Raises ProblemError."""
+        for last in (*(False,) * (KILLED_TRIES - 1), True):
+            work = _Work(self, job)
+            try:
+                verdict = work.concluded(functools.partial(body, work))
+            except ProblemError as error:
+                if last or not (isinstance(error.__cause__, RunnerDied) and error.__cause__.cause == KILLED):
+                    raise
+            else:
+                if last or verdict is None or (verdict.status, verdict.category) != (Status.CRASHED, KILLED):
+                    break
+        return work, verdict
 
 
 class _Work:

@@ -37,7 +37,7 @@ class Reference:
         except RunnerTimeout:
             raise ProblemError(f"{where}: {doing} took longer than {limit_s:g} s; raise verify.reference_timeout_s") from None
         except RunnerDied as death:
-            raise ProblemError(f"{where}: its process died ({death.cause}) in {doing}; is there enough memory?") from None
+            raise ProblemError(f"{where}: its process died ({death.cause}) in {doing}; is there enough memory?") from death
         if "error" in answer:
             first = str(answer["error"].get("text", "")).split("\n")
             raise ProblemError(f"{where} failed in {doing}: {' '.join(first[:1])}{' at' + first[-1] if first[1:] else ''}")
