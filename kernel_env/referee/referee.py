@@ -17,7 +17,7 @@ from typing import Any, Literal
 from kernel_env.backends import get_backend
 from kernel_env.builder import Builder, BuildRequest
 from kernel_env.checks.provenance import decoy, forbidden, unwatched
-from kernel_env.errors import ProblemError
+from kernel_env.errors import ProblemError, VerifierError
 from kernel_env.hostlock import CoresLock
 from kernel_env.referee.calibration import Calibration, Calibrator
 from kernel_env.referee.clock import Clock, Round, TimingPlan, against_alone, least_ms, slowed
@@ -135,12 +135,12 @@ class Referee:
 
     def _done(self, job: Job, body: Callable[[_Work], Verdict | None]) -> tuple[_Work, Verdict | None]:
         """Work that ended by itself. Where a runner was killed it is done again in new ones: most likely that came from outside.
-        Only what happens each time counts. Raises ProblemError."""
+        Only what happens each time counts. Raises ProblemError, VerifierError."""
         for last in (*(False,) * (KILLED_TRIES - 1), True):
             work = _Work(self, job)
             try:
                 verdict = work.concluded(functools.partial(body, work))
-            except ProblemError as error:
+            except (ProblemError, VerifierError) as error:
                 if last or not (isinstance(error.__cause__, RunnerDied) and error.__cause__.cause == KILLED):
                     raise
             else:
