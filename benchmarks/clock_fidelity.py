@@ -2,9 +2,10 @@
 
 Six honest kernels of 20 us to 1 s (sized for this machine) are verified against themselves: the true speedup is 1.00. For each:
 how often the 95% interval covers 1.00, how wide it is, and how far the referee's time of the baseline lies from in-process
-timing of the same program (a process of its own: same threads, same allocator, warmed up, garbage collection off, the median of
-many calls on inputs that one thread has just made, short calls several at a time, heaps laid out anew in between). Beside it
-stands a hot loop: one input again and again. Two more kernels, bound by the memory that neighbours share, show what is harder.
+timing of the same program (a process of its own: same threads, allocator and libraries, warmed up, garbage collection off, the
+median of many calls on inputs that one thread has just made, short calls several at a time, heaps laid out anew in between).
+Beside it stands a hot loop: one input again and again. Two more kernels, bound by the memory that neighbours share, show what is
+harder.
 
     python benchmarks/clock_fidelity.py                  # 100 repeats, 10 of the longest
     python benchmarks/clock_fidelity.py --repeats 20     # a quick look
@@ -114,8 +115,9 @@ torch::Tensor same(torch::Tensor x) { return x; }
 '''
 """The static rules want a kernel; it is never called, so that candidate and baseline are one program."""
 IN_PROCESS = """
-import gc, json, random, statistics, sys, time
+import ctypes, gc, json, random, statistics, sys, time
 import numpy, torch
+ctypes.CDLL("libgomp.so.1")  # most extensions bring it, and all of torch is slower by 1% then
 source, threads, together_s, together, slot_bytes = sys.stdin.read(), int(sys.argv[1]), *map(float, sys.argv[2:])
 torch.set_num_threads(threads)
 module = {}

@@ -90,6 +90,7 @@ class _Server:
 
     def close(self, id: int) -> Any:
         self._runners.pop(id).close()
+        self._client.finish()
         return {}
 
     def place(self, id: int, core: int) -> Any:

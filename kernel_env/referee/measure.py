@@ -9,6 +9,7 @@ the next request: work that goes on after the reply shows. A block ends with the
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import random
 import statistics
@@ -393,8 +394,9 @@ class Session:
     def _settle(self, side: Side, together: int) -> None:
         """Calls of some length after each thaw that do not count."""
         settled_s = SETTLE_S if side.call_s >= SETTLE_BELOW_S else 0.0
+        calls = min(together, math.ceil(SETTLE_S / max(side.call_s, 1e-6)))
         while settled_s < SETTLE_S:
-            settled_s += self._message(side, [self.pool.stale() for _ in range(together)]).elapsed_s
+            settled_s += self._message(side, [self.pool.stale() for _ in range(calls)]).elapsed_s
 
     def _message(
         self, side: Side, draws: list[Draw], waits: Waits | None = None, *, last: Draw | None = None, empty: bool = False

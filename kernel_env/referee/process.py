@@ -8,7 +8,7 @@ import select
 import signal
 import socket
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ BuildHandler = Callable[[Frame], Frame]
 
 READY_LIMIT_S = 60.0
 PREPARED = {"reference": 2, "candidate": 1}
-"""At most so many runners wait for the next job: what one takes."""
+"""So many runners wait for the next job: what one takes."""
 
 
 class ZygoteGone(VerifierError):
@@ -101,82 +101,105 @@ class Slot:
 
 
 class ZygoteClient:
-    """A worker's connection to the zygote, and the runners that it has prepared."""
+    """A worker's connection to the zygote, and the runners that wait for work.
+
+    What is asked of the zygote goes on while the worker does: a runner that is taken is replaced at once, and one that is closed
+    ends meanwhile. Its answers come in order.
+    """
 
     def __init__(self, channel: Channel, scratch_root: Path) -> None:
         self.channel = channel
         self.scratch_root = scratch_root
         self._waiting: list[RunnerProcess] = []
-        self._taken: Counter[tuple[str, Slot]] = Counter()
-        """Since the last `prepare`."""
+        self._owed: deque[Callable[[Frame, list[int]], None]] = deque()
+        """What to do with the answers that are still to come."""
+        self._forking: Counter[tuple[str, Slot]] = Counter()
+        self._status = 0
 
     def runner(self, role: str, slot: Slot, build: BuildHandler) -> RunnerProcess:
-        """One that waits, or a new one. Raises ZygoteGone."""
-        self._taken[role, slot] += 1
-        for runner in [*self._waiting]:
-            if (runner.role, runner.slot) == (role, slot):
-                self._waiting.remove(runner)
-                if runner.alive:
-                    break
-                runner.close()
-        else:
-            runner = self._fork(role, slot)
+        """One that waits, or a new one. Raises ZygoteGone.
+
+        One that waits has seen no one's code and is told nothing before it is taken.
+        """
+        for other in [other for other in self._waiting if other.role == role and (other.slot != slot or not other.alive)]:
+            self._waiting.remove(other)
+            other.close()
+        while (runner := next((r for r in self._waiting if (r.role, r.slot) == (role, slot)), None)) is None:
+            if not self._forking[role, slot]:
+                self._fork(role, slot)
+            self._collect()
+        self._waiting.remove(runner)
         runner.build_handler = build
+        there = sum((r.role, r.slot) == (role, slot) for r in self._waiting) + self._forking[role, slot]
+        for _ in range(PREPARED.get(role, 0) - there):
+            self._fork(role, slot)
         return runner
 
-    def prepare(self) -> None:
-        """Fork what was taken since the last time, so that the next job finds it in its sandbox already. Raises ZygoteGone.
+    def finish(self, until: Callable[[], bool] = lambda: False) -> None:
+        """Wait for everything that was asked. Raises ZygoteGone."""
+        while self._owed and not until():
+            self._collect()
 
-        It has seen no one's code and is told nothing before it is taken.
-        """
-        taken, self._taken = self._taken, Counter()
-        for runner in [*self._waiting]:
-            others = any(role == runner.role for role, _ in taken) and (runner.role, runner.slot) not in taken
-            if others or not runner.alive:
-                self._waiting.remove(runner)
-                runner.close()
-        for (role, slot), count in taken.items():
-            there = sum((runner.role, runner.slot) == (role, slot) for runner in self._waiting)
-            self._waiting += [self._fork(role, slot) for _ in range(min(count, PREPARED.get(role, 0)) - there)]
-
-    def _fork(self, role: str, slot: Slot) -> RunnerProcess:
+    def _fork(self, role: str, slot: Slot) -> None:
         ours, theirs = socket.socketpair()
         log_read, log_write = os.pipe()
+
+        def forked(answer: Frame, fds: list[int]) -> None:
+            self._forking[role, slot] -= 1
+            channel, scratch = Channel(ours, FRAME_BYTES), Path(answer["scratch"])
+            self._waiting.append(RunnerProcess(self, role, slot, answer["pid"], fds[0], scratch, channel, log_read))
+
         frame = {
             "op": "fork", "role": role, "cores": list(slot.cores), "threads": len(slot.cores),
             "memory_bytes": slot.memory_bytes, "scratch_root": str(self.scratch_root), "worker": os.getpid(),
         }  # fmt: skip
+        with theirs:
+            try:
+                self._ask(frame, forked, [theirs.fileno(), log_write])
+            finally:
+                os.close(log_write)
+        self._forking[role, slot] += 1
+
+    def reap(self, runner: RunnerProcess) -> None:
+        """Kill a runner and all that it started, and remove its files; without waiting for it. Raises ZygoteGone."""
+
+        def reaped(answer: Frame, _: list[int]) -> None:
+            self._status = int(answer["exit"])
+            remove_tree(runner.scratch)
+
+        self._ask({"op": "reap", "pid": runner.pid}, reaped)
+
+    def status(self) -> int:
+        """The wait status of the runner that was reaped last, once it has ended. Raises ZygoteGone."""
+        self.finish()
+        return self._status
+
+    def _ask(self, frame: Frame, then: Callable[[Frame, list[int]], None], fds: Sequence[int] = ()) -> None:
         try:
-            self.channel.send(frame, [theirs.fileno(), log_write])
+            self.channel.send(frame, fds)
+        except ChannelClosed as error:
+            raise ZygoteGone("the zygote process is gone") from error
+        self._owed.append(then)
+
+    def _collect(self) -> None:
+        """Take one answer."""
+        try:
             answer, fds = self.channel.recv(timeout_s=READY_LIMIT_S, accept_fds=True)
         except (ChannelClosed, TimeoutError) as error:
-            ours.close()
-            os.close(log_read)
             raise ZygoteGone("the zygote process is gone") from error
-        finally:
-            theirs.close()
-            os.close(log_write)
-        scratch = Path(answer["scratch"])
-        return RunnerProcess(self, role, slot, answer["pid"], fds[0], scratch, Channel(ours, FRAME_BYTES), log_read)
-
-    def reap(self, pid: int) -> int:
-        """Kill a runner and all that it started; returns its wait status. Raises ZygoteGone."""
-        try:
-            self.channel.send({"op": "reap", "pid": pid})
-            return int(self.channel.recv(timeout_s=READY_LIMIT_S)[0]["exit"])
-        except (ChannelClosed, TimeoutError) as error:
-            raise ZygoteGone("the zygote process is gone") from error
+        self._owed.popleft()(answer, fds)
 
 
 class RunnerProcess:
-    """A forked runner. `close` always ends it and everything it started."""
+    """A forked runner. `close` always ends it and everything it started, at once for all that it could do."""
 
     def __init__(
         self, zygote: ZygoteClient, role: str, slot: Slot, pid: int, pidfd: int, scratch: Path, channel: Channel, log_fd: int
     ) -> None:
         self.role, self.slot, self.pid = role, slot, pid
         self.build_handler: BuildHandler = no_builds
-        self._zygote, self._pidfd, self._scratch = zygote, pidfd, scratch
+        self.scratch = scratch
+        self._zygote, self._pidfd = zygote, pidfd
         self._channel, self._log_fd = channel, log_fd
         self._log = bytearray()
         self._log_open = True
@@ -203,7 +226,7 @@ class RunnerProcess:
             self._begin()
         self.free_s = 0.0
         if self._channel.has_spoken():
-            self._end()
+            self.close()
             raise RunnerDied("answered what it was not asked")
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._wake_on(self._cores[:1])
@@ -248,10 +271,10 @@ class RunnerProcess:
         except RunnerDied as death:
             raise VerifierError(f"a runner died ({death.cause}) before it was given anything to run") from death
         except RunnerTimeout:
-            self._end()
+            self.close()
             raise VerifierError(f"a runner was not ready within {READY_LIMIT_S:g} s: is this machine overloaded?") from None
         if "refused" in hello:
-            self._end()
+            self.close()
             raise VerifierError(hello["refused"])
         self.isolation = tuple(hello["isolation"])
         self._ready = True
@@ -270,7 +293,7 @@ class RunnerProcess:
                 except TimeoutError as error:
                     raise RunnerTimeout() from error
                 except NotAFrame as error:
-                    self._end()
+                    self.close()
                     raise RunnerDied("sent what is no answer") from error
                 except ChannelClosed as error:
                     raise self._died() from error
@@ -289,7 +312,8 @@ class RunnerProcess:
     def _died(self) -> RunnerDied | VerifierError:
         """Why the channel ended: wait a moment for the process itself to end, else it closed the channel."""
         gone = bool(select.select([self._pidfd], [], [], 2.0)[0])
-        status = self._end()
+        self.close()
+        status = self._zygote.status()
         if gone and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL and _oom_kills() > self._oom_kills:
             return VerifierError(
                 "this machine ran out of memory and the kernel killed a runner: use fewer verifier.slots, a smaller "
@@ -338,20 +362,17 @@ class RunnerProcess:
             self._drain()
         return self._log.decode(errors="replace")
 
-    def _end(self) -> int:
+    def close(self) -> None:
+        """Idempotent. It runs no more, and has ended once the zygote says so (`ZygoteClient.finish`). Raises ZygoteGone."""
         if self._closed:
-            return 0
-        status = self._zygote.reap(self.pid)
+            return
+        self.kill()
         self._drain()
+        self._zygote.reap(self)
         self._closed = True
         self._channel.close()
         os.close(self._log_fd)
         os.close(self._pidfd)
-        remove_tree(self._scratch)
-        return status
-
-    def close(self) -> None:
-        self._end()
 
 
 class LocalEndpoint:

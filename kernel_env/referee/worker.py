@@ -7,6 +7,7 @@ threads, and so that a comparison of gigabytes never blocks an event loop.
 from __future__ import annotations
 
 import contextlib
+import select
 import signal
 import socket
 import sys
@@ -51,15 +52,15 @@ def inprocess_referee(builder: Builder, clock: Clock, lock: CoresLock, flavour: 
     return Referee(launch, builder, clock, lock, mode="inprocess")
 
 
-def serve(channel: Channel, referee: Referee, after: Callable[[], None]) -> None:
-    """Answer jobs until the verifier closes the channel, and do something after each."""
+def serve(channel: Channel, referee: Referee, meanwhile: Callable[[Callable[[], bool]], None]) -> None:
+    """Answer jobs until the verifier closes the channel; do something after each, until the next one is there."""
     while True:
         try:
             frame, _ = channel.recv()
         except ChannelClosed:
             return
         channel.send(answer(referee, frame))
-        after()
+        meanwhile(lambda: bool(select.select([channel.sock], [], [], 0)[0]))
 
 
 def answer(referee: Referee, frame: Frame) -> Frame:
@@ -94,7 +95,7 @@ def main() -> None:
     builder = Builder(Path(setup["cache_dir"]), lock)
     clock = make_clock(setup["clock_path"], setup["clock"])
     with contextlib.suppress(ZygoteGone):  # to end is the answer: the verifier sees it, and asks a worker of a living zygote
-        serve(channel, process_referee(zygote, tuple(setup["cores"]), builder, clock, lock), zygote.prepare)
+        serve(channel, process_referee(zygote, tuple(setup["cores"]), builder, clock, lock), zygote.finish)
 
 
 if __name__ == "__main__":
