@@ -3,9 +3,10 @@
 Six honest kernels of 20 us to 1 s (sized for this machine) are verified against themselves: the true speedup is 1.00. For each:
 how often the 95% interval covers 1.00, how wide it is, and how far the referee's time of the baseline lies from in-process
 timing of the same program (a process of its own: same threads, allocator and libraries, warmed up, garbage collection off, the
-median of many calls on inputs that one thread has just made, short calls several at a time, heaps laid out anew in between).
-Beside it stands a hot loop: one input again and again. Two more kernels, bound by the memory that neighbours share, show what is
-harder.
+median of many calls on inputs that one thread has just made, short calls several at a time, heaps laid out anew in between). Each
+of 40 verifications is compared with the in-process run right before it, and the median of these pairs counts: a machine may be
+slower for minutes. Beside it stands a hot loop: one input again and again. Two more kernels, bound by the memory that neighbours
+share, show what is harder.
 
     python benchmarks/clock_fidelity.py                  # 100 repeats, 10 of the longest
     python benchmarks/clock_fidelity.py --repeats 20     # a quick look
@@ -161,7 +162,7 @@ with torch.no_grad():
 """
 
 
-IN_PROCESS_RUNS = 20
+IN_PROCESS_RUNS = 40
 
 
 @dataclass
@@ -180,14 +181,12 @@ class Row:
     """Median of the baseline's medians."""
     in_process_ms: float
     hot_loop_ms: float
+    disagreement: float
+    """By how much the referee's time is longer than in-process timing, as a share: the median of pairs."""
     too_busy: int
     """Repeats that gave no time."""
     intervals: list[tuple[float, float, float]]
     """Of each repeat: the speedup, and between what it lies."""
-
-    @property
-    def disagreement(self) -> float:
-        return self.referee_ms / self.in_process_ms - 1
 
 
 def in_process_ms(source: str, cores: int) -> tuple[float, float]:
@@ -213,15 +212,18 @@ def measured(verifier: BlockingVerifier, kernel: Kernel, repeats: int, cores: in
     config = VerifyConfig(num_correct_trials=2, torch_ops="unchecked")
     timings: list[Timing] = []
     in_process: list[tuple[float, float]] = []
+    ratios: list[float] = []
     for seed in range(repeats):
-        if seed % max(1, repeats // IN_PROCESS_RUNS) == 0:  # in between: the machine is not the same all the time
+        paired = seed % max(1, repeats // IN_PROCESS_RUNS) == 0
+        if paired:
             in_process.append(in_process_ms(source, cores))
         with contextlib.suppress(MachineBusy):
             verdict = verifier.verify(problem, candidate, config, seed)
             if verdict.timing is None:
                 raise SystemExit(f"{name}: {verdict.status}: {verdict.message}")
             timings.append(verdict.timing)
-    if not timings:
+            ratios += [verdict.timing.baseline.median_ms / in_process[-1][0]] if paired else []
+    if not ratios:
         raise SystemExit(f"{name}: this machine is too busy to take times")
     return Row(
         name,
@@ -233,6 +235,7 @@ def measured(verifier: BlockingVerifier, kernel: Kernel, repeats: int, cores: in
         statistics.median(t.baseline.median_ms for t in timings),
         statistics.median(fresh for fresh, _ in in_process),
         statistics.median(hot for _, hot in in_process),
+        statistics.median(ratios) - 1,
         repeats - len(timings),
         [(t.speedup, t.speedup_low, t.speedup_high) for t in timings],
     )

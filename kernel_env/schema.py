@@ -210,14 +210,19 @@ class Verdict:
     duration_ms: float = 0.0
     """Wall time of the whole verification."""
     build_ms: float = 0.0
-    """Part of it spent in compilers (0 on cache hits)."""
+    """Part of it spent in compilers (0 on cache hits), ..."""
+    own_ms: float = 0.0
+    """... in the candidate's own import, construction, trial and timed calls, ..."""
+    baseline_ms: float = 0.0
+    """... and in the reference's timed calls. The rest is overhead."""
 
     def __post_init__(self) -> None:
         _require(self.timing is None or self.status is Status.CORRECT, "only a correct verdict has a timing")
         _require(0 <= self.trials_passed <= self.trials, "trials_passed outside of [0, trials]")
         done = self.stage in (Stage.DONE, Stage.TIMING)
         _require(self.status is not Status.CORRECT or (done and self.trials_passed == self.trials > 0), "correct needs all trials")
-        _require(_finite(self.duration_ms, self.build_ms), "durations must be finite")
+        spent_ms = self.duration_ms, self.build_ms, self.own_ms, self.baseline_ms
+        _require(_finite(*spent_ms), "durations must be finite")
 
     @property
     def compiled(self) -> bool:

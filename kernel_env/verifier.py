@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import itertools
 import os
 import threading
 from collections.abc import Callable, Coroutine
@@ -26,7 +27,7 @@ from kernel_env.referee.config import VerifyConfig
 from kernel_env.referee.pool import Pool
 from kernel_env.referee.protocol import Frame
 from kernel_env.referee.scratch import Scratch
-from kernel_env.referee.slots import Slots
+from kernel_env.referee.slots import ORDINARY, Order, Slots
 from kernel_env.referee.streams import receive, send
 from kernel_env.sandbox import wanted
 from kernel_env.schema import Candidate, Problem, Verdict, from_json, to_json
@@ -45,6 +46,8 @@ class VerifierConfig:
     """Candidates that are checked and built at a time; 0 is one per core."""
     cache_dir: str | None = None
     """Build cache; default `$KERNEL_ENV_CACHE`, else `kernel-env` in `$XDG_CACHE_HOME` or `~/.cache`."""
+    cache_limit_mb: int = 10_240
+    """What the build cache may take on the disk: beyond it, what was not used for the longest time is removed. 0 is no limit."""
     clock: str = "live"
     """`live`, or `recorded` for byte-reproducible runs."""
     clock_path: str | None = None
@@ -62,12 +65,17 @@ class VerifierConfig:
             raise ConfigError(f"verifier.slots must be between 1 and the {cores} cores of this machine, got {self.slots}")
         if self.build_slots < 0:
             raise ConfigError(f"verifier.build_slots must be 0 or more, got {self.build_slots}")
+        if self.cache_limit_mb < 0:
+            raise ConfigError(f"verifier.cache_limit_mb must be 0 or more, got {self.cache_limit_mb}")
         if self.clock not in ("live", "recorded"):
             raise ConfigError(f"clock must be `live` or `recorded`, got {self.clock!r}")
 
     def cache(self) -> Path:
         shared = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "kernel-env")
         return Path(self.cache_dir or os.environ.get("KERNEL_ENV_CACHE") or shared).expanduser().absolute()
+
+    def cache_bytes(self) -> int | None:
+        return self.cache_limit_mb << 20 if self.cache_limit_mb else None
 
     def sandbox_settings(self) -> Frame:
         """What a zygote is told. Raises ConfigError."""
@@ -84,9 +92,12 @@ class VerifierConfig:
 
 
 class Verifier(Protocol):
-    """Turns a candidate into a verdict. Raises InfraError (or a child) when this machine could not."""
+    """Turns a candidate into a verdict. Raises InfraError (or a child) when this machine could not. `order` is for those who share
+    one: who comes first, where not all can be served at once."""
 
-    async def verify(self, problem: Problem, candidate: Candidate, config: VerifyConfig, seed: int) -> Verdict: ...
+    async def verify(
+        self, problem: Problem, candidate: Candidate, config: VerifyConfig, seed: int, order: Order = ORDINARY
+    ) -> Verdict: ...
     async def aclose(self) -> None: ...
 
 
@@ -115,7 +126,7 @@ class LocalVerifier:
             RecordedClock.load(Path(self.config.clock_path))  # a worker would load it too late: for the user to see the mistake
         cores = os.sched_getaffinity(0)
         self._all_cores = tuple(sorted(cores))
-        self._builds = asyncio.Semaphore(self.config.build_slots or len(cores))
+        self._builds = Slots(range(self.config.build_slots or len(cores)))
         self._slots = Slots([self.config.cores(slot) for slot in range(self.config.slots)])
         self._pools: dict[Flavour, Pool] = {}
         self._scratch = Scratch()
@@ -134,13 +145,15 @@ class LocalVerifier:
             raise ConfigError(f"back end {backend!r} {missing}")
         if known.flavour not in self._pools:
             setup = {
-                "cache_dir": str(self.config.cache()), "clock": self.config.clock, "clock_path": self.config.clock_path,
-                "sandbox": self.config.sandbox_settings(),
+                "cache_dir": str(self.config.cache()), "cache_bytes": self.config.cache_bytes(), "clock": self.config.clock,
+                "clock_path": self.config.clock_path, "sandbox": self.config.sandbox_settings(),
             }  # fmt: skip
             self._pools[known.flavour] = Pool(known.flavour, setup, self._scratch.path)
         return self._pools[known.flavour]
 
-    async def verify(self, problem: Problem, candidate: Candidate, config: VerifyConfig, seed: int) -> Verdict:
+    async def verify(
+        self, problem: Problem, candidate: Candidate, config: VerifyConfig, seed: int, order: Order = ORDINARY
+    ) -> Verdict:
         """Check and build off the device, then verify on a slot.
 
         Raises ConfigError (unknown back end), ProblemError, BuilderError, VerifierError, and MachineBusy when no time could be
@@ -148,22 +161,24 @@ class LocalVerifier:
         is replaced and the work done again, up to `pool.ATTEMPTS` times in all.
         """
         pool = self._pool(candidate.backend)
-        async with self._builds:
+        place = await self._builds.take(order)
+        try:
             prepared = await pool.ask(self._all_cores, _job("prepare", problem, candidate, config, seed))
+        finally:
+            self._builds.give_back(place)
         first = _verdict(prepared)
         if first is not None:
             return first
         try:
-            verdict = await self._on_a_slot(pool, _job("verify", problem, candidate, config, seed))
+            verdict = await self._on_a_slot(pool, _job("verify", problem, candidate, config, seed), order)
         except MachineBusy:
             if len(self._slots) == 1:
                 raise
-            verdict = await self._on_a_slot(pool, _job("verify", problem, candidate, config, seed))
-        both = {"build_ms": verdict.build_ms + prepared["build_ms"], "duration_ms": verdict.duration_ms + prepared["duration_ms"]}
-        return replace(verdict, **both)
+            verdict = await self._on_a_slot(pool, _job("verify", problem, candidate, config, seed), order)
+        return replace(verdict, **{name: getattr(verdict, name) + prepared[name] for name in ("duration_ms", "build_ms", "own_ms")})
 
-    async def _on_a_slot(self, pool: Pool, job: Frame) -> Verdict:
-        slot, busy = await self._slots.take(), False
+    async def _on_a_slot(self, pool: Pool, job: Frame, order: Order) -> Verdict:
+        slot, busy = await self._slots.take(order), False
         try:
             verdict = _verdict(await pool.ask(slot, job))
         except MachineBusy:
@@ -195,12 +210,14 @@ class InprocessVerifier:
 
         config = config or VerifierConfig()
         self._lock = CoresLock()
-        self._builder = Builder(config.cache(), self._lock)
+        self._builder = Builder(config.cache(), self._lock, most_bytes=config.cache_bytes())
         self._clock = worker.make_clock(config.clock_path, config.clock)
         self._worker = worker
         self._scratch = Scratch()
 
-    async def verify(self, problem: Problem, candidate: Candidate, config: VerifyConfig, seed: int) -> Verdict:
+    async def verify(
+        self, problem: Problem, candidate: Candidate, config: VerifyConfig, seed: int, order: Order = ORDINARY
+    ) -> Verdict:
         flavour = get_backend(candidate.backend).flavour
         if flavour == "interpret" and os.environ.get("TRITON_INTERPRET") != "1":
             raise ConfigError(
@@ -230,6 +247,8 @@ class VerifierServer:
         self.address = f"unix:{self._scratch.path}/verifier"
         self._server: asyncio.Server | None = None
         self._serving: set[asyncio.Task[None]] = set()
+        self._clients = itertools.count(1)
+        """Numbers, for those who do not say who they are."""
 
     async def start(self) -> str:
         """Listen; returns the address for `SocketVerifier`."""
@@ -239,6 +258,7 @@ class VerifierServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one client until it leaves. What is being verified for it then is cancelled."""
+        client = str(next(self._clients))
         task = asyncio.current_task()
         assert task is not None
         self._serving.add(task)
@@ -248,19 +268,21 @@ class VerifierServer:
                 while True:
                     frame = await coming
                     coming = asyncio.ensure_future(receive(reader))
-                    await send(writer, await _while_connected(self._answer(frame), coming))
+                    await send(writer, await _while_connected(self._answer(frame, client), coming))
             finally:
                 self._serving.discard(task)
                 coming.cancel()
                 await asyncio.gather(coming, return_exceptions=True)
 
-    async def _answer(self, frame: Frame) -> Frame:
+    async def _answer(self, frame: Frame, client: str) -> Frame:
         try:
+            order = from_json(Order, frame["order"])
             verdict = await self._verifier.verify(
                 from_json(Problem, frame["problem"]),
                 from_json(Candidate, frame["candidate"]),
                 from_json(VerifyConfig, frame["config"]),
                 frame["seed"],
+                replace(order, client=order.client or client),
             )
             return {"verdict": to_json(verdict)}
         except KernelEnvError as error:
@@ -299,14 +321,16 @@ class SocketVerifier:
         self._connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._lock = asyncio.Lock()
 
-    async def verify(self, problem: Problem, candidate: Candidate, config: VerifyConfig, seed: int) -> Verdict:
+    async def verify(
+        self, problem: Problem, candidate: Candidate, config: VerifyConfig, seed: int, order: Order = ORDINARY
+    ) -> Verdict:
         """Like `LocalVerifier.verify`; also raises VerifierError when nobody answers there."""
         async with self._lock:
             try:
                 if self._connection is None:
                     self._connection = await asyncio.open_unix_connection(self._path)
                 reader, writer = self._connection
-                await send(writer, _job("verify", problem, candidate, config, seed))
+                await send(writer, {**_job("verify", problem, candidate, config, seed), "order": to_json(order)})
                 answer = await receive(reader)
             except (OSError, asyncio.IncompleteReadError) as error:
                 await self.aclose()
@@ -378,8 +402,8 @@ class BlockingVerifier:
             future.cancel()
             raise
 
-    def verify(self, problem: Problem, candidate: Candidate, config: VerifyConfig, seed: int) -> Verdict:
-        return self.run(self.verifier.verify(problem, candidate, config, seed))
+    def verify(self, problem: Problem, candidate: Candidate, config: VerifyConfig, seed: int, order: Order = ORDINARY) -> Verdict:
+        return self.run(self.verifier.verify(problem, candidate, config, seed, order))
 
     def close(self) -> None:
         """Idempotent."""

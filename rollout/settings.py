@@ -22,8 +22,10 @@ from rollout.policies.base import Endpoint, Sampling
 from rollout.returns import RETURNS
 
 IGNORED_ON_RESUME = (
-    "run.root", "display", "rollout.concurrency", "verifier.slots", "verifier.build_slots", "verifier.cache_dir", "policy.base_url",
-    "policy.attempts", "policy.connect_s", "policy.request_s", "policy.retry_for_s", "policy.wait_s", "policy.wait_max_s",
+    "run.root", "display", "rollout.concurrency",
+    "verifier.slots", "verifier.build_slots", "verifier.cache_dir", "verifier.cache_limit_mb",
+    "policy.base_url", "policy.attempts", "policy.connect_s", "policy.request_s", "policy.retry_for_s", "policy.wait_s",
+    "policy.wait_max_s",
 )  # fmt: skip
 """Settings that cannot change a result, so that a run may be resumed with other values of them."""
 SECRETS = ("policy.api_key",)

@@ -86,7 +86,7 @@ def test_a_solved_episode_terminates(problem: Problem) -> None:
     class Fast:
         """A verifier that finds everything correct and three times as fast."""
 
-        async def verify(self, problem, candidate, config, seed):  # type: ignore[no-untyped-def]
+        async def verify(self, problem, candidate, config, seed, order=None):  # type: ignore[no-untyped-def]
             from kernel_env.referee.clock import Round, timing
             from kernel_env.schema import Stage, Verdict
 

@@ -360,7 +360,9 @@ def test_preset_tritonforge_says_its_canned_sentence_in_each_branch(play: Play) 
 class Silent:
     """A verifier that finds every candidate too slow and has nothing to say about it."""
 
-    async def verify(self, problem: Problem, candidate: Candidate, config: VerifyConfig, seed: int) -> Verdict:
+    async def verify(
+        self, problem: Problem, candidate: Candidate, config: VerifyConfig, seed: int, order: object = None
+    ) -> Verdict:
         return Verdict(Status.TIMEOUT, Stage.TRIALS, problem.key, problem.digest, candidate.digest, candidate.backend)
 
     async def aclose(self) -> None: ...

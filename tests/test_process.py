@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +15,17 @@ from typing import Any, cast
 import pytest
 
 from kernel_env.referee import process
-from kernel_env.referee.process import FREE_BUILD_S, FREE_BUILDS, RunnerDied, RunnerProcess, RunnerTimeout, Slot
+from kernel_env.referee.process import (
+    FREE_BUILD_S,
+    FREE_BUILDS,
+    RunnerDied,
+    RunnerProcess,
+    RunnerTimeout,
+    Slot,
+    ZygoteClient,
+    ZygoteGone,
+    no_builds,
+)
 from kernel_env.referee.protocol import HEADER, Channel, ChannelClosed, Frame
 
 
@@ -34,21 +45,25 @@ def connected(tmp_path: Path) -> Iterator[tuple[RunnerProcess, Channel]]:
     """A runner's handle and the other end, which has said that it is ready."""
     ours, theirs = map(Channel, socket.socketpair())
     log, log_end = os.pipe()
-    slot, pidfd = Slot((0,)), os.pidfd_open(os.getpid())
-    runner = RunnerProcess(cast(Any, Zygote()), "candidate", slot, os.getpid(), pidfd, tmp_path / "none", ours, log)
-    theirs.send({"ready": True, "isolation": []})
-    try:
-        yield runner, theirs
-    finally:
-        runner.close()
-        theirs.close()
-        os.close(log_end)
+    with subprocess.Popen(["sleep", "1000"], process_group=0) as sleeping:  # the process whose word is ours
+        slot, pidfd = Slot((0,)), os.pidfd_open(sleeping.pid)
+        runner = RunnerProcess(cast(Any, Zygote()), "candidate", slot, sleeping.pid, pidfd, tmp_path / "none", ours, log)
+        theirs.send({"ready": True, "isolation": []})
+        try:
+            yield runner, theirs
+        finally:
+            runner.close()
+            theirs.close()
+            os.close(log_end)
 
 
 class Zygote:
     """Reaps nobody."""
 
-    def reap(self, pid: int) -> int:
+    def reap(self, runner: RunnerProcess) -> None:
+        pass
+
+    def status(self) -> int:
         return 0
 
 
@@ -58,7 +73,6 @@ def asking(channel: Channel, builds: int) -> Iterator[None]:
 
     def run() -> None:
         with suppress(ChannelClosed):
-            channel.send({"ready": True, "isolation": []})
             channel.recv()
             for _ in range(builds):
                 channel.send({"build": {}})
@@ -84,19 +98,12 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, builds: int, each_s:
         clock.now_s += each_s
         return {"ok": True}
 
-    ours, theirs = map(Channel, socket.socketpair())
-    log, log_end = os.pipe()
-    runner = RunnerProcess(
-        cast(Any, Zygote()), "candidate", Slot((0,)), os.getpid(), os.pidfd_open(os.getpid()), tmp_path / "none", ours, log
-    )
-    runner.build_handler = build
     answered = False
-    with asking(theirs, builds):
+    with connected(tmp_path) as (runner, theirs), asking(theirs, builds):
+        runner.build_handler = build
         with suppress(RunnerTimeout):
             answered = runner.request({"op": "load"}, timeout_s=limit_s) == {"done": True}
         runner.close()
-    theirs.close()
-    os.close(log_end)
     return count, answered
 
 
@@ -161,3 +168,67 @@ def test_answers_of_two_requests_in_one_piece_end_it(tmp_path: Path) -> None:
 
 def test_a_signal_without_a_name_has_a_number() -> None:
     assert process._signal_name(11) == "SIGSEGV" and process._signal_name(40) == "signal 40"
+
+
+# ---------------------------------------------------------- what the zygote does meanwhile
+
+
+class SlowZygote:
+    """Answers the first request at once, and the others when it may."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel, self.may = channel, threading.Event()
+        self.asked: list[str] = []
+        self.forked: dict[int, subprocess.Popen[bytes]] = {}
+        self.thread = threading.Thread(target=self.serve)
+        self.thread.start()
+
+    def serve(self) -> None:
+        with suppress(ChannelClosed):
+            while True:
+                frame, fds = self.channel.recv(accept_fds=True)
+                self.asked.append(frame["op"])
+                if len(self.asked) > 1:
+                    assert self.may.wait(60)
+                if frame["op"] == "fork":
+                    self.fork(Path(frame["scratch_root"]))
+                    for fd in fds:
+                        os.close(fd)
+                else:
+                    process = self.forked.pop(frame["pid"])
+                    process.kill()
+                    self.channel.send({"exit": -process.wait()})
+
+    def fork(self, scratch_root: Path) -> None:
+        process = subprocess.Popen(["sleep", "1000"], process_group=0)
+        self.forked[process.pid] = process
+        (scratch := scratch_root / str(process.pid)).mkdir()
+        pidfd = os.pidfd_open(process.pid)
+        self.channel.send({"pid": process.pid, "scratch": str(scratch)}, [pidfd])
+        os.close(pidfd)
+
+
+def test_a_runner_is_replaced_and_another_ends_while_the_worker_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = map(Channel, socket.socketpair())
+    zygote, client = SlowZygote(theirs), ZygoteClient(ours, tmp_path)
+    runner = client.runner("candidate", Slot((0,)), no_builds)
+    runner.close()
+    assert not runner.alive and runner.scratch.exists() and not zygote.may.is_set(), "nothing was waited for"
+    zygote.may.set()
+    client.finish()
+    assert zygote.asked == ["fork", "fork", "reap"] and list(zygote.forked) and not runner.scratch.exists()
+    other = client.runner("candidate", Slot((0,)), no_builds)
+    assert other.pid in zygote.forked, "the one that waited"
+    other.close()
+    client.finish()
+    monkeypatch.setattr(process, "PREPARED", {})
+    larger = client.runner("candidate", Slot((0,), 1 << 30), no_builds)
+    larger.close()
+    client.finish()
+    assert not zygote.forked, "of those with another slot none waits any more"
+    theirs.sock.shutdown(socket.SHUT_RDWR)
+    zygote.thread.join()
+    with pytest.raises(ZygoteGone):
+        client.runner("reference", Slot((0,)), no_builds)
+    ours.close()
+    theirs.close()

@@ -29,6 +29,16 @@ def test_a_correct_kernel_is_correct_and_timed(judge: Judge) -> None:
     assert verdict.mode == "process" and verdict.clock == "live"
 
 
+def test_a_verdict_says_where_its_time_went(judge: Judge) -> None:
+    slow = python_candidate("time.sleep(0.02); return mine(x, self.scale)", top="import time")
+    verdict = judge(slow, config=replace(QUICK, measure_performance=False))
+    assert 0.02 * 1e3 * QUICK.num_correct_trials <= verdict.own_ms < verdict.duration_ms
+    assert verdict.baseline_ms == 0.0, "nothing was timed"
+    timed = judge(GOOD)
+    assert timed.own_ms > 0 and timed.baseline_ms > 0
+    assert timed.own_ms + timed.baseline_ms + timed.build_ms < timed.duration_ms
+
+
 def test_the_same_seed_gives_the_same_words(judge: Judge) -> None:
     wrong = python_candidate("return extension.scaled_relu(x, 1.5)")
     first, second, other = judge(wrong), judge(wrong), judge(wrong, seed=2)

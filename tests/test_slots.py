@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from kernel_env.referee import slots as module
-from kernel_env.referee.slots import FIRST_REST_S, LONGEST_REST_S, Slots
+from kernel_env.referee.slots import FIRST_REST_S, LONGEST_REST_S, Order, Slots
 
 ONE, TWO = (0,), (1,)
 
@@ -93,5 +93,56 @@ def test_slots_are_given_in_the_order_in_which_they_were_asked_for() -> None:
 
         await asyncio.gather(*map(asking, range(20)))
         assert order == list(range(20))
+
+    asyncio.run(scenario())
+
+
+def served(orders: list[Order]) -> list[Order]:
+    """In which order those are served who wait while the only slot is taken."""
+
+    async def scenario() -> list[Order]:
+        slots, came = Slots([ONE]), list[Order]()
+        taken = await slots.take()
+
+        async def asking(order: Order) -> None:
+            slot = await slots.take(order)
+            came.append(order)
+            slots.give_back(slot)
+
+        waiting = [asyncio.create_task(asking(order)) for order in orders]
+        await asyncio.sleep(0)
+        slots.give_back(taken)
+        await asyncio.gather(*waiting)
+        return came
+
+    return asyncio.run(scenario())
+
+
+def test_a_higher_priority_comes_first() -> None:
+    low, high = Order(priority=-1), Order(priority=5)
+    assert served([low, Order(), high, low, high]) == [high, high, Order(), low, low]
+
+
+def test_a_client_with_many_does_not_keep_out_one_with_few() -> None:
+    many, few = Order(client="many"), Order(client="few")
+    assert served([many] * 5 + [few] * 2) == [many, few, many, few, many, many, many]
+
+
+def test_who_is_cancelled_while_waiting_takes_no_slot() -> None:
+    async def scenario() -> None:
+        slots = Slots([ONE])
+        taken = await slots.take()
+        early, late = (asyncio.create_task(slots.take()) for _ in range(2))
+        await asyncio.sleep(0)
+        early.cancel()
+        slots.give_back(taken)
+        assert await asyncio.wait_for(late, 5.0) == ONE
+        served = asyncio.create_task(slots.take())
+        await asyncio.sleep(0)
+        slots.give_back(ONE)
+        served.cancel()  # it has the slot, and has not seen it yet
+        with pytest.raises(asyncio.CancelledError):
+            await served
+        assert await asyncio.wait_for(slots.take(), 5.0) == ONE
 
     asyncio.run(scenario())

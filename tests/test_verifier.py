@@ -21,6 +21,7 @@ import pytest
 from kernel_env.errors import ConfigError, MachineBusy, VerifierError
 from kernel_env.referee.config import VerifyConfig
 from kernel_env.referee.scratch import Scratch
+from kernel_env.referee.slots import Order
 from kernel_env.schema import Candidate, Problem, Status, Verdict
 from kernel_env.verifier import BlockingVerifier, LocalVerifier, SocketVerifier, Verifier, VerifierConfig, VerifierServer
 from tests.conftest import GOOD, python_candidate, sampled
@@ -296,6 +297,28 @@ def test_a_shared_verifier_serves_several_clients_and_its_errors_keep_their_clas
                 one.verify(problem, CORRECT, QUICK, 1)
             with pytest.raises(VerifierError, match="does not answer"):
                 one.verify(problem, CORRECT, QUICK, 1)
+
+
+def test_the_order_of_a_verification_goes_through_a_socket(temporary: Path, problem: Problem) -> None:
+    """Each connection is a client of its own, unless it says who it is."""
+    came: list[Order] = []
+
+    class Watching(LocalVerifier):
+        async def verify(self, *args: Any, **named: Any) -> Verdict:
+            came.append(args[-1])
+            return await super().verify(*args, **named)
+
+    async def scenario() -> None:
+        async with closing(Watching(RECORDED)) as verifier:
+            server = VerifierServer(verifier)
+            address = await server.start()
+            for order in (Order(), Order(priority=3), Order(client="sweep")):
+                async with closing(SocketVerifier(address)) as client:
+                    assert not (await client.verify(problem, WRONG, QUICK, 1, order)).correct
+            await server.aclose()
+
+    play(scenario())
+    assert came == [Order(client="1"), Order(3, "2"), Order(client="sweep")]
 
 
 def test_a_cancelled_client_stops_the_candidate_and_never_reads_its_late_verdict(temporary: Path, problem: Problem) -> None:

@@ -1,7 +1,7 @@
 """Builds one extension: content-addressed, identical builds happen once, a killed build leaves nothing that is used.
 
 The cache is a directory of finished entries. Each entry is made in a directory of its own and renamed into place, under a
-lock file for its key, so any number of processes share it and any of them may be killed at any moment.
+lock file for its key, so any number of processes share it and any of them may be killed at any moment. See `quota` for its size.
 
 Three ways to compile, each with precompiled headers. The quick ones put headers of ours in place of `torch/extension.h`, and
 bindings without pybind11: slim ones for what most kernels need, and full ones. Sources that need the stock headers are compiled
@@ -26,6 +26,7 @@ from typing import Literal
 from kernel_env.builder import bindings
 from kernel_env.builder.compiler import LOG_BYTES, End, Limits, Outcome, run
 from kernel_env.builder.diagnostics import without_paths
+from kernel_env.builder.quota import touch, trim
 from kernel_env.builder.symbols import imported
 from kernel_env.builder.toolchain import (
     BASE_FLAGS,
@@ -110,7 +111,11 @@ def extensions(cache_dir: Path) -> Path:
 class Builder:
     """Compiles C++ extensions into `cache_dir`. Safe to use from any number of processes at once."""
 
-    def __init__(self, cache_dir: Path, cores: CoresLock | None = None, limits: Limits | None = None) -> None:
+    def __init__(
+        self, cache_dir: Path, cores: CoresLock | None = None, limits: Limits | None = None, most_bytes: int | None = None
+    ) -> None:
+        """`most_bytes`: what the cache may take on the disk."""
+        self._most_bytes = most_bytes
         self.cache_dir = cache_dir.absolute()  # compilers run elsewhere
         self._cores = cores or CoresLock()
         self._limits = limits or Limits()
@@ -137,8 +142,12 @@ class Builder:
         found = _read(entry, module)
         if found is not None:
             return found
-        with self._lock(f"ext-{key}"):
-            return _read(entry, module) or self._make(request, entry, module)
+        with self._lock(f"ext-{key[:3]}"):
+            made = _read(entry, module) or self._make(request, entry, module)
+        if self._most_bytes is not None and not made.cached:
+            with contextlib.suppress(OSError):  # what could not be removed now is, after a later build
+                trim(self.cache_dir, self._most_bytes)
+        return made
 
     def prelude(self, name: str = FULL) -> Path | None:
         """Directory of a precompiled prelude, made now if it is not there.
@@ -152,6 +161,7 @@ class Builder:
         if state is None:
             with self._lock(f"prelude-{key}"):
                 state = _state(home) or self._make_prelude(name, home)
+        touch(home)
         return home if state == "ready" else None
 
     def _key(self, kind: str, content: list[object]) -> str:
@@ -335,6 +345,7 @@ def _read(entry: Path, module: str) -> BuildResult | None:
         meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
         if not meta["category"] and hashlib.sha256(library.read_bytes()).hexdigest() != meta["sha256"]:
             return None
+        touch(entry)
         path = "" if meta["category"] else str(library)
         ok, imports = not meta["category"], tuple(meta["imports"])
         return BuildResult(ok, module, path, meta["log"], meta["category"], cached=True, imports=imports)

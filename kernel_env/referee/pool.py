@@ -103,7 +103,7 @@ class Pool:
     """One zygote and the workers that fork from it. Use within one event loop."""
 
     def __init__(self, flavour: str, setup: Mapping[str, Any], scratch: Path) -> None:
-        """`setup` is what a worker is told at its start: `cache_dir`, `clock`, `clock_path`; a zygote is told `sandbox`."""
+        """`setup`: `cache_dir`, `cache_bytes`, `clock` and `clock_path`, for workers, and `sandbox`, for the zygote."""
         self._flavour, self._setup, self._scratch = flavour, setup, scratch
         self._zygote: _Zygote | None = None
         self._idle: defaultdict[Cores, list[_Worker]] = defaultdict(list)

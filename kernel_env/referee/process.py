@@ -156,6 +156,10 @@ class ZygoteClient:
         with theirs:
             try:
                 self._ask(frame, forked, [theirs.fileno(), log_write])
+            except ZygoteGone:
+                ours.close()
+                os.close(log_read)
+                raise
             finally:
                 os.close(log_write)
         self._forking[role, slot] += 1

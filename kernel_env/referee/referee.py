@@ -64,6 +64,8 @@ WATCHED = 3
 _OF_BUILDS = re.compile(r"/ke_[0-9a-f]{20}\.so$")
 _INSTALLED = tuple(f"{path}/" for path in (*SYSTEM, *interpreter_paths()))
 """Where code of a runner may come from, besides its own builds."""
+_OWN = ("load", "init", "call")
+"""What a candidate is asked that is its own work."""
 _WEIGHTS = ("same_seed", "loaded", "own", "none")
 
 
@@ -81,8 +83,10 @@ class Prepared:
 
     verdict: Verdict | None
     """Set only if the candidate failed here."""
-    build_ms: float
     duration_ms: float
+    build_ms: float
+    own_ms: float
+    """As in a verdict."""
 
 
 class _Failed(Exception):
@@ -117,7 +121,7 @@ class Referee:
         """Check and import the candidate once, off the device, so that everything is built. Raises BuilderError, VerifierError."""
         started = self._clock.now()
         work, verdict = self._done(job, _Work.prepare)
-        return Prepared(verdict, work.reported_build_ms, (self._clock.now() - started) * 1e3)
+        return Prepared(verdict, (self._clock.now() - started) * 1e3, **work.spent_ms("build", "own"))
 
     def verify(self, job: Job) -> Verdict:
         """The whole verification. Raises ProblemError when the problem's own code fails, BuilderError, VerifierError.
@@ -158,7 +162,8 @@ class _Work:
         self.backend = get_backend(job.candidate.backend)
         self.tolerance: Tolerance = tolerance(job.config.tolerance)
         self.degenerate = False
-        self.build_ms = 0.0
+        self.build_s = self.own_s = self.baseline_s = 0.0
+        """Time in compilers, in the candidate's own calls, and in timed calls of the reference."""
         self.builds = 0
         self.build_failure: tuple[str, str] | None = None
         """Category and log of the candidate's build that failed."""
@@ -215,13 +220,13 @@ class _Work:
             mode=self.referee._mode,
             clock=self.clock.kind,
             isolation=self.runner.isolation if self.runner else (),
-            build_ms=self.reported_build_ms,
+            **self.spent_ms("build", "own", "baseline"),
             **more,
         )
 
-    @property
-    def reported_build_ms(self) -> float:
-        return self.build_ms if self.clock.kind == "live" else 0.0
+    def spent_ms(self, *names: str) -> dict[str, float]:
+        """What a verdict says of them: nothing where time is recorded."""
+        return {f"{name}_ms": getattr(self, f"{name}_s") * 1e3 * (self.clock.kind == "live") for name in names}
 
     # ---------------------------------------------------------- the two passes
 
@@ -327,7 +332,7 @@ class _Work:
             self.build_failure = ("request", "malformed build request")
             return {"ok": False, "log": self.build_failure[1]}
         result = self.referee._builder.build(request)
-        self.build_ms += result.build_ms
+        self.build_s += result.build_ms / 1e3
         self.builds += not result.cached
         self.imports.update(result.imports)
         self.built.update([result.path] if result.ok else [])
@@ -358,12 +363,18 @@ class _Work:
         except RunnerDied as death:
             raise _Failed(Status.CRASHED, self.stage, f"the process died ({death.cause}) {_doing(frame)}", death.cause) from None
         self.spent_s += max(0.0, self.clock.now() - started - candidate.free_s)
+        if frame["op"] in _OWN and not frame.get("empty"):
+            self.own_s += candidate.elapsed_s - candidate.free_s
         error = answer.get("error")
         if error is not None or self.build_failure is not None:
             raise self._failure(error if isinstance(error, dict) else {}, frame)
         return answer
 
     def _failure(self, error: Frame, frame: Frame) -> _Failed:
+        """Raises VerifierError where an extension was removed from the cache before it was loaded."""
+        for path in self.built:
+            if not Path(path).exists():
+                raise VerifierError(f"an extension is gone from the build cache: {path}; is verifier.cache_limit_mb too small?")
         if self.build_failure is not None:
             fault, log = self.build_failure
             return _Failed(Status.BUILD_ERROR, Stage.BUILD, _from_first_error(log), fault)
@@ -518,7 +529,9 @@ class _Work:
             def attempt() -> Timing:
                 self.spent_s = 0.0
                 with self.referee.lock.exclusive():
+                    called_s = reference.called_s
                     rounds[:] = session.rounds(self._plan())
+                    self.baseline_s += reference.called_s - called_s
                 timing = self.clock.measure(lambda: rounds, key, derive_seed(self.job.seed, "interval"))
                 return replace(timing, noise=session.noise)
 

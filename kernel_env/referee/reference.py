@@ -26,6 +26,8 @@ class Reference:
 
     def __init__(self, endpoint: Endpoint, problem: Problem, timeout_s: float) -> None:
         self.endpoint, self._problem, self._timeout_s = endpoint, problem, timeout_s
+        self.called_s = 0.0
+        """Time in calls so far."""
 
     def ask(self, frame: Frame, fds: tuple[int, ...] = (), limit_s: float | None = None) -> Frame:
         """Raises ProblemError. `limit_s` is less than the usual limit."""
@@ -38,6 +40,8 @@ class Reference:
             raise ProblemError(f"{where}: {doing} took longer than {limit_s:g} s; raise verify.reference_timeout_s") from None
         except RunnerDied as death:
             raise ProblemError(f"{where}: its process died ({death.cause}) in {doing}; is there enough memory?") from death
+        if frame["op"] == "call" and not frame.get("empty"):
+            self.called_s += self.endpoint.elapsed_s
         if "error" in answer:
             first = str(answer["error"].get("text", "")).split("\n")
             raise ProblemError(f"{where} failed in {doing}: {' '.join(first[:1])}{' at' + first[-1] if first[1:] else ''}")

@@ -74,7 +74,7 @@ def answer(referee: Referee, frame: Frame) -> Frame:
         )
         if frame["op"] == "prepare":
             prepared = referee.prepare(job)
-            return {"verdict": to_json(prepared.verdict), "build_ms": prepared.build_ms, "duration_ms": prepared.duration_ms}
+            return {**vars(prepared), "verdict": to_json(prepared.verdict)}
         return {"verdict": to_json(referee.verify(job))}
     except ZygoteGone:
         raise
@@ -92,7 +92,7 @@ def main() -> None:
         raise VerifierError("a referee worker must have one thread")
     lock = CoresLock()
     zygote = ZygoteClient(Channel(socket.socket(fileno=fds[0])), Path(setup["scratch"]))
-    builder = Builder(Path(setup["cache_dir"]), lock)
+    builder = Builder(Path(setup["cache_dir"]), lock, most_bytes=setup["cache_bytes"])
     clock = make_clock(setup["clock_path"], setup["clock"])
     with contextlib.suppress(ZygoteGone):  # to end is the answer: the verifier sees it, and asks a worker of a living zygote
         serve(channel, process_referee(zygote, tuple(setup["cores"]), builder, clock, lock), zygote.finish)
