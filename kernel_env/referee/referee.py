@@ -224,7 +224,7 @@ class _Work:
             **more,
         )
 
-    def spent_ms(self, *names: str) -> dict[str, float]:
+    def spent_ms(self, *names: str) -> dict[str, Any]:
         """What a verdict says of them: nothing where time is recorded."""
         return {f"{name}_ms": getattr(self, f"{name}_s") * 1e3 * (self.clock.kind == "live") for name in names}
 
