@@ -72,8 +72,7 @@ async def honest(verifier: LocalVerifier) -> Verdict:
 async def play(kinds: Iterable[tuple[int, Kind]], *, alone: bool, looks: int) -> None:
     """Their verdicts, and what is there after every `looks` of them."""
     async with verifying(alone=alone) as verifier:
-        await until(lambda: Traces.now().waiting == sum(PREPARED.values()))
-        before = Traces.now()
+        before = await at_rest()
         assert {held.name for held in before.processes.values()} >= {"worker", "zygote"}
         for number, kind in kinds:
             verdict = await guarded(verifier.verify(PROBLEM, kind.candidate(number), kind.config, number))
@@ -146,8 +145,21 @@ def test_an_honest_verdict_comes_while_a_hostile_one_is_still_at_it(temporary: P
     asyncio.run(scenario())
 
 
+async def at_rest() -> Traces:
+    """What is there when nothing more comes or goes: runners for the next job are forked, and those of the last one end, while
+    nobody waits for that."""
+    before = Traces.now()
+    for _ in range(int(GUARD_S / 0.1)):
+        await asyncio.sleep(0.1)
+        after = Traces.now()
+        if after.waiting == sum(PREPARED.values()) and not before.left(after):
+            return after
+        before = after
+    raise AssertionError("it never came to rest")
+
+
 async def as_before(before: Traces, when: str) -> Traces:
-    """A worker forks the runners for its next job after its answer: that has a moment to end, and what is left stays."""
+    """What is on its way has a moment to end; what is left stays."""
     deadline = time.monotonic() + 10
     while left := before.left(after := Traces.now()):
         assert time.monotonic() < deadline, f"{when}: {left}"

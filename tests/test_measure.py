@@ -411,7 +411,7 @@ def test_the_baseline_alone_is_timed_as_it_was_beside_the_candidate() -> None:
     assert alone_ms == pytest.approx([0.2] * len(alone_ms)) and alone_ms
     assert {name for name, event in found.events[before:] if event[0] != "froze"} == {"baseline"} and not found.baseline.frozen
     messages = [event[1]["indices"] for name, event in found.events[before:] if event[0] == "call"]
-    assert {len(indices) for indices in messages} == {max(r.together for r in rounds)}
+    assert len(messages[-1]) == max(r.together for r in rounds), "those before it let the side settle"
 
 
 def test_as_many_go_together_as_there_are_places() -> None:
