@@ -30,6 +30,8 @@ BuildHandler = Callable[[Frame], Frame]
 
 
 READY_LIMIT_S = 60.0
+_ENDING_S = 0.5
+"""A process that ends closes its channel when its memory is freed already: what is left takes less."""
 PREPARED = {"reference": 2, "candidate": 1}
 """So many runners wait for the next job: what one takes."""
 
@@ -315,7 +317,7 @@ class RunnerProcess:
 
     def _died(self) -> RunnerDied | VerifierError:
         """Why the channel ended: wait a moment for the process itself to end, else it closed the channel."""
-        gone = bool(select.select([self._pidfd], [], [], 2.0)[0])
+        gone = bool(select.select([self._pidfd], [], [], _ENDING_S)[0])
         self.close()
         status = self._zygote.status()
         if gone and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL and _oom_kills() > self._oom_kills:
