@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -59,8 +61,9 @@ def build(frame):
 
 def loaded(name):
     module = {"__name__": name}
-    open(f"/tmp/{name}_fresh.py", "w").write(job[name])
-    exec(compile(job[name], f"/tmp/{name}_fresh.py", "exec"), module)
+    with open(f"{name}.py", "w") as file:
+        file.write(job[name])
+    exec(compile(job[name], f"{name}.py", "exec"), module)
     return module
 
 builder = Builder(VerifierConfig().cache(), CoresLock())
@@ -117,7 +120,8 @@ def verified(verifier: BlockingVerifier, problem: Problem, code: str, config: Ve
 def fresh(problem: Problem, code: str) -> Cost:
     job = json.dumps({"problem": problem.source, "candidate": code})
     started = time.perf_counter()
-    run = subprocess.run([sys.executable, "-c", FRESH], input=job, text=True, capture_output=True)
+    with tempfile.TemporaryDirectory() as directory:
+        run = subprocess.run([sys.executable, "-c", FRESH], input=job, text=True, capture_output=True, cwd=directory)
     wall_ms = (time.perf_counter() - started) * 1e3
     if run.returncode:
         raise SystemExit(f"{problem.key}: the fresh process failed:\n{run.stderr}")
@@ -131,13 +135,13 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def plotted(costs: dict[str, list[Cost]]) -> str:
-    """A bar for each verdict's overhead, on a logarithmic scale."""
+    """A bar for each quantile of the overhead, on a logarithmic scale: twelve characters for a factor of ten."""
     lines = []
     for name, found in costs.items():
         values = sorted(cost.overhead_ms for cost in found)
         for share in (0.05, 0.5, 0.95):
             value = quantile(values, share)
-            bar = "#" * max(1, round(12 * (len(f"{value:.0f}") - 1 + value / 10 ** len(f"{value:.0f}"))))
+            bar = "#" * max(1, round(12 * math.log10(max(value, 1.0))))
             lines.append(f"{name:>24} {share:>4.0%} {bar} {value:.0f} ms")
     return "\n".join(lines)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,8 +12,9 @@ import pytest
 
 from kernel_env.errors import DatasetError
 from kernel_env.schema import Candidate, Problem, Stage, Stats, Status, Timing, Verdict
+from rollout import compose
 from rollout.corpus import Entry, load_corpus
-from rollout.scorecard import BEGIN, END, Outcome, Result, _found, beside_twins, last_line, totals
+from rollout.scorecard import BEGIN, DEFAULTS, END, Outcome, Result, _found, beside_twins, judge, last_line, totals
 from tests.conftest import GOOD, REFERENCE, python_candidate
 from tests.test_cli import started_in
 
@@ -52,6 +54,34 @@ def verdict(status: Status, speedup: float | None = None, *, degenerate: bool = 
 )
 def test_what_is_good(entry: Entry, seen: Verdict, outcome: Outcome) -> None:
     assert _found(entry, seen).outcome is outcome
+
+
+class Saying:
+    """A verifier that gives these verdicts, one after the other."""
+
+    def __init__(self, *verdicts: Verdict) -> None:
+        self.left, self.seeds = list(verdicts), list[int]()
+
+    async def verify(self, problem: object, candidate: object, config: object, seed: int, order: object = None) -> Verdict:
+        self.seeds.append(seed)
+        return self.left.pop(0)
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+
+@pytest.mark.parametrize(
+    ("speedups", "status", "speedup"),
+    [((1.0, 9.0, 2.0), Status.CORRECT, 2.0), ((9.0, 1.0, 9.0), Status.CORRECT, 9.0), ((9.0, None, 9.0), Status.TAMPERED, None)],
+)
+def test_of_several_tries_the_median_counts_if_each_has_a_speed(
+    speedups: tuple[float | None, ...], status: Status, speedup: float | None
+) -> None:
+    verifier = Saying(*(verdict(Status.CORRECT, s) if s else verdict(Status.TAMPERED) for s in speedups))
+    settings, _ = compose.composed(list(DEFAULTS))
+    found = asyncio.run(judge(replace(CHEAT, most_gain=1.25, timed=True), verifier, settings, 1, len(speedups)))
+    assert (found.status, found.speedup) == (str(status), speedup)
+    assert len(set(verifier.seeds)) == len(verifier.seeds) == 3 - len(verifier.left)
 
 
 def result(entry: Entry, speedup: float | None, status: Status = Status.CORRECT, outcome: Outcome = Outcome.GOOD) -> Result:

@@ -140,15 +140,15 @@ class Referee:
     def _done(self, job: Job, body: Callable[[_Work], Verdict | None]) -> tuple[_Work, Verdict | None]:
         """Work that ended by itself. Where a runner was killed it is done again in new ones: most likely that came from outside.
         Only what happens each time counts. Raises ProblemError, VerifierError."""
-        for last in (*(False,) * (KILLED_TRIES - 1), True):
+        for left in reversed(range(KILLED_TRIES)):
             work = _Work(self, job)
             try:
                 verdict = work.concluded(functools.partial(body, work))
             except (ProblemError, VerifierError) as error:
-                if last or not (isinstance(error.__cause__, RunnerDied) and error.__cause__.cause == KILLED):
+                if not left or not (isinstance(error.__cause__, RunnerDied) and error.__cause__.cause == KILLED):
                     raise
             else:
-                if last or verdict is None or (verdict.status, verdict.category) != (Status.CRASHED, KILLED):
+                if verdict is None or (verdict.status, verdict.category) != (Status.CRASHED, KILLED):
                     break
         return work, verdict
 
@@ -226,7 +226,7 @@ class _Work:
 
     def spent_ms(self, *names: str) -> dict[str, Any]:
         """What a verdict says of them: nothing where time is recorded."""
-        return {f"{name}_ms": getattr(self, f"{name}_s") * 1e3 * (self.clock.kind == "live") for name in names}
+        return {f"{name}_ms": getattr(self, f"{name}_s") * 1e3 if self.clock.kind == "live" else 0.0 for name in names}
 
     # ---------------------------------------------------------- the two passes
 

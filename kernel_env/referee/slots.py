@@ -82,6 +82,7 @@ class Slots(Generic[S]):
         if self._rest_ends is not None:
             self._rest_ends.cancel()
             self._rest_ends = None
+        self._waiting = [waiter for waiter in self._waiting if not waiter.slot.done()]  # some are cancelled, and do not know it yet
         while self._waiting and self._free:
             left_s = {slot: until - self._now() for slot, until in self._rests_until.items()}
             found = next((slot for slot in self._free if left_s[slot] <= 0 or min(left_s.values()) > 0), None)
@@ -89,10 +90,8 @@ class Slots(Generic[S]):
                 soonest_s = min(left_s[slot] for slot in self._free)
                 self._rest_ends = asyncio.get_running_loop().call_later(soonest_s, self._serve)
                 return
-            waiter = self._next()
-            if not waiter.slot.done():  # else it was cancelled, and does not know it yet
-                self._free.remove(found)
-                waiter.slot.set_result(found)
+            self._free.remove(found)
+            self._next().slot.set_result(found)
 
     def _next(self) -> _Waiter[S]:
         waiter = min(self._waiting, key=lambda waiter: (-waiter.order.priority, self._served.get(waiter.order.client, -1)))
