@@ -22,9 +22,10 @@ from kernel_env import errors
 from kernel_env.backends import Flavour, get_backend
 from kernel_env.builder.service import extensions
 from kernel_env.errors import ConfigError, KernelEnvError, MachineBusy, VerifierError
+from kernel_env.referee.batches import Batches, Kind, given_up
 from kernel_env.referee.clock import RecordedClock
 from kernel_env.referee.config import VerifyConfig
-from kernel_env.referee.pool import Pool
+from kernel_env.referee.pool import ATTEMPTS, HelperDied, Pool
 from kernel_env.referee.protocol import Frame
 from kernel_env.referee.scratch import Scratch
 from kernel_env.referee.slots import ORDINARY, Order, Slots
@@ -48,6 +49,9 @@ class VerifierConfig:
     """Build cache; default `$KERNEL_ENV_CACHE`, else `kernel-env` in `$XDG_CACHE_HOME` or `~/.cache`."""
     cache_limit_mb: int = 10_240
     """What the build cache may take on the disk: beyond it, what was not used for the longest time is removed. 0 is no limit."""
+    reuse_mb: int = 512
+    """Inputs and expected outputs that each slot keeps in memory, for further candidates of the same problem and seed; beyond it,
+    what was not used for the longest time is forgotten."""
     clock: str = "live"
     """`live`, or `recorded` for byte-reproducible runs."""
     clock_path: str | None = None
@@ -67,6 +71,8 @@ class VerifierConfig:
             raise ConfigError(f"verifier.build_slots must be 0 or more, got {self.build_slots}")
         if self.cache_limit_mb < 0:
             raise ConfigError(f"verifier.cache_limit_mb must be 0 or more, got {self.cache_limit_mb}")
+        if self.reuse_mb < 0:
+            raise ConfigError(f"verifier.reuse_mb must be 0 or more, got {self.reuse_mb}")
         if self.clock not in ("live", "recorded"):
             raise ConfigError(f"clock must be `live` or `recorded`, got {self.clock!r}")
 
@@ -102,7 +108,8 @@ class Verifier(Protocol):
 
 
 def _job(operation: str, problem: Problem, candidate: Candidate, config: VerifyConfig, seed: int) -> Frame:
-    return {"op": operation, "problem": to_json(problem), "candidate": to_json(candidate), "config": to_json(config), "seed": seed}
+    mine = [to_json(candidate)]
+    return {"op": operation, "problem": to_json(problem), "candidates": mine, "config": to_json(config), "seed": seed}
 
 
 def _verdict(answer: Frame) -> Verdict | None:
@@ -128,6 +135,7 @@ class LocalVerifier:
         self._all_cores = tuple(sorted(cores))
         self._builds = Slots(range(self.config.build_slots or len(cores)))
         self._slots = Slots([self.config.cores(slot) for slot in range(self.config.slots)])
+        self._batches = Batches(self._slots)
         self._pools: dict[Flavour, Pool] = {}
         self._scratch = Scratch()
         self._closed = False
@@ -147,6 +155,7 @@ class LocalVerifier:
             setup = {
                 "cache_dir": str(self.config.cache()), "cache_bytes": self.config.cache_bytes(), "clock": self.config.clock,
                 "clock_path": self.config.clock_path, "sandbox": self.config.sandbox_settings(),
+                "reuse_bytes": self.config.reuse_mb << 20,
             }  # fmt: skip
             self._pools[known.flavour] = Pool(known.flavour, setup, self._scratch.path)
         return self._pools[known.flavour]
@@ -161,33 +170,36 @@ class LocalVerifier:
         is replaced and the work done again, up to `pool.ATTEMPTS` times in all.
         """
         pool = self._pool(candidate.backend)
-        place = await self._builds.take(order)
-        try:
-            prepared = await pool.ask(self._all_cores, _job("prepare", problem, candidate, config, seed))
-        finally:
-            self._builds.give_back(place)
+        kind = Kind(candidate.backend, problem.digest, config, seed, order.priority)
+        with self._batches.coming(kind):
+            prepared = await self._prepared(pool, _job("prepare", problem, candidate, config, seed), order)
         first = _verdict(prepared)
         if first is not None:
             return first
+        job = _job("verify", problem, candidate, config, seed)
         try:
-            verdict = await self._on_a_slot(pool, _job("verify", problem, candidate, config, seed), order)
+            verdict = _verdict(await self._batches.ask(pool, kind, job, order))
         except MachineBusy:
             if len(self._slots) == 1:
                 raise
-            verdict = await self._on_a_slot(pool, _job("verify", problem, candidate, config, seed), order)
+            verdict = _verdict(await self._batches.ask(pool, kind, job, order))
+        assert verdict is not None
         return replace(verdict, **{name: getattr(verdict, name) + prepared[name] for name in ("duration_ms", "build_ms", "own_ms")})
 
-    async def _on_a_slot(self, pool: Pool, job: Frame, order: Order) -> Verdict:
-        slot, busy = await self._slots.take(order), False
+    async def _prepared(self, pool: Pool, job: Frame, order: Order) -> Frame:
+        found: list[Frame] = []
+        place = await self._builds.take(order)
         try:
-            verdict = _verdict(await pool.ask(slot, job))
-        except MachineBusy:
-            busy = True
-            raise
+            for left in reversed(range(ATTEMPTS)):
+                try:
+                    await pool.ask(self._all_cores, job, found.append)
+                    break
+                except HelperDied as error:
+                    if not left:
+                        raise given_up(error) from error
         finally:
-            self._slots.give_back(slot, busy=busy)
-        assert verdict is not None
-        return verdict
+            self._builds.give_back(place)
+        return found[0]
 
     async def aclose(self) -> None:
         """Idempotent. Verifications in progress end with VerifierError."""
@@ -225,9 +237,10 @@ class InprocessVerifier:
             )
         referee = self._worker.inprocess_referee(self._builder, self._clock, self._lock, flavour, self._scratch.path)
         for operation in ("prepare", "verify"):
-            verdict = _verdict(self._worker.answer(referee, _job(operation, problem, candidate, config, seed)))
-            if verdict is not None:
-                return verdict
+            for answer in self._worker.answers(referee, _job(operation, problem, candidate, config, seed)):
+                verdict = _verdict(answer)
+                if verdict is not None:
+                    return verdict
         raise VerifierError("verification ended without a verdict")
 
     async def aclose(self) -> None:
@@ -279,7 +292,7 @@ class VerifierServer:
             order = from_json(Order, frame["order"])
             verdict = await self._verifier.verify(
                 from_json(Problem, frame["problem"]),
-                from_json(Candidate, frame["candidate"]),
+                from_json(Candidate, frame["candidates"][0]),
                 from_json(VerifyConfig, frame["config"]),
                 frame["seed"],
                 replace(order, client=order.client or client),

@@ -229,7 +229,9 @@ class _Player:
     async def _play_one(self, problem: Problem, sample: int) -> None:
         key = episode_key(problem.key, sample)
         self._store.save_problem(problem)
-        state = EpisodeState(problem, self._plan.episode, derive_seed(self._store.info.master_seed, "episode", key))
+        # not of its own: what the samples of a problem are tried with in a turn is drawn and computed once
+        seed = derive_seed(self._store.info.master_seed, "episode", problem.key)
+        state = EpisodeState(problem, self._plan.episode, seed)
         state.restore(self._turns.get(key, []))
         for turn in state.turns:
             self._emit(Event(key, problem, turn, resumed=True))

@@ -92,6 +92,9 @@ class Program:
     def log(self) -> str:
         return ""
 
+    def kill(self) -> None:
+        self.events.append((self.name, ("killed",)))
+
     def close(self) -> None:
         self.places.clear()
 
@@ -101,14 +104,29 @@ class Scene:
     """A session of two such programs, and all that happened."""
 
     baseline: Program
-    candidate: Program
+    candidates: list[Program]
     session: Session
     events: EVENTS
     checked: list[Draw]
     random: random.Random
 
+    @property
+    def candidate(self) -> Program:
+        return self.candidates[0]
+
     def rounds(self, count: int = 5, **plan: Any) -> list[Round]:
-        return self.session.rounds(TimingPlan(**{"rounds": count, "min_rounds": 0, "budget_s": 60.0, **plan}))
+        """Those of the candidate. Raises its fault."""
+        return self.planned(TimingPlan(**{"rounds": count, "min_rounds": 0, "budget_s": 60.0, **plan}))
+
+    def planned(self, plan: TimingPlan) -> list[Round]:
+        found = self.session.rounds(plan)
+        for fault in self.session.faults.values():
+            raise fault
+        return found[self.ours]
+
+    @property
+    def ours(self) -> Side:
+        return self.session.candidates[0]
 
     def blocks(self) -> list[tuple[str, list[Any]]]:
         """(side, its messages) in order, one entry for each block."""
@@ -124,8 +142,7 @@ class Scene:
 
 def scene(
     baseline_s: float = 1e-3,
-    candidate_s: float = 1e-3,
-    *,
+    *candidates_s: float,
     slots: int = TOGETHER,
     seed: int = 1,
     used_s: Callable[[int], float] = lambda pid: 1.0,
@@ -133,7 +150,12 @@ def scene(
 ) -> Scene:
     events: EVENTS = []
     source = random.Random(seed)
-    programs = Program("baseline", events, baseline_s), Program("candidate", events, candidate_s)
+    lengths = candidates_s or (1e-3,)
+    names = ["candidate", *(f"candidate {number}" for number in range(2, len(lengths) + 1))]
+    programs = [
+        Program("baseline", events, baseline_s),
+        *(Program(name, events, call_s) for name, call_s in zip(names, lengths, strict=True)),
+    ]
     sides = [Side(p, p.ask, call_s=p.call_s) for p in programs]
     pool = InputPool([inputs(1), inputs(2)], lambda: inputs(9), source)
     for side in sides:
@@ -141,16 +163,17 @@ def scene(
     checked: list[Draw] = []
 
     def check(theirs: Side, ours: Side, draw: Draw) -> None:
-        assert programs[0].frozen and programs[1].frozen
+        assert all(program.frozen for program in programs)
         for side in (theirs, ours):
             with contextlib.closing(Arena(draw.source.arena.size)) as target:
                 pool.write(draw, target)
                 assert side.slots[side.slot].map[:] == target.map[:]
-            assert side.output == described(programs[side is ours].output)
+            assert side.output == described(programs[sides.index(side)].output)
         checked.append(draw)
         events.append(("referee", ("checked",)))
 
-    session = Session(*sides, pool, check, CORES[:2], (), more.pop("random_forward", False), _rng=source, _used_s=used_s, **more)
-    session._warm_up()
+    is_random = more.pop("random_forward", False)
+    session = Session(sides[0], sides[1:], pool, check, CORES[:2], (), is_random, _rng=source, _used_s=used_s, **more)
+    session._warm_up(list(session._entries.values()))
     events.clear()
-    return Scene(*programs, session, events, checked, source)
+    return Scene(programs[0], programs[1:], session, events, checked, source)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,12 +30,11 @@ class Runners:
     def __init__(self, problem: Problem, scratch: Path) -> None:
         self.problem, self.scratch, self.opened = problem, scratch, 0
 
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[Reference]:
+    def __call__(self) -> Reference:
         self.opened += 1
         reference = Reference(LocalEndpoint("reference", self.scratch, no_builds, interpreter=False), self.problem, 60)
         reference.ask({"op": "load", "code": self.problem.source, "entry": "Model"})
-        yield reference
+        return reference
 
 
 def calibrated(problem: Problem, tmp_path: Path) -> Calibration:

@@ -8,7 +8,6 @@ import mmap
 import os
 import types
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,11 +16,10 @@ import torch
 
 from kernel_env.errors import MachineBusy
 from kernel_env.referee import measure as module
-from kernel_env.referee.clock import FLOOR_MS, Round, TimingPlan, timing
+from kernel_env.referee.clock import FLOOR_MS, TimingPlan
 from kernel_env.referee.inputs import Draw
-from kernel_env.referee.measure import LONGEST_TOGETHER_S, TOGETHER, TOGETHER_S, Side, Tampered, give_slots, quiet_timing
+from kernel_env.referee.measure import LONGEST_TOGETHER_S, TOGETHER, TOGETHER_S, Side, Tampered, give_slots, quiet
 from kernel_env.referee.protocol import Frame
-from kernel_env.schema import Timing
 from tests.scenes import CORES, EVENTS, Program, Scene, inputs, scene
 
 NOBODY = 1 << 22 | 1
@@ -44,7 +42,7 @@ def test_sides_come_in_random_order_once_a_round() -> None:
 def test_one_side_is_frozen_while_the_other_is_asked_and_none_stays_so() -> None:
     found = scene()
     programs = {"baseline": found.baseline, "candidate": found.candidate}
-    ask = {name: side.ask for name, side in (("baseline", found.session.baseline), ("candidate", found.session.candidate))}
+    ask = {name: side.ask for name, side in (("baseline", found.session.baseline), ("candidate", found.ours))}
 
     def watched(name: str) -> Callable[..., Frame]:
         other = programs["candidate" if name == "baseline" else "baseline"]
@@ -55,7 +53,7 @@ def test_one_side_is_frozen_while_the_other_is_asked_and_none_stays_so() -> None
 
         return asked
 
-    found.session.baseline.ask, found.session.candidate.ask = watched("baseline"), watched("candidate")
+    found.session.baseline.ask, found.ours.ask = watched("baseline"), watched("candidate")
     assert len(found.rounds(10)) == 10
     assert not found.baseline.frozen and not found.candidate.frozen
 
@@ -156,7 +154,7 @@ def test_inputs_change_places_too() -> None:
 def test_inputs_are_written_after_the_last_reply_not_all_before() -> None:
     """Places other than the called ones hold what they held at the call before: nothing of later calls can be seen ahead."""
     found = scene(seed=5)
-    places, ask = found.candidate.places, found.session.candidate.ask
+    places, ask = found.candidate.places, found.ours.ask
     before = list(map(bytes, places))
     written = list[list[int]]()
 
@@ -169,7 +167,7 @@ def test_inputs_are_written_after_the_last_reply_not_all_before() -> None:
         assert set(written[-1]) <= set(frame["indices"])
         return ask(frame, fds)
 
-    found.session.candidate.ask = spying
+    found.ours.ask = spying
     found.rounds(5)
     assert sum(map(len, written)) > 15
 
@@ -233,7 +231,7 @@ def test_work_between_calls_counts_as_time_of_the_next(theirs_s: float, ours_s: 
 
     found = scene(0.02, 0.02)  # of such length calls go singly
     found.candidate.pid = NOBODY
-    found.session._went_on = lambda since: False  # type: ignore[method-assign]
+    found.session._went_on = lambda pid, since: False  # type: ignore[method-assign]
     found.session._used_s = used_s
     assert times(found) == pytest.approx((20.0, 20.0 + charged_ms))
 
@@ -255,7 +253,7 @@ def test_laying_out_the_heap_is_no_allowance_for_other_work() -> None:
         clocks[pid] += 1e-3 if pid == NOBODY and asked.get(pid) == "scatter" else 0.0  # the candidate works before it is called
         return clocks[pid]
 
-    for pid, side in ((found.baseline.pid, found.session.baseline), (NOBODY, found.session.candidate)):
+    for pid, side in ((found.baseline.pid, found.session.baseline), (NOBODY, found.ours)):
         side.ask = noting(pid, side.ask)
     found.candidate.pid = NOBODY
     found.session._used_s = used_s
@@ -274,7 +272,7 @@ def test_time_that_is_booked_late_after_single_calls_is_nobodys_work() -> None:
 
         return asked
 
-    for name, side in (("baseline", found.session.baseline), ("candidate", found.session.candidate)):
+    for name, side in (("baseline", found.session.baseline), ("candidate", found.ours)):
         side.ask = counting(name, side.ask)
 
     def used_s(pid: int) -> float:
@@ -338,7 +336,7 @@ def test_what_a_candidate_says_about_its_own_time_counts_for_nothing() -> None:
     def lying(frame: Frame, fds: Sequence[int] = ()) -> Frame:
         return {**ask(found.candidate, frame, fds), "took_s": 1e-9}
 
-    found.session.candidate.ask = lying
+    found.ours.ask = lying
     assert times(found) == pytest.approx((1.0, 1.0))
 
 
@@ -407,7 +405,7 @@ def test_the_baseline_alone_is_timed_as_it_was_beside_the_candidate() -> None:
     found = scene(2e-4, 1e-4)
     rounds = found.rounds(12)
     before = len(found.events)
-    alone_ms = found.session.alone(0.02)
+    alone_ms = found.session.alone(0.02, found.session.together(found.ours))
     assert alone_ms == pytest.approx([0.2] * len(alone_ms)) and alone_ms
     assert {name for name, event in found.events[before:] if event[0] != "froze"} == {"baseline"} and not found.baseline.frozen
     messages = [event[1]["indices"] for name, event in found.events[before:] if event[0] == "call"]
@@ -489,7 +487,7 @@ def test_memory_that_is_given_back_after_the_reply_is_late_work() -> None:
         assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(address), mmap.PAGESIZE, rights) == 0
 
     found.candidate.on_freeze = protect
-    found.session.candidate.ask = elsewhere
+    found.ours.ask = elsewhere
     found.session.check = lambda *_: None
     with pytest.raises(Tampered, match="given back"):
         found.rounds(5)
@@ -507,7 +505,7 @@ def test_outputs_without_words_to_read_are_left_to_the_comparison(output: torch.
 def test_an_answer_without_outputs_is_left_to_the_comparison(outputs: Any) -> None:
     found = scene()
     ask = found.candidate.ask
-    found.session.candidate.ask = lambda frame, fds=(): {**ask(frame, fds), "outputs": outputs}
+    found.ours.ask = lambda frame, fds=(): {**ask(frame, fds), "outputs": outputs}
     found.session.check = lambda *_: None
     assert len(found.rounds(3)) == 3
 
@@ -520,7 +518,7 @@ class Scripted:
 
     def __init__(self, found: Scene) -> None:
         self.now = 0.0
-        for side, program in ((found.session.baseline, found.baseline), (found.session.candidate, found.candidate)):
+        for side, program in ((found.session.baseline, found.baseline), (found.ours, found.candidate)):
             side.ask = self._counting(program)
 
     def _counting(self, program: Program) -> Callable[..., Frame]:
@@ -551,7 +549,7 @@ def test_rounds_end_as_planned(monkeypatch: pytest.MonkeyPatch, plan: TimingPlan
     found = scene(1.0, 1.0)
     clock = Scripted(found)
     monkeypatch.setattr(module, "time", types.SimpleNamespace(perf_counter=lambda: clock.now, sleep=None))
-    assert len(found.session.rounds(plan)) == expected
+    assert len(found.planned(plan)) == expected
     assert len(found.checked) == expected
 
 
@@ -565,10 +563,6 @@ def test_a_session_can_be_repeated_and_forgets_what_it_learned() -> None:
 # ---------------------------------------------------------- noise
 
 
-def timed(noise: float) -> Timing:
-    return replace(timing([Round(1, (1.0,), (2.0,))], 1), noise=noise)
-
-
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The waits that were asked for; none is made."""
@@ -579,20 +573,21 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_a_quiet_measurement_is_taken_at_once(pauses: list[float]) -> None:
     noises = iter([0.1])
-    assert quiet_timing(lambda: timed(next(noises)), 0.1).noise == 0.1
+    quiet(lambda: next(noises), 0.1)
     assert pauses == [0.0]
 
 
 def test_a_noisy_measurement_is_repeated_after_growing_pauses(pauses: list[float]) -> None:
     noises = iter([0.5, 0.11, 0.05, 0.0])
-    assert quiet_timing(lambda: timed(next(noises)), 0.1).noise == 0.05
+    quiet(lambda: next(noises), 0.1)
+    assert list(noises) == [0.0]
     assert pauses == list(module.PAUSES_S[:3]) == sorted(pauses)
 
 
 def test_a_machine_that_never_is_quiet_gives_no_time(pauses: list[float]) -> None:
     noises = iter([0.9, 0.8, 0.35, 0.7, 0.6])
     with pytest.raises(MachineBusy, match=r"in 5 tries, .* at least 35% of the time"):
-        quiet_timing(lambda: timed(next(noises)), 0.1)
+        quiet(lambda: next(noises), 0.1)
     assert pauses == list(module.PAUSES_S)
 
 
@@ -651,7 +646,7 @@ def test_a_candidate_that_works_while_it_is_stopped_is_seen(worked_s: float, eve
 def test_a_candidate_that_was_slow_in_the_warm_up_is_timed_anew() -> None:
     """Else it would choose that its calls are sent singly."""
     found = scene(1e-4, 0.06)
-    assert found.session._most == 1
+    assert found.session.together(found.ours) == 1
     found.candidate.call_s = 1e-4
     rounds = found.rounds(6)
     assert {r.together for r in rounds} == {1, 128}
@@ -661,9 +656,9 @@ def test_a_candidate_that_is_slow_in_each_warm_up_is_none_to_believe(monkeypatch
     found = scene(1e-4, 0.06)
     warm_up, session = found.session._warm_up, found.session
 
-    def slow() -> None:
+    def slow(entries: Any) -> None:
         found.candidate.call_s = 0.06
-        warm_up()
+        warm_up(entries)
         found.candidate.call_s = 1e-4
 
     monkeypatch.setattr(session, "_warm_up", slow)
@@ -684,7 +679,7 @@ def test_an_output_that_cannot_be_read_at_the_reply_is_late(readable: bool, monk
     """Where the machine lets none be read, comparing is left to tell."""
     found = scene()
     monkeypatch.setattr(module, "is_readable", lambda pid: readable)
-    ask = found.session.candidate.ask
+    ask = found.ours.ask
 
     def elsewhere(frame: Frame, fds: Sequence[int] = ()) -> Frame:
         answer = ask(frame, fds)
@@ -693,10 +688,93 @@ def test_an_output_that_cannot_be_read_at_the_reply_is_late(readable: bool, monk
             answer["outputs"] = [{"tensor": {**spec, "address": 1 << 46}}] * len(answer["outputs"])
         return answer
 
-    found.session.candidate.ask = elsewhere
+    found.ours.ask = elsewhere
     found.session.check = lambda theirs, ours, draw: None
     if readable:
         with pytest.raises(Tampered, match="cannot be read"):
             found.rounds(3)
     else:
         found.rounds(3)
+
+
+# ---------------------------------------------------------- several candidates
+
+
+def test_candidates_share_the_baselines_blocks_and_all_are_frozen_but_one() -> None:
+    found = scene(1e-3, 1e-3, 2e-3, 8e-4)
+    found.session.rounds(TimingPlan(rounds=6, min_rounds=6))
+    names = [name for name, _ in found.blocks()]
+    assert len(names) == 4 * 6 and len(found.checked) == 3 * 6
+    for start in range(0, 24, 4):
+        assert sorted(names[start : start + 4]) == ["baseline", "candidate", "candidate 2", "candidate 3"]
+    assert len({tuple(names[start : start + 4]) for start in range(0, 24, 4)}) > 2, "in random order"
+    assert len({id(draw) for draw in found.checked}) == 6, "all end a round on the same inputs"
+
+
+def test_each_candidate_has_times_of_its_own() -> None:
+    found = scene(1e-3, 1e-3, 2e-3, 4e-4)
+    rounds = found.session.rounds(TimingPlan(rounds=6, min_rounds=6))
+    for side, expected_ms in zip(found.session.candidates, (1.0, 2.0, 0.4), strict=True):
+        assert [ms for r in rounds[side] for ms in r.candidate_ms] == pytest.approx(
+            [expected_ms] * sum(len(r.candidate_ms) for r in rounds[side])
+        )
+        assert {round(ms, 7) for r in rounds[side] for ms in r.baseline_ms} == {1.0}
+
+
+def test_candidates_of_other_lengths_have_baselines_with_as_many_calls_together() -> None:
+    """Of those whose numbers are about the same the smaller one counts."""
+    found = scene(1e-3, 1e-3, 1.2e-3, 2e-4, slots=128)
+    together = [found.session.together(side) for side in found.session.candidates]
+    assert together == [16, 16, 50]
+    rounds = found.session.rounds(TimingPlan(rounds=4, min_rounds=4))
+    for side, size in zip(found.session.candidates, together, strict=True):
+        assert sorted(r.together for r in rounds[side]) == sorted([1, 1, size, size])
+    assert [name for name, _ in found.blocks()].count("baseline") == 2 + 2 * 2
+
+
+def test_a_candidate_that_is_done_takes_no_more_rounds() -> None:
+    found = scene(0.1, 0.1, 1.0)
+    rounds = found.session.rounds(TimingPlan(rounds=100, min_rounds=2, budget_s=4.0))
+    first, second = (len(rounds[side]) for side in found.session.candidates)
+    assert (first, second) == (20, 4), "a budget each, of its own calls and those it is held against"
+    assert [name for name, _ in found.blocks()].count("candidate 2") == 4
+
+
+def test_the_fault_of_one_ends_its_turn_and_no_others() -> None:
+    found = scene(1e-3, 1e-3, 1e-3)
+    liar, honest = found.session.candidates
+    found.candidates[0].on_freeze = lambda: found.candidates[0].output.add_(1)
+    rounds = found.session.rounds(TimingPlan(rounds=8, min_rounds=8))
+    assert list(rounds) == [honest] and len(rounds[honest]) == 8
+    fault = found.session.faults[liar]
+    assert isinstance(fault, Tampered) and fault.category == "late_work"
+    assert ("candidate", ("killed",)) in found.events
+    again = found.session.rounds(TimingPlan(rounds=3, min_rounds=3))
+    assert list(again) == [honest] and len(again[honest]) == 3, "and it is not asked again"
+
+
+def test_a_session_whose_candidates_all_fail_ends() -> None:
+    found = scene(1e-3, 1e-3, 1e-3)
+
+    def fail(theirs: Side, ours: Side, draw: Draw) -> None:
+        raise Tampered("late_work", "all of them")
+
+    found.session.check = fail
+    assert found.session.rounds(TimingPlan()) == {} and len(found.session.faults) == 2
+
+
+def test_who_went_on_while_it_was_stopped_is_told_from_the_others() -> None:
+    found = scene(0.02, 0.02, 0.02)
+    found.candidates[0].pid, clock_s = NOBODY, 1.0
+    request = found.session.baseline.ask
+
+    def meanwhile(frame: Frame, fds: Sequence[int] = ()) -> Frame:
+        nonlocal clock_s
+        clock_s += 5e-3 if frame["op"] == "call" else 0.0
+        return request(frame, fds)
+
+    found.session.baseline.ask = meanwhile
+    found.session._used_s = lambda pid: clock_s if pid == NOBODY else 1.0
+    rounds = found.session.rounds(TimingPlan(rounds=20, min_rounds=20))
+    assert [fault.category for fault in found.session.faults.values() if isinstance(fault, Tampered)] == ["not_stopped"]
+    assert list(rounds) == [found.session.candidates[1]]

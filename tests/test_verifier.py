@@ -128,14 +128,14 @@ def test_cancelling_kills_the_candidate_and_frees_the_slot(temporary: Path, prob
 def test_the_death_of_a_runner_that_waits_changes_nothing(temporary: Path, problem: Problem) -> None:
     async def scenario() -> None:
         async with closing(LocalVerifier(RECORDED)) as verifier:
-            for _ in range(2):
-                assert (await verifier.verify(problem, CORRECT, QUICK, 1)).correct
+            for seed in range(2):
+                assert (await verifier.verify(problem, CORRECT, QUICK, seed)).correct
                 await until(lambda: len(waiting()) == 3)
                 killed = waiting()
                 for process in killed:
                     process.kill()
                 await until(lambda: not set(killed) & set(descendants(os.getpid())))  # noqa: B023 - awaited here
-            assert (await verifier.verify(problem, CORRECT, QUICK, 1)).correct
+            assert (await verifier.verify(problem, CORRECT, QUICK, 2)).correct
 
     play(scenario())
 
@@ -253,11 +253,13 @@ def test_what_could_not_be_timed_on_one_slot_is_tried_on_another(
             pool, asked = verifier._pool("cpp"), []
             ask = pool.ask
 
-            async def busy(cores: tuple[int, ...], job: dict[str, Any]) -> dict[str, Any]:
-                if job["op"] != "verify":
-                    return await ask(cores, job)
-                asked.append(cores)
-                return {"raised": "MachineBusy", "message": "busy"} if len(asked) == 1 else await ask(cores, job)
+            async def busy(cores: tuple[int, ...], job: dict[str, Any], tell: Callable[[Any], None]) -> None:
+                if job["op"] == "verify":
+                    asked.append(cores)
+                    if len(asked) == 1:
+                        tell({"number": 0, "raised": "MachineBusy", "message": "busy"})
+                        return
+                await ask(cores, job, tell)
 
             monkeypatch.setattr(pool, "ask", busy)
             if slots == 1:

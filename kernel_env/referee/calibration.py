@@ -69,7 +69,7 @@ class Calibration:
         return next((a for a in usable if not self.fitted(tolerance, a).degenerate(self.by_amplitude[a].dtypes)), None)
 
 
-Opened = Callable[[], contextlib.AbstractContextManager[Reference]]
+Opened = Callable[[], Reference]
 """A new runner with the problem loaded."""
 
 
@@ -116,7 +116,7 @@ def _parsed(row: Any) -> Measured:
 
 
 def _with_new_runner(problem: Problem, opened: Opened, *, precise: bool) -> Calibration:
-    with opened() as reference:
+    with contextlib.closing(opened()) as reference:
         seeds = [derive_seed(0, "signals", problem.digest, index) for index in range(3)]
         planned = reference.ask({"op": "init_inputs", "seed": seeds[2]})
         with reference.written(planned) as arguments:

@@ -19,8 +19,8 @@ from kernel_env.referee.layout import Memory, TensorSpec
 from kernel_env.referee.tolerance import Tolerance
 
 Array = npt.NDArray[Any]
-_CHUNK = 1 << 22
-"""Elements compared at a time: bounds the memory that comparison itself needs."""
+_CHUNK = 1 << 16
+"""Elements compared at a time: what comparing needs of memory stays in a core's cache. A multiple of `PART`."""
 PART, PART_SHARE = 4096, 0.05
 """Elements of a part, and how much of its mean magnitude its mean difference may be."""
 _MESSAGE_CHARS = 2000
@@ -149,13 +149,20 @@ class _Report:
     def add(self, start: int, expected: Array, got: Array) -> None:
         if expected.dtype.kind not in "fc":
             bad = expected != got
+            if not bad.any():
+                return
             size = np.abs(got.astype(np.float64) - expected.astype(np.float64))
         else:
             with np.errstate(invalid="ignore", over="ignore"):
-                size = np.abs(got - expected)
-                bad = ~((size <= self.atol + self.rtol * np.abs(expected)) & np.isfinite(expected))
+                size, magnitude = got - expected, np.abs(expected)
+                size = np.abs(size, out=size if size.dtype.kind == "f" else None)
+                self._look_at_parts(start, magnitude, size)
+                room = magnitude * magnitude.dtype.type(self.rtol)
+                room += magnitude.dtype.type(self.atol)
+                if (size <= room).all() and np.isfinite(room).all():
+                    return
+                bad = ~((size <= room) & np.isfinite(expected))
                 bad &= ~((expected == got) | (np.isnan(expected) & np.isnan(got)))
-                self._look_at_parts(start, np.abs(expected), size)
         count = int(np.count_nonzero(bad))
         if count == 0:
             return
@@ -173,7 +180,7 @@ class _Report:
         whole = expected.size // PART * PART
         if self.least is None or self.part is not None or not whole:
             return
-        of, by = (values[:whole].reshape(-1, PART).mean(axis=1, dtype=np.float64) for values in (expected, size))
+        of, by = (values[:whole].reshape(-1, PART).mean(axis=1).astype(np.float64) for values in (expected, size))
         bad = np.flatnonzero((by > self.least) & (by > PART_SHARE * of))  # false where a part is not finite
         if bad.size:
             self.part = (start + int(bad[0]) * PART, float(by[bad[0]] / of[bad[0]]) if of[bad[0]] else math.inf)

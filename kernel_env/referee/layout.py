@@ -162,5 +162,8 @@ class Buffer:
         self.size = max(size, 1)
         self.map = np.full(self.size, 0xFF, np.uint8)
 
+    def copy_from(self, other: Memory) -> None:
+        self.map[:] = np.frombuffer(other.map, np.uint8)
+
 
 Memory = Arena | Part | Buffer

@@ -1,7 +1,7 @@
-"""One timing session: rounds of calls of a baseline and of a candidate, each timed from outside of the process that runs it.
+"""One timing session: rounds of calls of a baseline and of candidates, each timed from outside of the process that runs it.
 
 One message is one call (or, for very short ones, several); the clock runs from request to reply. While one side is measured, the
-other is frozen. A call's inputs are written into the side's own mappings after its last reply and right before its request, so
+others are frozen. A call's inputs are written into the side's own mappings after its last reply and right before its request, so
 between two calls there is nothing to work on. After a reply, words of the output are read from outside at once, and again before
 the next request: work that goes on after the reply shows. A block ends with the side frozen, and its last output is compared.
 """
@@ -31,7 +31,6 @@ from kernel_env.referee.process import Endpoint
 from kernel_env.referee.protocol import Frame
 from kernel_env.referee.reference import Ask, output_at
 from kernel_env.referee.secret import Secret
-from kernel_env.schema import Timing
 
 PAUSES_S = (0.0, 0.1, 0.5, 2.0, 5.0)
 """Waits before each attempt at a quiet session."""
@@ -75,8 +74,12 @@ class _Message(NamedTuple):
     outside_s: float
 
 
-_Taken = tuple[int, dict["Side", list[_Message]]]
-"""Of one round: how many calls were sent together, and either side's messages."""
+class _Taken(NamedTuple):
+    """Of one round: how many calls were sent together, and the messages of a candidate and of the baseline."""
+
+    together: int
+    candidate: list[_Message]
+    baseline: list[_Message]
 
 
 FREE_OUTSIDE_S = 2e-4
@@ -92,7 +95,15 @@ USUAL = 0.9
 """And so much as this share of the baseline's messages use."""
 
 
-class Tampered(Exception):
+LIKE = 1.5
+"""Candidates whose messages may have so many times the calls of the baseline's share its blocks."""
+
+
+class Fault(Exception):
+    """A candidate's turn is over, by its own doing."""
+
+
+class Tampered(Fault):
     """A program's times cannot be believed. `category` says why in a word."""
 
     def __init__(self, category: str, message: str) -> None:
@@ -186,98 +197,158 @@ class _Exchange:
 
 
 Check = Callable[[Side, Side, Draw], None]
-"""Compares the last calls of a round, of the baseline and of the candidate, both on the same draw and both frozen."""
+"""Compares the last calls of a round, of the baseline and of a candidate, both on the same draw and both frozen. Raises Fault."""
+
+
+@dataclass(eq=False)
+class _Entry:
+    """A candidate in a session."""
+
+    side: Side
+    together: int = 0
+    """How many calls most of its messages have; 0 before that is known."""
+    first_s: float = 0.0
+    """How long a call took in its warm-up."""
+    taken: list[_Taken] = field(default_factory=list)
+    spent_s: float = 0.0
+    """In its messages and in those of the baseline that they are held against, ..."""
+    wall_s: float = 0.0
+    """... and with all that lay between them."""
+    due: float = 1.0
+    """The share of the plan after which it is seen whether the interval is narrow enough."""
+    worked_on: int = 0
+    """Rounds in which it worked while it was stopped."""
+    plans: int = 1
+
+    def begin_again(self) -> None:
+        self.together, self.taken, self.spent_s, self.wall_s, self.due, self.worked_on = 0, [], 0.0, 0.0, 1.0, 0
 
 
 @dataclass(eq=False)
 class Session:
-    """Times a candidate against the baseline, in rounds, in random order."""
+    """Times candidates against the baseline, in rounds, in random order.
+
+    Candidates share the baseline's blocks, its exchange and each round's last inputs, and nothing else: each has as many rounds as
+    its own times ask for. One whose turn is over by a fault of its own is found in `faults`.
+    """
 
     baseline: Side
-    candidate: Side
+    candidates: Sequence[Side]
     pool: InputPool
     check: Check
     cores: tuple[int, ...]
     helpers: tuple[int, ...]
     """Processes of ours that draw inputs meanwhile: no noise."""
     random_forward: bool
-    """Whether the problem draws random numbers in forward, so that both sides need the generator in one state."""
+    """Whether the problem draws random numbers in forward, so that all sides need the generator in one state."""
     noise: float = 0.0
     """Share of the baseline's time that its threads waited for a core, or of the cores' time that other work had: the smaller."""
+    faults: dict[Side, Fault] = field(default_factory=dict)
     _rng: random.Random = field(default_factory=Secret)
     _words: np.random.Generator = field(default_factory=np.random.default_rng)
     _exchanges: dict[int, _Exchange] = field(default_factory=dict)
     _used_s: Callable[[int], float] = cpu_s
-    _most: int = 0
-    """Calls that are sent together; 0 before it is known."""
-    _kinds: list[int] = field(default_factory=list)
-    """How many calls the messages of the next rounds have, the last one first."""
-    _worked_on: int = 0
-    """Rounds in which the candidate worked while it was stopped."""
-    _first_s: float = 0.0
-    """How long a call of the candidate took in the warm-up."""
+    _scatters: bool = False
+    """Whether calls are short enough for heaps to be laid out anew."""
+    _kinds: list[bool] = field(default_factory=list)
+    """Whether messages of the next rounds have several calls, the last one first."""
+    _entries: dict[Side, _Entry] = field(default_factory=dict)
     _waited_s: float = 0.0
     _spent_s: float = 0.0
 
-    def rounds(self, plan: TimingPlan) -> list[Round]:
-        """Take times as planned. Raises Tampered, and what `check` and the sides raise.
+    def __post_init__(self) -> None:
+        self._entries = {side: _Entry(side) for side in self.candidates}
+
+    def rounds(self, plan: TimingPlan) -> dict[Side, list[Round]]:
+        """Take times as planned, of each candidate that has no fault. Raises what the baseline raises.
 
         How many calls go together follows from their lengths in the warm-up. A candidate that was slower there than it is now has
         chosen that itself.
         """
-        for _ in range(PLANS):
-            rounds = self._planned(plan)
-            before_s, now_s = self._first_s, self.candidate.call_s
-            if now_s * UNEVEN > before_s or self._calls_together() <= 2 * self._most:
-                return rounds
-            self._most, self._kinds = 0, []
-        raise Tampered("uneven", f"a call takes {now_s * 1e3:.3g} ms when it counts and {before_s * 1e3:.3g} ms when it does not")
-
-    def _planned(self, plan: TimingPlan) -> list[Round]:
-        self._exchanges, self._waited_s, self._worked_on = {}, 0.0, 0
-        others = OtherWork(self.cores, (os.getpid(), self.baseline.endpoint.pid, self.candidate.endpoint.pid, *self.helpers))
-        taken: list[_Taken] = []
+        self._exchanges, self._waited_s = {}, 0.0
+        pids = [side.endpoint.pid for side in (self.baseline, *self.candidates)]
+        others = OtherWork(self.cores, (os.getpid(), *pids, *self.helpers))
+        baseline_s, found = 0.0, dict[Side, list[Round]]()
+        active = [self._entries[side] for side in self.candidates if side not in self.faults]
+        for entry in active:
+            together = entry.together
+            entry.begin_again()
+            entry.together, entry.plans = together, 1
         with self._own_core():
-            if not self._most:
-                self._warm_up()
-            self._spent_s, started = 0.0, time.perf_counter()
-            due = 1.0
-            while True:
-                used_s = max(self._spent_s, (time.perf_counter() - started) / _MOST_WALL)
-                if len(taken) >= plan.min_rounds and max(used_s / plan.budget_s, len(taken) / plan.rounds) >= due:
-                    if due >= plan.extended or precise(timing(self._rounds(taken), 0), plan.precision):
-                        break
-                    due += _LOOK
-                taken.append(self._round())
-        if self._worked_on > max(1, MOST_MOVING * len(taken)):
-            raise Tampered("not_stopped", f"its threads worked while it was stopped, in {self._worked_on} of {len(taken)} rounds")
-        self.candidate.endpoint.thaw()
-        self.baseline.endpoint.thaw()
-        waiting = self._waited_s / sum(message.elapsed_s for _, times in taken for message in times[self.baseline])
-        self.noise = round(min(waiting, others.share()), 4)
-        return self._rounds(taken)
+            while active:
+                if any(not entry.together for entry in active):
+                    self._warm_up([entry for entry in active if not entry.together])
+                    active = self._faultless(active)
+                if active:
+                    baseline_s += self._round(active)
+                for entry in self._faultless(active):
+                    with self._guarded(entry):
+                        if self._is_done(entry, plan):
+                            found[entry.side] = self._rounds(entry.taken)
+                active = [entry for entry in self._faultless(active) if entry.side not in found]
+        for side in (self.baseline, *found):
+            side.endpoint.thaw()
+        self.noise = round(min(self._waited_s / baseline_s, others.share()), 4) if baseline_s else 0.0
+        return found
+
+    def _faultless(self, entries: Sequence[_Entry]) -> list[_Entry]:
+        return [entry for entry in entries if entry.side not in self.faults]
+
+    @contextlib.contextmanager
+    def _guarded(self, entry: _Entry) -> Iterator[None]:
+        """A candidate's fault ends its own turn only."""
+        try:
+            yield
+        except Fault as fault:
+            self.faults[entry.side] = fault
+            entry.side.endpoint.kill()
+
+    def _is_done(self, entry: _Entry, plan: TimingPlan) -> bool:
+        """Raises Tampered."""
+        used_s = max(entry.spent_s, entry.wall_s / _MOST_WALL)
+        if len(entry.taken) < plan.min_rounds or max(used_s / plan.budget_s, len(entry.taken) / plan.rounds) < entry.due:
+            return False
+        if entry.due < plan.extended and not precise(timing(self._rounds(entry.taken), 0), plan.precision):
+            entry.due += _LOOK
+            return False
+        if entry.worked_on > max(1, MOST_MOVING * len(entry.taken)):
+            words = f"its threads worked while it was stopped, in {entry.worked_on} of {len(entry.taken)} rounds"
+            raise Tampered("not_stopped", words)
+        before_s, now_s = entry.first_s, entry.side.call_s
+        if now_s * UNEVEN > before_s or self._calls_together(entry.side) <= 2 * entry.together:
+            return True
+        if entry.plans == PLANS:
+            words = f"a call takes {now_s * 1e3:.3g} ms when it counts and {before_s * 1e3:.3g} ms when it does not"
+            raise Tampered("uneven", words)
+        entry.begin_again()
+        entry.plans += 1
+        return False
 
     def _rounds(self, taken: Sequence[_Taken]) -> list[Round]:
         return [
-            Round(together, *(self._calls_ms(times[side], together, side) for side in (self.candidate, self.baseline)))
-            for together, times in taken
+            Round(t.together, self._calls_ms(t.candidate, t.together), self._calls_ms(t.baseline, t.together, of_baseline=True))
+            for t in taken
         ]
 
-    def alone(self, budget_s: float) -> list[float]:
-        """Milliseconds a call of the baseline, a median a block, once the candidate is gone."""
+    def together(self, side: Side) -> int:
+        """How many calls most messages of a candidate had, and those of the baseline that they were held against."""
+        return self._entries[side].together
+
+    def alone(self, budget_s: float, together: int) -> list[float]:
+        """Milliseconds a call of the baseline, a median a block, once the candidates are gone."""
         blocks: list[float] = []
         with self._own_core():
             self._spent_s = 0.0
             while len(blocks) < _LEAST_ALONE or self._spent_s < budget_s:
-                self._wake(self.baseline, self.candidate)
-                times = self._block(self.baseline, self.pool.last(), self._most, self._count(self.baseline, self._most))
-                blocks.append(statistics.median(self._calls_ms(times, self._most, self.baseline)))
+                self._wake(self.baseline)
+                times = self._block(self.baseline, self.pool.last(), together, self._count(self.baseline, together))
+                blocks.append(statistics.median(self._calls_ms(times, together, of_baseline=True)))
         self.baseline.endpoint.thaw()
         return blocks
 
-    def _calls_ms(self, messages: Sequence[_Message], together: int, side: Side) -> tuple[float, ...]:
+    def _calls_ms(self, messages: Sequence[_Message], together: int, *, of_baseline: bool = False) -> tuple[float, ...]:
         exchange = self._exchanges[together]
-        if side is self.baseline:
+        if of_baseline:
             messages_s = [message.elapsed_s for message in messages]
             exchange_s = statistics.median(exchange.around_calls_s)
         else:
@@ -289,7 +360,7 @@ class Session:
     def _own_core(self) -> Iterator[None]:
         """This process keeps to the first core, where a side's main thread wakes as soon as this process goes to sleep."""
         before = os.sched_getaffinity(0)
-        separate = self.candidate.endpoint.pid != os.getpid()
+        separate = self.baseline.endpoint.pid != os.getpid()
         try:
             if separate:
                 os.sched_setaffinity(0, self.cores[:1])
@@ -297,34 +368,55 @@ class Session:
         finally:
             os.sched_setaffinity(0, before)
 
-    def _round(self) -> _Taken:
+    def _round(self, entries: Sequence[_Entry]) -> float:
+        """A block of each candidate, and of the baseline one for each number of calls together. Returns the time of the baseline's
+        messages that count."""
         if not self._kinds:
-            self._kinds = self._rng.sample((1, self._most), 2)
-        together = self._kinds.pop()
-        sides = self._rng.sample((self.baseline, self.candidate), 2)
-        counts = [self._count(side, together) for side in sides]
-        self.pool.refresh(max(counts) * together)
-        last, times = self.pool.last(), dict[Side, list[_Message]]()
-        counts = [self._distinct(count, together) for count in counts]
-        for side, other, count in zip(sides, reversed(sides), counts, strict=True):
-            self._wake(side, other)
-            times[side] = self._block(side, last, together, count)
-        self.check(self.baseline, self.candidate, last)
-        return together, times
+            self._kinds = self._rng.sample((False, True), 2)
+        several = self._kinds.pop()
+        mine = {entry: entry.together if several else 1 for entry in entries}
+        blocks: list[tuple[_Entry | None, int]] = [*mine.items(), *((None, size) for size in sorted(set(mine.values())))]
+        blocks = self._rng.sample(blocks, len(blocks))
+        sides = [self.baseline if entry is None else entry.side for entry, _ in blocks]
+        counts = [self._count(side, size) for side, (_, size) in zip(sides, blocks, strict=True)]
+        started = time.perf_counter()
+        self.pool.refresh(max(count * size for count, (_, size) in zip(counts, blocks, strict=True)))
+        last, drawn_s = self.pool.last(), time.perf_counter() - started
+        theirs: dict[int, list[_Message]] = {}
+        ours: dict[_Entry, list[_Message]] = {}
+        spent: dict[_Entry | int, tuple[float, float]] = {}
+        for side, (entry, size), count in zip(sides, blocks, counts, strict=True):
+            self._spent_s, started = 0.0, time.perf_counter()
+            with self._guarded(entry) if entry else contextlib.nullcontext():
+                self._wake(side)
+                times = self._block(side, last, size, self._distinct(count, size), entries if entry is None else ())
+                if entry:
+                    ours[entry] = times
+                else:
+                    theirs[size] = times
+            spent[entry or size] = self._spent_s, time.perf_counter() - started
+        for entry in self._faultless(entries):
+            size, started = mine[entry], time.perf_counter()
+            with self._guarded(entry):
+                self.check(self.baseline, entry.side, last)
+                entry.taken.append(_Taken(size, ours[entry], theirs[size]))
+            entry.spent_s += spent[entry][0] + spent[size][0]
+            entry.wall_s += drawn_s + spent[entry][1] + spent[size][1] + time.perf_counter() - started
+        return sum(message.elapsed_s for messages in theirs.values() for message in messages)
 
-    def _stopped_since(self) -> tuple[float, float]:
-        """The time, and the CPU time that the candidate, which is frozen, has used."""
-        return time.perf_counter(), self._used_s(self.candidate.endpoint.pid)
+    def _stopped_since(self, pid: int) -> tuple[float, float]:
+        """The time, and the CPU time that a candidate, which is frozen, has used."""
+        return time.perf_counter(), self._used_s(pid)
 
-    def _went_on(self, since: tuple[float, float]) -> bool:
+    def _went_on(self, pid: int, since: tuple[float, float]) -> bool:
         """Whether the candidate has worked while it was stopped: timers can wake a process, and a system call that has begun goes
         on."""
-        wall_s, cpu_s = (now - then for now, then in zip(self._stopped_since(), since, strict=True))
+        wall_s, cpu_s = (now - then for now, then in zip(self._stopped_since(pid), since, strict=True))
         return cpu_s > STOPPED_S + STOPPED * wall_s
 
-    def _calls_together(self) -> int:
+    def _calls_together(self, side: Side) -> int:
         """How many calls most messages have."""
-        times_s = self.baseline.call_s, self.candidate.call_s
+        times_s = self.baseline.call_s, side.call_s
         most = min(TOGETHER_S / max(min(times_s), 1e-6), LONGEST_TOGETHER_S / max(*times_s, 1e-6))
         return max(1, min(int(most), TOGETHER, len(self.baseline.slots)))
 
@@ -341,8 +433,8 @@ class Session:
         """Never more messages than there are inputs for: none comes twice in a block."""
         return max(1, min(count, self.pool.most() // together))
 
-    def _block(self, side: Side, last: Draw, together: int, count: int) -> list[_Message]:
-        """So many messages. Ends with the side frozen after a call on `last`.
+    def _block(self, side: Side, last: Draw, together: int, count: int, stopped: Sequence[_Entry] = ()) -> list[_Message]:
+        """So many messages. Ends with the side frozen after a call on `last`. It is noted who of `stopped` goes on meanwhile.
 
         The pages of generated code are others than in the block before: what a program owes to those evens out over rounds.
         """
@@ -352,7 +444,8 @@ class Session:
         times = []
         for _ in range(_EMPTY_MESSAGES):
             self._message(side, [self.pool.stale() for _ in range(together)], empty=True)
-        since = self._stopped_since() if side is self.baseline else None  # it has had the time to stop
+        stopped = self._faultless(stopped)
+        since = [self._stopped_since(entry.side.endpoint.pid) for entry in stopped]  # they have had the time to stop
         with contextlib.closing(Waits(side.endpoint.pid)) as waits:
             for left in reversed(range(count)):
                 draws = [self.pool.draw() for _ in range(together)]
@@ -360,34 +453,49 @@ class Session:
                 times.append(self._message(side, draws, waits, last=None if left else last))
         side.endpoint.freeze()
         self._unchanged(side)
-        if since:
-            self._worked_on += self._went_on(since)
+        for entry, then in zip(stopped, since, strict=True):
+            entry.worked_on += self._went_on(entry.side.endpoint.pid, then)
         return times
 
-    def _warm_up(self) -> None:
+    def _warm_up(self, entries: Sequence[_Entry]) -> None:
         """Before the first round: calls until they touch no new memory, singly and then as many together as messages will have."""
         for several in (False, True):
-            for side, other in ((self.baseline, self.candidate), (self.candidate, self.baseline)):
-                self._wake(side, other)
-                calls, seen_s = self._most if several else 1, []
-                for _ in range(_EMPTY_MESSAGES):
-                    self._message(side, [self.pool.stale() for _ in range(calls)], empty=True)
-                for _ in range(FIRST_CALLS if side.call_s < FIRST_SETTLE_BELOW_S else 0):
-                    before = page_faults(side.endpoint.pid)
-                    self._message(side, [self.pool.stale() for _ in range(calls)])
-                    seen_s.append(side.call_s)
-                    settled = several or side.call_s > TOGETHER_S or len(seen_s) >= FIRST_CALLS // 2
-                    if settled and page_faults(side.endpoint.pid) - before < FEW_FAULTS:
-                        break
-                side.call_s = min(seen_s, default=side.call_s)
-                side.endpoint.freeze()
-            self._most, self._first_s = self._calls_together(), self.candidate.call_s
-            if self._most == 1:
+            for size in sorted({entry.together if several else 1 for entry in entries}):
+                self._get_warm(self.baseline, size, several)
+            for entry in entries:
+                with self._guarded(entry):
+                    self._get_warm(entry.side, entry.together if several else 1, several)
+            entries = self._faultless(entries)
+            for entry in entries:
+                entry.together, entry.first_s = self._calls_together(entry.side), entry.side.call_s
+            smallest = 0
+            for entry in sorted(entries, key=lambda entry: entry.together):
+                smallest = entry.together if entry.together > LIKE * smallest else smallest
+                entry.together = smallest
+            self._scatters = any(entry.together > 1 for entry in self._entries.values())
+            if all(entry.together == 1 for entry in entries):
                 return
 
-    def _wake(self, side: Side, other: Side) -> None:
-        other.endpoint.freeze()
+    def _get_warm(self, side: Side, calls: int, several: bool) -> None:
+        self._wake(side)
+        seen_s: list[float] = []
+        for _ in range(_EMPTY_MESSAGES):
+            self._message(side, [self.pool.stale() for _ in range(calls)], empty=True)
+        for _ in range(FIRST_CALLS if side.call_s < FIRST_SETTLE_BELOW_S else 0):
+            before = page_faults(side.endpoint.pid)
+            self._message(side, [self.pool.stale() for _ in range(calls)])
+            seen_s.append(side.call_s)
+            settled = several or side.call_s > TOGETHER_S or len(seen_s) >= FIRST_CALLS // 2
+            if settled and page_faults(side.endpoint.pid) - before < FEW_FAULTS:
+                break
+        side.call_s = min(seen_s, default=side.call_s)
         side.endpoint.freeze()
+
+    def _wake(self, side: Side) -> None:
+        """All others are frozen."""
+        for other in (self.baseline, *self.candidates):
+            if other not in self.faults:
+                other.endpoint.freeze()
         side.endpoint.place(self.cores)
         side.endpoint.thaw()
 
@@ -412,7 +520,7 @@ class Session:
         if last is not None:
             draws[side.index] = last
         outside_s = self._used_s(side.endpoint.pid) - side.cpu_s if side.cpu_s else 0.0
-        if self._most > 1:
+        if self._scatters:
             side.ask({"op": "scatter", "seed": self._rng.getrandbits(32)})
         side.cpu_s = self._used_s(side.endpoint.pid)  # a program may save itself that work, and gains nothing by it
         os.sched_yield()  # the side shares our core, and has yet to go to sleep after its last reply
@@ -458,31 +566,32 @@ class Session:
         try:
             side.words = side.samples.read(side.endpoint.pid, [address for address, _ in places])
         except OSError as error:
-            if side is self.candidate and is_readable(side.endpoint.pid):
+            if side is not self.baseline and is_readable(side.endpoint.pid):
                 raise Tampered("late_work", f"the output's memory cannot be read when the reply is there: {error}") from error
 
     def _unchanged(self, side: Side) -> None:
-        """Raises Tampered when the last output is another one than at its reply. Looks once, and elsewhere the next time."""
+        """Raises Tampered when a candidate's last output is another than at its reply. Looks once, and elsewhere the next time."""
         if side.words is None or side.samples is None:
             return
         try:
             now = side.samples.read(side.endpoint.pid, [address for address, _ in watched(side.watched)])
         except OSError as error:
-            raise Tampered("late_work", f"the output's memory was given back after forward() had returned: {_ENDS}") from error
-        if now != side.words:
-            raise Tampered("late_work", f"the output went on changing after forward() had returned: {_ENDS}")
+            if side is not self.baseline:
+                raise Tampered("late_work", f"the output's memory was given back after forward() had returned: {_ENDS}") from error
+        else:
+            if now != side.words and side is not self.baseline:
+                raise Tampered("late_work", f"the output went on changing after forward() had returned: {_ENDS}")
         side.samples, side.words = Samples(side.sizes, self._words), None
 
 
-def quiet_timing(attempt: Callable[[], Timing], noise_limit: float) -> Timing:
+def quiet(attempt: Callable[[], float], noise_limit: float) -> None:
     """Measure until the noise is within the limit. Raises MachineBusy, never a score, when it never is."""
     noise = []
     for pause_s in PAUSES_S:
         time.sleep(pause_s)
-        timing = attempt()
-        if timing.noise <= noise_limit:
-            return timing
-        noise.append(timing.noise)
+        noise.append(attempt())
+        if noise[-1] <= noise_limit:
+            return
     raise MachineBusy(
         f"too busy to take times: in {len(noise)} tries, threads waited for a core at least {min(noise):.0%} of the time; "
         "stop other work on this machine, or raise verify.noise_limit"

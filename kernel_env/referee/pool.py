@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,10 +84,12 @@ class _Worker:
     zygote: _Zygote
     scratch: Path
 
-    async def ask(self, frame: Frame) -> Frame:
+    async def ask(self, frame: Frame, tell: Callable[[Frame], None]) -> None:
+        """Hand over each answer as it comes: there is one for each candidate."""
         try:
             await send(self.writer, frame)
-            return await receive(self.reader)
+            for _ in frame["candidates"]:
+                tell(await receive(self.reader))
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             raise HelperDied(f"a referee worker died (exit status {self.process.poll()})") from error
 
@@ -103,7 +105,8 @@ class Pool:
     """One zygote and the workers that fork from it. Use within one event loop."""
 
     def __init__(self, flavour: str, setup: Mapping[str, Any], scratch: Path) -> None:
-        """`setup`: `cache_dir`, `cache_bytes`, `clock` and `clock_path`, for workers, and `sandbox`, for the zygote."""
+        """`setup`: `cache_dir`, `cache_bytes`, `clock`, `clock_path` and `reuse_bytes`, for workers, and `sandbox`, for the
+        zygote."""
         self._flavour, self._setup, self._scratch = flavour, setup, scratch
         self._zygote: _Zygote | None = None
         self._idle: defaultdict[Cores, list[_Worker]] = defaultdict(list)
@@ -111,27 +114,17 @@ class Pool:
         self._starting = asyncio.Lock()
         self._closed = False
 
-    async def ask(self, cores: Cores, frame: Frame) -> Frame:
-        """One job's answer, from a worker on these cores. When cancelled, the worker and its runners are killed.
-
-        Whatever is random in a job comes from its seed, so a job whose worker or zygote died is safely given to fresh ones.
-        Raises VerifierError when they die each time: then the candidate may be what kills them.
-        """
-        for _ in range(ATTEMPTS):
-            try:
-                return await self._ask_once(cores, frame)
-            except HelperDied as error:
-                last = error
-        raise VerifierError(f"{last}, {ATTEMPTS} times in a row; the turn stays unscored") from last
-
-    async def _ask_once(self, cores: Cores, frame: Frame) -> Frame:
+    async def ask(self, cores: Cores, frame: Frame, tell: Callable[[Frame], None]) -> None:
+        """Give a job to a worker on these cores, and hand over its answers, one for each of `candidates`. When cancelled, the
+        worker and its runners are killed. Raises HelperDied: whatever is random in a job comes from its seed, so it may be asked
+        again."""
         worker = await self._worker(cores)
         if worker.zygote is not self._zygote:
             worker.kill()
             raise HelperDied("the zygote died while a referee worker started")
         self._busy.add(worker)
         try:
-            answer = await worker.ask(frame)
+            await worker.ask(frame, tell)
         except BaseException:  # cancelled: the answer to this job must never be taken for the next one's
             worker.kill()
             raise
@@ -141,7 +134,6 @@ class Pool:
             self._idle[cores].append(worker)
         else:  # its zygote died meanwhile, and this job did not need it any more
             worker.kill()
-        return answer
 
     async def start(self) -> _Zygote:
         """The living zygote, started if there is none. Raises VerifierError, HelperDied."""

@@ -7,14 +7,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from kernel_env.errors import ProblemError
-from kernel_env.referee.compare import compare
 from kernel_env.referee.inputs import InputSet
-from kernel_env.referee.layout import Arena, Buffer, Memory, packed
+from kernel_env.referee.layout import Arena, Buffer, packed
 from kernel_env.referee.memory import is_readable
 from kernel_env.referee.outputs import Unreadable, fetch
 from kernel_env.referee.process import Endpoint, RunnerDied, RunnerTimeout
 from kernel_env.referee.protocol import Frame
-from kernel_env.referee.tolerance import Tolerance
 from kernel_env.schema import Problem
 
 Ask = Callable[..., Frame]
@@ -64,19 +62,9 @@ class Reference:
         self.ask({"op": "write", "keep": keep}, (arena.fd,))
         return InputSet(planned["tree"], arena, tuple(planned["plain"]))
 
-    def is_steady(self, index: int, seed: int, prepare: Callable[[], None], tolerance: Tolerance) -> bool:
-        """Whether it gives the same output for the same inputs twice. One that keeps a state from call to call does not.
-
-        `prepare` writes the inputs; a reference may change them.
-        """
-        with contextlib.ExitStack() as kept:
-            seen = []
-            for _ in range(2):
-                prepare()
-                output = output_at(self.ask({"op": "call", "indices": [index], "seeds": [seed]}), 0)
-                layout, size = packed(output)
-                seen.append((layout, kept.enter_context(collected(output, layout, size, self.endpoint, self.ask))))
-            return compare(*seen[0], *seen[1], tolerance) is None
+    def close(self) -> None:
+        """Idempotent."""
+        self.endpoint.close()
 
 
 def output_at(answer: Frame, index: int) -> Any:
@@ -92,13 +80,14 @@ def output_at(answer: Frame, index: int) -> Any:
     return {"tensor": {**spec, "address": outputs[index]}} if isinstance(spec, dict) else None
 
 
-@contextlib.contextmanager
-def collected(output: Any, layout: Any, size: int, endpoint: Endpoint, ask: Ask, index: int = -1) -> Iterator[Memory]:
-    """The bytes of an output of a runner's last message, the one at `index`, laid out as `layout` says.
+def fetched(output: Any, endpoint: Endpoint, ask: Ask, index: int = -1, like: Any = None) -> tuple[Any, Buffer]:
+    """The bytes of an output of a runner's last message, the one at `index`; and how they lie there: packed, as `output` or `like`
+    would be.
 
     On a machine where no process's memory can be read from here, the runner is thawed and writes them itself. Raises Unreadable
     where only this output's cannot: a program that writes there could hand over what it has not computed yet.
     """
+    layout, size = packed(output if like is None else like)
     buffer = Buffer(size)
     try:
         fetch(output, layout, buffer, endpoint.pid)
@@ -109,6 +98,5 @@ def collected(output: Any, layout: Any, size: int, endpoint: Endpoint, ask: Ask,
             arena.copy_from(buffer)
             endpoint.thaw()
             ask({"op": "collect", "size": size, "index": index}, (arena.fd,))
-            yield arena
-    else:
-        yield buffer
+            buffer.copy_from(arena)
+    return layout, buffer

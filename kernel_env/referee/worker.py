@@ -1,4 +1,4 @@
-"""A referee worker: a trusted process that takes one job at a time from the verifier and answers with a verdict.
+"""A referee worker: a trusted process that takes jobs from the verifier and answers with verdicts.
 
 Run as `python -I -m kernel_env.referee.worker FD`. A process of its own, so that keeping time never competes with the caller's
 threads, and so that a comparison of gigabytes never blocks an event loop.
@@ -12,18 +12,19 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kernel_env.builder import Builder
 from kernel_env.errors import KernelEnvError, VerifierError
 from kernel_env.hostlock import CoresLock
 from kernel_env.processes import die_with_parent
+from kernel_env.referee.candidate import Job
 from kernel_env.referee.clock import Clock, LiveClock, RecordedClock
 from kernel_env.referee.config import VerifyConfig
 from kernel_env.referee.process import BuildHandler, Endpoint, LocalEndpoint, Slot, ZygoteClient, ZygoteGone
 from kernel_env.referee.protocol import Channel, ChannelClosed, Frame
-from kernel_env.referee.referee import Job, Referee
+from kernel_env.referee.referee import Referee
 from kernel_env.sandbox import hide
 from kernel_env.schema import Candidate, Problem, from_json, to_json
 
@@ -34,13 +35,15 @@ def make_clock(path: str | None, kind: str) -> Clock:
     return RecordedClock.load(Path(path)) if path else RecordedClock()
 
 
-def process_referee(zygote: ZygoteClient, cores: tuple[int, ...], builder: Builder, clock: Clock, lock: CoresLock) -> Referee:
+def process_referee(
+    zygote: ZygoteClient, cores: tuple[int, ...], builder: Builder, clock: Clock, lock: CoresLock, reuse_bytes: int
+) -> Referee:
     """Every runner is a process of its own, forked from the zygote."""
 
     def launch(role: str, build: BuildHandler, config: VerifyConfig) -> Endpoint:
         return zygote.runner(role, Slot(cores, config.memory_limit_mb << 20), build)
 
-    return Referee(launch, builder, clock, lock, mode="process", cores=cores)
+    return Referee(launch, builder, clock, lock, mode="process", cores=cores, reuse_bytes=reuse_bytes)
 
 
 def inprocess_referee(builder: Builder, clock: Clock, lock: CoresLock, flavour: str, scratch: Path) -> Referee:
@@ -59,27 +62,33 @@ def serve(channel: Channel, referee: Referee, meanwhile: Callable[[Callable[[], 
             frame, _ = channel.recv()
         except ChannelClosed:
             return
-        channel.send(answer(referee, frame))
+        for answer in answers(referee, frame):
+            channel.send(answer)
         meanwhile(lambda: bool(select.select([channel.sock], [], [], 0)[0]))
 
 
-def answer(referee: Referee, frame: Frame) -> Frame:
-    """One job's answer: a verdict, or the class and message of an error that is nobody's score. Raises ZygoteGone."""
+def answers(referee: Referee, frame: Frame) -> Iterator[Frame]:
+    """One for each candidate, in no order: a verdict, or the class and message of an error that is nobody's score. Raises
+    ZygoteGone."""
+    problem, config = from_json(Problem, frame["problem"]), from_json(VerifyConfig, frame["config"])
     try:
-        job = Job(
-            from_json(Problem, frame["problem"]),
-            from_json(Candidate, frame["candidate"]),
-            from_json(VerifyConfig, frame["config"]),
-            frame["seed"],
-        )
+        jobs = [
+            Job(problem, candidate, config, frame["seed"]) for candidate in from_json(tuple[Candidate, ...], frame["candidates"])
+        ]
         if frame["op"] == "prepare":
-            prepared = referee.prepare(job)
-            return {**vars(prepared), "verdict": to_json(prepared.verdict)}
-        return {"verdict": to_json(referee.verify(job))}
+            prepared = referee.prepare(jobs[0])
+            yield {**vars(prepared), "verdict": to_json(prepared.verdict)}
+            return
+        for number, outcome in referee.verify(jobs):
+            yield {"number": number, **(_raised(outcome) if isinstance(outcome, KernelEnvError) else {"verdict": to_json(outcome)})}
     except ZygoteGone:
         raise
     except KernelEnvError as error:
-        return {"raised": type(error).__name__, "message": str(error)}
+        yield _raised(error)
+
+
+def _raised(error: KernelEnvError) -> Frame:
+    return {"raised": type(error).__name__, "message": str(error)}
 
 
 def main() -> None:
@@ -95,7 +104,8 @@ def main() -> None:
     builder = Builder(Path(setup["cache_dir"]), lock, most_bytes=setup["cache_bytes"])
     clock = make_clock(setup["clock_path"], setup["clock"])
     with contextlib.suppress(ZygoteGone):  # to end is the answer: the verifier sees it, and asks a worker of a living zygote
-        serve(channel, process_referee(zygote, tuple(setup["cores"]), builder, clock, lock), zygote.finish)
+        referee = process_referee(zygote, tuple(setup["cores"]), builder, clock, lock, setup["reuse_bytes"])
+        serve(channel, referee, zygote.finish)
 
 
 if __name__ == "__main__":
