@@ -423,3 +423,18 @@ def test_where_the_build_cache_is(
     for name, value in (("KERNEL_ENV_CACHE", ours), ("XDG_CACHE_HOME", shared), ("HOME", "/home/someone")):
         monkeypatch.setenv(name, value)
     assert VerifierConfig(cache_dir=option).cache() == Path(expected)
+
+
+def test_four_runs_that_share_a_cold_cache_agree_with_each_other_and_with_a_warm_one(problem: Problem, tmp_path: Path) -> None:
+    """A verdict does not tell what was there already, apart from how long it took."""
+    asked = [CORRECT, WRONG, Candidate(GOOD.replace("auto y =", "auto y"), "cpp"), Candidate(GOOD + "\n# again\n", "cpp")]
+    config = VerifierConfig(clock="recorded", cache_dir=str(tmp_path / "cache"))
+
+    def judged() -> list[Verdict]:
+        with BlockingVerifier(lambda: LocalVerifier(config)) as verifier:
+            return [verifier.verify(problem, candidate, QUICK, 1) for candidate in asked]
+
+    with ThreadPoolExecutor(4) as threads:
+        cold = [run.result() for run in [threads.submit(judged) for _ in range(4)]]
+    assert [verdict.status for verdict in cold[0]] == [Status.CORRECT, Status.WRONG_OUTPUT, Status.BUILD_ERROR, Status.CORRECT]
+    assert all(verdicts == cold[0] for verdicts in [*cold, judged()])

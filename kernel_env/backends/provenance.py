@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import math
 import os
 import re
 import secrets
@@ -478,9 +479,13 @@ def alike(a: torch.Tensor, b: torch.Tensor) -> bool:
         return False
     if not a.is_floating_point():
         return same(a, b)
-    wide, other = (t if t.dtype is torch.float32 else t.double() for t in (a, b))
-    spread = float(wide[wide.isfinite()].std(correction=0)) if wide.isfinite().any() else 0.0
-    return torch.allclose(wide, other, rtol=1e-2, atol=1e-2 * spread, equal_nan=True)
+    wide, other = ((t if t.dtype is torch.float32 else t.double()).reshape(-1) for t in (a, b))
+    spread = float(wide.std(correction=0)) if wide.numel() else 0.0
+    if not math.isfinite(spread):
+        finite = wide[wide.isfinite()]
+        spread = float(finite.std(correction=0)) if finite.numel() else 0.0
+    near = functools.partial(torch.allclose, rtol=1e-2, atol=1e-2 * spread, equal_nan=True)
+    return near(wide[:_GLANCE], other[:_GLANCE]) and near(wide, other)  # most that differ do so at once
 
 
 def _disturb(tensor: torch.Tensor) -> None:
@@ -509,14 +514,16 @@ _TOGETHER = 16
 
 def _other_numbers(tensor: torch.Tensor, scale: float) -> torch.Tensor:
     """Drawn from those that are there, so that indices stay in range and what is positive stays so; floats in another size."""
-    drawn = tensor.detach().reshape(-1).clone()
-    whole = drawn.numel() // _TOGETHER * _TOGETHER if drawn.numel() >= _GLANCE else 0
-    for part, width in ((drawn[:whole], _TOGETHER), (drawn[whole:], 1)):
-        rows = part.view(-1, width)
+    flat = tensor.detach().reshape(-1)
+    drawn = torch.empty_like(flat)
+    whole = flat.numel() // _TOGETHER * _TOGETHER if flat.numel() >= _GLANCE else 0
+    for part, width in ((slice(0, whole), _TOGETHER), (slice(whole, None), 1)):
+        rows = flat[part].view(-1, width)
         if rows.numel():
-            rows.copy_(rows[torch.randint(len(rows), (len(rows),))])
-    drawn = drawn.reshape(tensor.shape)
-    return drawn.mul(scale) if tensor.is_floating_point() or tensor.is_complex() else drawn
+            torch.index_select(rows, 0, torch.randint(len(rows), (len(rows),)), out=drawn[part].view(-1, width))
+    if scale != 1.0 and (tensor.is_floating_point() or tensor.is_complex()):
+        drawn.mul_(scale)
+    return drawn.reshape(tensor.shape)
 
 
 def _fill(value: Any) -> None:

@@ -199,35 +199,35 @@ def _mixed(
 ) -> None:
     """`signs` are those of a normal draw; without them it is a uniform one."""
     first, second, out = _values(a, spec), _values(b, spec), _values(target, spec)
-    one, two = (np.empty(min(_CHUNK, out.size), out.dtype) for _ in range(2))
+    wide = np.dtype(np.float64 if out.dtype == np.float64 else np.float32)
+    cut = out.size if signs is not None else splice.cut
     for start in range(0, out.size, _CHUNK):
-        size = min(_CHUNK, out.size - start)
-        _take(first, start + splice.turn, one[:size])
-        _take(second, start + splice.other_turn, two[:size])
-        part, added = _read(one[:size]), _read(two[:size])
+        stored = out[start : start + _CHUNK]
+        part = stored if stored.dtype == wide else np.empty(stored.size, wide)
+        until = min(max(cut - start, 0), part.size)
+        _together(np.add, (first, start + splice.turn), (second, start + splice.other_turn), part[:until])
+        begin = start + until
+        _together(np.subtract, (first, begin + splice.turn), (second, begin + splice.other_turn), part[until:])
         if signs is None:
-            if splice.cut < start + part.size:
-                later = added[max(splice.cut - start, 0) :]
-                np.negative(later, out=later)
-            part += added
             part -= np.floor(part)
-            stored = _stored(part, out)
+            stored[...] = _stored(part, out)
             stored[_read(stored) >= 1] = 0  # what is smaller than 1 can be rounded to it
         else:
-            part += added
             at = (start + splice.sign) % _SIGNS
             part *= signs[at : at + part.size]
-            stored = _stored(part, out)
-        out[start : start + size] = stored
+            if part is not stored:
+                stored[...] = _stored(part, out)
 
 
-def _take(source: npt.NDArray[Any], start: int, out: npt.NDArray[Any]) -> None:
-    """Elements from `start` on, round the end, as often as it takes."""
+def _together(
+    operation: np.ufunc, a: tuple[npt.NDArray[Any], int], b: tuple[npt.NDArray[Any], int], out: npt.NDArray[Any]
+) -> None:
+    """Of two tensors, each from an element on and round the end, as often as it takes."""
     done = 0
     while done < out.size:
-        at = (start + done) % source.size
-        length = min(out.size - done, source.size - at)
-        out[done : done + length] = source[at : at + length]
+        (first, at), (second, other_at) = ((values, (start + done) % values.size) for values, start in (a, b))
+        length = min(out.size - done, first.size - at, second.size - other_at)
+        operation(_read(first[at : at + length]), _read(second[other_at : other_at + length]), out=out[done : done + length])
         done += length
 
 

@@ -442,8 +442,7 @@ class Session:
         side.ask({"op": "move_code", "seed": self._rng.getrandbits(32)})
         self._settle(side, together)
         times = []
-        for _ in range(_EMPTY_MESSAGES):
-            self._message(side, [self.pool.stale() for _ in range(together)], empty=True)
+        self._empty_messages(side, together)
         stopped = self._faultless(stopped)
         since = [self._stopped_since(entry.side.endpoint.pid) for entry in stopped]  # they have had the time to stop
         with contextlib.closing(Waits(side.endpoint.pid)) as waits:
@@ -479,8 +478,7 @@ class Session:
     def _get_warm(self, side: Side, calls: int, several: bool) -> None:
         self._wake(side)
         seen_s: list[float] = []
-        for _ in range(_EMPTY_MESSAGES):
-            self._message(side, [self.pool.stale() for _ in range(calls)], empty=True)
+        self._empty_messages(side, calls)
         for _ in range(FIRST_CALLS if side.call_s < FIRST_SETTLE_BELOW_S else 0):
             before = page_faults(side.endpoint.pid)
             self._message(side, [self.pool.stale() for _ in range(calls)])
@@ -506,6 +504,11 @@ class Session:
         while settled_s < SETTLE_S:
             settled_s += self._message(side, [self.pool.stale() for _ in range(calls)]).elapsed_s
 
+    def _empty_messages(self, side: Side, calls: int) -> None:
+        """Which tell what an exchange costs. That is little of a long call: there one is enough, and it is given no inputs."""
+        for _ in range(_EMPTY_MESSAGES if self._scatters else 1):
+            self._message(side, [self.pool.stale() for _ in range(calls)], empty=True)
+
     def _message(
         self, side: Side, draws: list[Draw], waits: Waits | None = None, *, last: Draw | None = None, empty: bool = False
     ) -> _Message:
@@ -525,7 +528,7 @@ class Session:
         side.cpu_s = self._used_s(side.endpoint.pid)  # a program may save itself that work, and gains nothing by it
         os.sched_yield()  # the side shares our core, and has yet to go to sleep after its last reply
         slots = self._rng.sample(range(len(side.slots)), len(draws))
-        for slot, draw in zip(slots, draws, strict=True):
+        for slot, draw in zip(slots, draws, strict=True) if self._scatters or not empty else ():
             self.pool.write(draw, side.slots[slot])
         frame: Frame = {"op": "call", "indices": slots, "empty": empty}
         if self.random_forward:

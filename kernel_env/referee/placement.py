@@ -112,11 +112,12 @@ class OtherWork:
 
     def share(self) -> float:
         """Between 0 and 1. The kernel counts in ticks: some tenths of a second are too short to say much."""
-        wall_s, busy_s, own_s = (now - then for now, then in zip(self._now(), self._started, strict=True))
-        return min(1.0, max(0.0, (busy_s - own_s) / (wall_s * len(self._cores))))
+        wall_s, busy_s, *own_s = (now - then for now, then in zip(self._now(), self._started, strict=True))
+        own = sum(max(0.0, used_s) for used_s in own_s)  # one that ended has no clock any more
+        return min(1.0, max(0.0, (busy_s - own) / (wall_s * len(self._cores))))
 
-    def _now(self) -> tuple[float, float, float]:
-        return time.perf_counter(), sum(map(_busy_s, self._cores)), sum(map(_process_s, self._processes))
+    def _now(self) -> tuple[float, ...]:
+        return time.perf_counter(), sum(map(_busy_s, self._cores)), *map(_process_s, self._processes)
 
 
 def _busy_s(core: int) -> float:
