@@ -7,6 +7,7 @@ here is generous, to notice what never ends.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import tempfile
 import time
@@ -148,6 +149,7 @@ def test_an_honest_verdict_comes_while_a_hostile_one_is_still_at_it(temporary: P
 async def at_rest() -> Traces:
     """What is there when nothing more comes or goes: runners for the next job are forked, and those of the last one end, while
     nobody waits for that."""
+    gc.collect()  # what other tests left to it
     before = Traces.now()
     for _ in range(int(GUARD_S / 0.1)):
         await asyncio.sleep(0.1)

@@ -7,7 +7,7 @@ there is room: a group's samples come one after the other. What a candidate is h
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,20 +33,15 @@ class Construction:
 
     seed: int
     arguments: Any
-    arguments_in: Arena
+    arguments_in: Buffer
     weights: Any = None
-    weights_in: Arena | None = None
+    weights_in: Buffer | None = None
     took_s: float = 0.0
     """How long the reference's constructor took."""
 
     @property
     def size(self) -> int:
         return self.arguments_in.size + (self.weights_in.size if self.weights_in else 0)
-
-    def close(self) -> None:
-        self.arguments_in.close()
-        if self.weights_in is not None:
-            self.weights_in.close()
 
 
 @dataclass(frozen=True)
@@ -144,10 +139,7 @@ class Oracle:
         took_s = self._now() - started
         planned = self.reference.ask({"op": "export_state"})
         if made.weights_in is None:
-            weights_in = Arena(planned["size"])
-            self.reference.ask({"op": "write"}, (weights_in.fd,))
-            weights_in.keep_private()
-            made = replace(made, weights=planned["tree"], weights_in=weights_in, took_s=took_s)
+            made = replace(made, weights=planned["tree"], weights_in=written(self.reference, planned), took_s=took_s)
         assert made.weights_in is not None
         with handed(made.weights_in) as memory:
             self.reference.ask({"op": "sync_state", "state": made.weights, "copy": False}, (memory.fd,))
@@ -188,8 +180,20 @@ class Oracle:
         self.reference.close()
 
 
+def private(inputs: InputSet) -> InputSet:
+    """The same, in memory that no one else has."""
+    with contextlib.closing(inputs.arena) as arena:
+        return replace(inputs, arena=Buffer.of(arena))
+
+
+def written(reference: Reference, planned: dict[str, Any]) -> Buffer:
+    """What it just planned."""
+    with reference.written(planned) as arena:
+        return Buffer.of(arena)
+
+
 @contextlib.contextmanager
-def handed(kept: Arena) -> Iterator[Arena]:
+def handed(kept: Buffer) -> Iterator[Arena]:
     """A copy for one process alone: what it writes there no one else reads."""
     copy = Arena(kept.size)
     with contextlib.closing(copy):
@@ -255,14 +259,14 @@ class Bench:
     def trial(self, index: int) -> Trial:
         """Of step `index`. They are asked for in order, as often as need be."""
         if index == 0 and not self.keeps:
-            self._forget({})
+            self._trials = {}
         if index not in self._trials:
             if self._oracle is None or self._oracle.made != index:
                 self._renew(index)
             self._trials[index] = self._tried(index)
             if not self.keeps:
                 regular = [i for i in sorted(self._trials) if self.steps[i].regular]
-                self._forget({index, *regular[-KEPT_SETS:]})
+                self._trials = {i: self._trials[i] for i in sorted({index, *regular[-KEPT_SETS:]})}
         return self._trials[index]
 
     def _tried(self, index: int) -> Trial:
@@ -295,26 +299,16 @@ class Bench:
             return
         maker = self.maker()
         planned = maker.ask({"op": "init_inputs", "seed": seed})
-        arguments = Arena(planned["size"])
-        maker.ask({"op": "write"}, (arguments.fd,))
-        arguments.keep_private()
-        self._constructions[index] = oracle.construct(Construction(seed, planned["tree"], arguments))
+        self._constructions[index] = oracle.construct(Construction(seed, planned["tree"], written(maker, planned)))
         if not self.keeps:
-            for old in self._constructions.keys() - {index}:
-                self._constructions.pop(old).close()
+            self._constructions = {index: self._constructions[index]}
 
     def construction(self, index: int) -> Construction:
         """Of the models of step `index`, which has been tried last."""
         return self._constructions[max(i for i in range(index + 1) if self.steps[i].anew is not None)]
 
     def _drawn(self, step: Step) -> InputSet:
-        inputs = self.maker().inputs(step.inputs, amplitude=step.amplitude)
-        inputs.arena.keep_private()
-        return inputs
-
-    def _forget(self, needed: Collection[int]) -> None:
-        for old in self._trials.keys() - needed:
-            self._trials.pop(old).inputs.arena.close()
+        return private(self.maker().inputs(step.inputs, amplitude=step.amplitude))
 
     def _renew(self, made: int) -> None:
         """A new oracle that has made so many trials."""
@@ -324,10 +318,7 @@ class Bench:
         for index, step in enumerate(self.steps[:made]):
             self._construct(oracle, index)
             trial = self._trials.get(index)
-            inputs = trial.inputs if trial else self._drawn(step)
-            oracle.call(inputs, step.forward, beside=step.beside)
-            if trial is None:
-                inputs.arena.close()
+            oracle.call(trial.inputs if trial else self._drawn(step), step.forward, beside=step.beside)
         oracle.made = made
 
     def baseline(self) -> Oracle:
@@ -352,8 +343,7 @@ class Bench:
     def extra(self, what: str) -> tuple[InputSet, int]:
         """Inputs that are no trial's, and the seed of the generator in forward."""
         if what not in self._extra:
-            self._extra[what] = self.maker().inputs(derive_seed(self.seed, "inputs", what))
-            self._extra[what].arena.keep_private()
+            self._extra[what] = private(self.maker().inputs(derive_seed(self.seed, "inputs", what)))
         return self._extra[what], derive_seed(self.seed, "forward", what)
 
     def new_inputs(self) -> InputSet:
@@ -379,13 +369,3 @@ class Bench:
         if self._maker is not None:
             self._maker.close()
         self._oracle = self._maker = None
-
-    def close(self) -> None:
-        """Idempotent."""
-        self.rest()
-        self._forget({})
-        for construction in self._constructions.values():
-            construction.close()
-        for inputs in self._extra.values():
-            inputs.arena.close()
-        self._constructions, self._extra = {}, {}

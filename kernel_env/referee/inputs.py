@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kernel_env.referee.layout import ITEM_BYTES, Arena, Part, TensorSpec, leaves
+from kernel_env.referee.layout import ITEM_BYTES, Arena, Buffer, Memory, Part, TensorSpec, leaves
+
+Bytes = npt.NDArray[np.uint8]
 
 _STORED = {
     "float32": np.float32, "float64": np.float64, "float16": np.float16, "bfloat16": np.uint16,
@@ -41,7 +43,7 @@ class InputSet:
     """One set of inputs as the problem made it. `plain` has one entry a tensor: whether its elements may be turned round."""
 
     tree: Any
-    arena: Arena
+    arena: Arena | Buffer
     plain: tuple[bool, ...]
 
 
@@ -126,32 +128,28 @@ class InputPool:
 
     def write(self, draw: Draw, target: Arena | Part) -> None:
         """Put a draw into its place."""
-        with memoryview(draw.source.arena.map) as source, memoryview(target.map) as memory:
-            for index, (spec, splice) in enumerate(zip(self._specs, draw.splices, strict=True)):
-                start, end = spec.offset, spec.offset + spec.nbytes
-                if splice is None:
-                    memory[start:end] = source[start:end]
-                    continue
-                if _mixes(spec):
-                    with memoryview(splice.other.arena.map) as other:
-                        same = splice.other is draw.source and splice.turn == splice.other_turn
-                        turned = replace(splice, other_turn=splice.other_turn + same)
-                        _mixed(source, other, memory, spec, turned, None if self._uniform[index] else self._signs)
-                    continue
-                cut = start + splice.cut * ITEM_BYTES[spec.dtype]
-                _turned(source, memory, spec, splice.turn, start, cut)
-                with memoryview(splice.other.arena.map) as other:
-                    _turned(other, memory, spec, splice.other_turn, cut, end)
+        source, memory = _bytes(draw.source.arena), _bytes(target)
+        for index, (spec, splice) in enumerate(zip(self._specs, draw.splices, strict=True)):
+            start, end = spec.offset, spec.offset + spec.nbytes
+            if splice is None:
+                memory[start:end] = source[start:end]
+                continue
+            other = _bytes(splice.other.arena)
+            if _mixes(spec):
+                same = splice.other is draw.source and splice.turn == splice.other_turn
+                turned = replace(splice, other_turn=splice.other_turn + same)
+                _mixed(source, other, memory, spec, turned, None if self._uniform[index] else self._signs)
+                continue
+            cut = start + splice.cut * ITEM_BYTES[spec.dtype]
+            _turned(source, memory, spec, splice.turn, start, cut)
+            _turned(other, memory, spec, splice.other_turn, cut, end)
 
     def _is_uniform(self, spec: TensorSpec) -> bool:
         if not _mixes(spec):
             return False
         for kept in self._sets:
-            with memoryview(kept.arena.map) as memory:
-                values = _read(_values(memory, spec))
-                lowest, highest = float(values.min()), float(values.max())
-                del values
-            if lowest < 0 or highest >= 1:
+            values = _read(_values(_bytes(kept.arena), spec))
+            if float(values.min()) < 0 or float(values.max()) >= 1:
                 return False
         return True
 
@@ -166,7 +164,11 @@ def _mixes(spec: TensorSpec) -> bool:
     return spec.dtype in _STORED and spec.nbytes >= _LEAST_MIXED * ITEM_BYTES[spec.dtype]
 
 
-def _values(memory: memoryview, spec: TensorSpec) -> npt.NDArray[Any]:
+def _bytes(memory: Memory) -> Bytes:
+    return np.frombuffer(memory.map, np.uint8)
+
+
+def _values(memory: Bytes, spec: TensorSpec) -> npt.NDArray[Any]:
     """A tensor's elements in a mapping, flat."""
     stored = np.dtype(_STORED[spec.dtype])
     return np.frombuffer(memory, stored, spec.nbytes // stored.itemsize, spec.offset)
@@ -194,9 +196,7 @@ def _signs(rng: random.Random) -> npt.NDArray[np.float32]:
     return np.resize(signs, _SIGNS + _CHUNK)
 
 
-def _mixed(
-    a: memoryview, b: memoryview, target: memoryview, spec: TensorSpec, splice: Splice, signs: npt.NDArray[np.float32] | None
-) -> None:
+def _mixed(a: Bytes, b: Bytes, target: Bytes, spec: TensorSpec, splice: Splice, signs: npt.NDArray[np.float32] | None) -> None:
     """`signs` are those of a normal draw; without them it is a uniform one."""
     first, second, out = _values(a, spec), _values(b, spec), _values(target, spec)
     wide = np.dtype(np.float64 if out.dtype == np.float64 else np.float32)
@@ -219,9 +219,7 @@ def _mixed(
                 stored[...] = _stored(part, out)
 
 
-def _together(
-    operation: np.ufunc, a: tuple[npt.NDArray[Any], int], b: tuple[npt.NDArray[Any], int], out: npt.NDArray[Any]
-) -> None:
+def _together(operation: np.ufunc, a: tuple[npt.NDArray[Any], int], b: tuple[npt.NDArray[Any], int], out: npt.NDArray[Any]) -> None:
     """Of two tensors, each from an element on and round the end, as often as it takes."""
     done = 0
     while done < out.size:
@@ -231,7 +229,7 @@ def _together(
         done += length
 
 
-def _turned(source: memoryview, target: memoryview, spec: TensorSpec, turn: int, start: int, end: int) -> None:
+def _turned(source: Bytes, target: Bytes, spec: TensorSpec, turn: int, start: int, end: int) -> None:
     """Fill the bytes from `start` to `end` of the tensor from its elements in `source`, which begin `turn` elements later."""
     first, size = spec.offset, spec.nbytes
     at = first + (start - first + turn * ITEM_BYTES[spec.dtype]) % size

@@ -162,8 +162,18 @@ class Buffer:
         self.size = max(size, 1)
         self.map = np.full(self.size, 0xFF, np.uint8)
 
+    @classmethod
+    def of(cls, other: Memory) -> Buffer:
+        """A copy. A mapping costs a descriptor for as long as it is there."""
+        copy = cls.__new__(cls)
+        copy.size, copy.map = other.size, np.frombuffer(other.map, np.uint8).copy()
+        return copy
+
     def copy_from(self, other: Memory) -> None:
         self.map[:] = np.frombuffer(other.map, np.uint8)
+
+    def close(self) -> None:
+        self.map = np.empty(0, np.uint8)
 
 
 Memory = Arena | Part | Buffer

@@ -107,7 +107,7 @@ class Referee:
         self.secret = Secret()
         self._calibrator = Calibrator(builder.cache_dir)
         self._benches: OrderedDict[tuple[str, VerifyConfig, int], Bench] = OrderedDict()
-        """The one that was used last comes last, and is the only one with processes."""
+        """The one that was used last comes last."""
 
     def prepare(self, job: Job) -> Prepared:
         """Check and import the candidate once, off the device, so that everything is built. Raises BuilderError, VerifierError."""
@@ -172,6 +172,8 @@ class Referee:
         finally:
             for one in members.values():
                 one.close()
+            for bench in self._benches.values():
+                bench.rest()
 
     def bench(self, job: Job) -> Bench:
         """The problem's side for this job. Raises ProblemError, VerifierError."""
@@ -187,17 +189,14 @@ class Referee:
             now = self.house.clock.now
             self._benches[key] = Bench(job.seed, plan, fitted, degenerate, self._reuse_bytes, opened, now)
         self._benches.move_to_end(key)
-        *others, _ = self._benches.values()
-        for bench in others:
-            bench.rest()
         while len(self._benches) > 1 and sum(bench.size for bench in self._benches.values()) > self._reuse_bytes:
-            self._benches.popitem(last=False)[1].close()
+            self._benches.popitem(last=False)
         return self._benches[key]
 
     def _drop(self) -> None:
         """Forget the problem's side that was used last: what is left of it may be what failed."""
         if self._benches:
-            self._benches.popitem()[1].close()
+            self._benches.popitem()[1].rest()
 
     def _reference(self, problem: Problem, config: VerifyConfig) -> Reference:
         endpoint = self.house.launch("reference", no_builds, config)
