@@ -1,8 +1,8 @@
-"""One lock for the processor's cores, shared by every process of this user on this machine.
+"""A lock for each of the processor's cores, shared by every process of this user on this machine.
 
-Timing holds it exclusively; compilers hold it shared. Without it a build on the same cores makes an honest kernel read ten times
-too slow. The lock is a file lock, so the kernel releases it when its holder dies. A waiting timer keeps new builds from
-starting (they queue on a second file), so neither side starves.
+Timing holds those of its slot exclusively; compilers hold those that they may run on shared. Without it a build on the same cores
+makes an honest kernel read ten times too slow. The locks are file locks, so the kernel releases them when their holder dies. A
+waiting timer keeps new builds from starting (they queue on a second file), so neither side starves.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kernel_env.errors import ConfigError
@@ -22,10 +22,13 @@ def default_directory() -> Path:
 
 
 class CoresLock:
-    """`exclusive()` while times are taken, `shared()` while something else keeps cores busy. Both raise ConfigError."""
+    """`exclusive()` while times are taken on these cores, `shared()` while something else keeps them busy. Both raise
+    ConfigError."""
 
-    def __init__(self, directory: Path | None = None) -> None:
+    def __init__(self, directory: Path | None = None, cores: Sequence[int] = ()) -> None:
+        """Of all cores that this process may use, without `cores`."""
         self._directory = directory or default_directory()
+        self._cores = sorted(cores or os.sched_getaffinity(0))
         self._held = False
 
     @contextlib.contextmanager
@@ -47,10 +50,11 @@ class CoresLock:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._directory.stat().st_uid != os.getuid():  # /tmp is everyone's: links planted there would be opened by us
             raise ConfigError(f"{self._directory} belongs to another user: remove it, or set TMPDIR to a directory of your own")
-        with open(self._directory / "cores.lock", "a") as cores, open(self._directory / "queue.lock", "a") as queue:
-            fcntl.flock(queue, fcntl.LOCK_EX)
-            fcntl.flock(cores, how)
-            fcntl.flock(queue, fcntl.LOCK_UN)
+        with contextlib.ExitStack() as held:
+            for core in self._cores:  # always in the same order: so two never wait for each other
+                with open(self._directory / f"queue-{core}.lock", "a") as queue:
+                    fcntl.flock(queue, fcntl.LOCK_EX)
+                    fcntl.flock(held.enter_context(open(self._directory / f"core-{core}.lock", "a")), how)
             self._held = True
             try:
                 yield

@@ -44,7 +44,9 @@ class VerifierConfig:
     slots: int = 1
     """Verifications at a time, each on its own cores."""
     build_slots: int = 0
-    """Candidates that are checked and built at a time; 0 is one per core."""
+    """Candidates that are checked and built at a time; 0 is one per core that they may use."""
+    build_cores: int = 0
+    """Cores that slots leave to compilers. Without any they use those of the slots, and wait while times are taken there."""
     cache_dir: str | None = None
     """Build cache; default `$KERNEL_ENV_CACHE`, else `kernel-env` in `$XDG_CACHE_HOME` or `~/.cache`."""
     cache_limit_mb: int = 10_240
@@ -67,6 +69,9 @@ class VerifierConfig:
         cores = len(os.sched_getaffinity(0))
         if not 1 <= self.slots <= cores:
             raise ConfigError(f"verifier.slots must be between 1 and the {cores} cores of this machine, got {self.slots}")
+        if not 0 <= self.build_cores <= cores - self.slots:
+            most = cores - self.slots
+            raise ConfigError(f"verifier.build_cores must leave a core for each slot: between 0 and {most}, got {self.build_cores}")
         if self.build_slots < 0:
             raise ConfigError(f"verifier.build_slots must be 0 or more, got {self.build_slots}")
         if self.cache_limit_mb < 0:
@@ -93,8 +98,12 @@ class VerifierConfig:
     def cores(self, slot: int) -> tuple[int, ...]:
         """The disjoint set of cores of one slot."""
         cores = sorted(os.sched_getaffinity(0))
-        share = len(cores) // self.slots
+        share = (len(cores) - self.build_cores) // self.slots
         return tuple(cores[slot * share : (slot + 1) * share])
+
+    def compiling(self) -> tuple[int, ...]:
+        """The cores that compilers may use."""
+        return tuple(sorted(os.sched_getaffinity(0))[-self.build_cores :])
 
 
 class Verifier(Protocol):
@@ -131,9 +140,7 @@ class LocalVerifier:
         self.config = config or VerifierConfig()
         if self.config.clock_path:
             RecordedClock.load(Path(self.config.clock_path))  # a worker would load it too late: for the user to see the mistake
-        cores = os.sched_getaffinity(0)
-        self._all_cores = tuple(sorted(cores))
-        self._builds = Slots(range(self.config.build_slots or len(cores)))
+        self._builds = Slots(range(self.config.build_slots or len(self.config.compiling())))
         self._slots = Slots([self.config.cores(slot) for slot in range(self.config.slots)])
         self._batches = Batches(self._slots)
         self._pools: dict[Flavour, Pool] = {}
@@ -192,7 +199,7 @@ class LocalVerifier:
         try:
             for left in reversed(range(ATTEMPTS)):
                 try:
-                    await pool.ask(self._all_cores, job, found.append)
+                    await pool.ask(self.config.compiling(), job, found.append)
                     break
                 except HelperDied as error:
                     if not left:

@@ -23,7 +23,8 @@ from rollout.returns import RETURNS
 
 IGNORED_ON_RESUME = (
     "run.root", "display", "rollout.concurrency",
-    "verifier.slots", "verifier.build_slots", "verifier.cache_dir", "verifier.cache_limit_mb", "verifier.reuse_mb",
+    "verifier.slots", "verifier.build_slots", "verifier.build_cores", "verifier.cache_dir", "verifier.cache_limit_mb",
+    "verifier.reuse_mb",
     "policy.base_url", "policy.attempts", "policy.connect_s", "policy.request_s", "policy.retry_for_s", "policy.wait_s",
     "policy.wait_max_s",
 )  # fmt: skip

@@ -7,6 +7,7 @@ threads, and so that a comparison of gigabytes never blocks an event loop.
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import signal
 import socket
@@ -99,12 +100,14 @@ def main() -> None:
     setup, fds = channel.recv(accept_fds=True)
     if threading.active_count() != 1:
         raise VerifierError("a referee worker must have one thread")
-    lock = CoresLock()
+    cores = tuple(setup["cores"])
+    os.sched_setaffinity(0, cores)  # compilers that it starts keep to them, too
+    lock = CoresLock(cores=cores)
     zygote = ZygoteClient(Channel(socket.socket(fileno=fds[0])), Path(setup["scratch"]))
     builder = Builder(Path(setup["cache_dir"]), lock, most_bytes=setup["cache_bytes"])
     clock = make_clock(setup["clock_path"], setup["clock"])
     with contextlib.suppress(ZygoteGone):  # to end is the answer: the verifier sees it, and asks a worker of a living zygote
-        referee = process_referee(zygote, tuple(setup["cores"]), builder, clock, lock, setup["reuse_bytes"])
+        referee = process_referee(zygote, cores, builder, clock, lock, setup["reuse_bytes"])
         serve(channel, referee, zygote.finish)
 
 
