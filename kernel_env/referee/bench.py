@@ -155,10 +155,10 @@ class Oracle:
         self.side.output, self.side.index, self.side.slot = output_at(answer, 0), 0, 0
         return bool(self.reference.ask({"op": "is_random", "seed": seed})["random"]), took_s
 
-    def expected(self, part: Any = None) -> Expected:
+    def expected(self, part: Any = None, *, lasting: bool = False) -> Expected:
         """The side's last output, or a part of it."""
         output = self.side.output if part is None else part
-        return Expected(output, *fetched(output, self.reference.endpoint, self.reference.ask, self.side.index))
+        return Expected(output, *fetched(output, self.reference.endpoint, self.reference.ask, self.side.index, lasting=lasting))
 
     def is_steady(self, seed: int, prepare: Callable[[], None], tolerance: Tolerance) -> bool:
         """Whether it gives the same output for the same inputs twice. One that keeps a state from call to call does not.
@@ -285,7 +285,7 @@ class Bench:
                 self.code |= code_files(oracle.reference.endpoint.pid)
         self.random_forward |= is_random
         self.changes |= changes
-        trial = Trial(step, inputs, oracle.expected(), owned, took_s)
+        trial = Trial(step, inputs, oracle.expected(lasting=True), owned, took_s)
         self._trial_bytes = trial.size
         return trial
 
@@ -359,7 +359,7 @@ class Bench:
             assert self._oracle is not None
             self._oracle.call(inputs, seed)
             self._oracle.made += 1  # so that it is no baseline any more
-            self._answers[what] = self._oracle.expected()
+            self._answers[what] = self._oracle.expected(lasting=True)
         return self._answers[what]
 
     def rest(self) -> None:

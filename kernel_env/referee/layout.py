@@ -158,15 +158,18 @@ class Buffer:
     """Private memory of this process, for outputs that are read from a runner's memory. Filled with a byte pattern that reads as
     NaN in every floating-point type, so that nothing stale can look right."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, lasting: bool = False) -> None:
+        """What is `lasting` lies beside the heap, which is never given back."""
         self.size = max(size, 1)
-        self.map = np.full(self.size, 0xFF, np.uint8)
+        own = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        self.map = np.frombuffer(mmap.mmap(-1, self.size, own), np.uint8) if lasting else np.empty(self.size, np.uint8)
+        self.map[:] = 0xFF
 
     @classmethod
     def of(cls, other: Memory) -> Buffer:
-        """A copy. A mapping costs a descriptor for as long as it is there."""
-        copy = cls.__new__(cls)
-        copy.size, copy.map = other.size, np.frombuffer(other.map, np.uint8).copy()
+        """A lasting copy. A mapping that others may have costs a descriptor for as long as it is there."""
+        copy = cls(other.size, lasting=True)
+        copy.copy_from(other)
         return copy
 
     def copy_from(self, other: Memory) -> None:

@@ -80,7 +80,9 @@ def output_at(answer: Frame, index: int) -> Any:
     return {"tensor": {**spec, "address": outputs[index]}} if isinstance(spec, dict) else None
 
 
-def fetched(output: Any, endpoint: Endpoint, ask: Ask, index: int = -1, like: Any = None) -> tuple[Any, Buffer]:
+def fetched(
+    output: Any, endpoint: Endpoint, ask: Ask, index: int = -1, *, like: Any = None, lasting: bool = False
+) -> tuple[Any, Buffer]:
     """The bytes of an output of a runner's last message, the one at `index`; and how they lie there: packed, as `output` or `like`
     would be.
 
@@ -88,7 +90,7 @@ def fetched(output: Any, endpoint: Endpoint, ask: Ask, index: int = -1, like: An
     where only this output's cannot: a program that writes there could hand over what it has not computed yet.
     """
     layout, size = packed(output if like is None else like)
-    buffer = Buffer(size)
+    buffer = Buffer(size, lasting=lasting)
     try:
         fetch(output, layout, buffer, endpoint.pid)
     except Unreadable:

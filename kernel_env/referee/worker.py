@@ -7,6 +7,7 @@ threads, and so that a comparison of gigabytes never blocks an event loop.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import select
 import signal
@@ -23,11 +24,15 @@ from kernel_env.processes import die_with_parent
 from kernel_env.referee.candidate import Job
 from kernel_env.referee.clock import Clock, LiveClock, RecordedClock
 from kernel_env.referee.config import VerifyConfig
+from kernel_env.referee.memory import private_bytes
 from kernel_env.referee.process import BuildHandler, Endpoint, LocalEndpoint, Slot, ZygoteClient, ZygoteGone
 from kernel_env.referee.protocol import Channel, ChannelClosed, Frame
 from kernel_env.referee.referee import Referee
 from kernel_env.sandbox import hide
 from kernel_env.schema import Candidate, Problem, from_json, to_json
+
+MUCH_BYTES = 256 << 20
+"""Of memory that is this process's own: with more it gives back what is free."""
 
 
 def make_clock(path: str | None, kind: str) -> Clock:
@@ -65,6 +70,8 @@ def serve(channel: Channel, referee: Referee, meanwhile: Callable[[Callable[[], 
             return
         for answer in answers(referee, frame):
             channel.send(answer)
+        if private_bytes(os.getpid()) > MUCH_BYTES:
+            ctypes.CDLL(None).malloc_trim(0)  # the allocator is told to keep what was freed: large outputs would stay for ever
         meanwhile(lambda: bool(select.select([channel.sock], [], [], 0)[0]))
 
 
