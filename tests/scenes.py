@@ -116,7 +116,7 @@ class Scene:
 
     def rounds(self, count: int = 5, **plan: Any) -> list[Round]:
         """Those of the candidate. Raises its fault."""
-        return self.planned(TimingPlan(**{"rounds": count, "min_rounds": 0, "budget_s": 60.0, **plan}))
+        return self.planned(TimingPlan(**{"rounds": count, "min_rounds": 0, "budget_s": 60.0, "precision": 0.0, **plan}))
 
     def planned(self, plan: TimingPlan) -> list[Round]:
         found = self.session.rounds(plan)
@@ -144,6 +144,7 @@ def scene(
     baseline_s: float = 1e-3,
     *candidates_s: float,
     slots: int = TOGETHER,
+    length: int = 4096,
     seed: int = 1,
     used_s: Callable[[int], float] = lambda pid: 1.0,
     **more: Any,
@@ -157,9 +158,9 @@ def scene(
         *(Program(name, events, call_s) for name, call_s in zip(names, lengths, strict=True)),
     ]
     sides = [Side(p, p.ask, call_s=p.call_s) for p in programs]
-    pool = InputPool([inputs(1), inputs(2)], lambda: inputs(9), source)
+    pool = InputPool([inputs(1, length), inputs(2, length)], lambda: inputs(9, length), source)
     for side in sides:
-        give_slots(side, inputs(3), slots)
+        give_slots(side, inputs(3, length), slots)
     checked: list[Draw] = []
 
     def check(theirs: Side, ours: Side, draw: Draw) -> None:

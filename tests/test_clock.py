@@ -12,7 +12,18 @@ import numpy as np
 import pytest
 
 from kernel_env.errors import ConfigError
-from kernel_env.referee.clock import LAYOUT, LiveClock, RecordedClock, Round, against_alone, least_ms, slowed, stats, timing
+from kernel_env.referee.clock import (
+    LAYOUT,
+    LiveClock,
+    RecordedClock,
+    Round,
+    against_alone,
+    least_ms,
+    precise,
+    slowed,
+    stats,
+    timing,
+)
 
 KEY = ("problem", "candidate")
 
@@ -126,6 +137,17 @@ def test_what_slows_both_sides_of_some_rounds_does_not_widen_the_interval() -> N
     found = timing(rounds, 0)
     assert found.speedup == pytest.approx(3.0, rel=0.03)
     assert found.speedup_high - found.speedup_low < 0.15
+
+
+@pytest.mark.parametrize(
+    ("baseline_ms", "speedup", "allowed"),
+    [(1.0, 1.0, 1), (1.0, 2.0, 1), (1.0, 0.5, 1), (1.0, 4.0, 2), (1.0, 0.125, 3), (0.04, 1.0, 2)],
+)
+def test_how_narrow_is_narrow_enough(baseline_ms: float, speedup: float, allowed: float) -> None:
+    """Nobody has to know whether something is 9.8 or 10 times as fast."""
+    found = timing(singles([baseline_ms / speedup] * 9, [baseline_ms] * 9), seed=0)
+    exact = (found.speedup_high - found.speedup_low) / 2 / found.speedup / allowed
+    assert precise(found, exact * 1.01) and not precise(found, exact * 0.99)
 
 
 def test_more_rounds_narrow_the_interval() -> None:

@@ -118,13 +118,32 @@ def test_every_timed_call_of_a_block_has_new_inputs_and_both_sides_end_on_the_sa
     assert len({tuple(s and (s.cut, s.turn) for s in draw.splices) for draw in found.checked}) == 10
 
 
-def test_the_heap_is_laid_out_anew_before_each_message() -> None:
+def test_the_heap_is_laid_out_anew_before_each_message_that_counts() -> None:
     found = scene()
-    found.rounds(5)
+    rounds = found.rounds(5)
     for name in ("baseline", "candidate"):
         mine = [event for who, event in found.events if who == name and event[0] in ("scattered", "call", "empty")]
-        assert {event[0] for event in mine[::2]} == {"scattered"} and "scattered" not in {event[0] for event in mine[1::2]}
-        assert len({event[1] for event in mine[::2]}) == len(mine) / 2
+        places = [index for index, event in enumerate(mine) if event[0] == "scattered"]
+        counted = sum(len(r.baseline_ms if name == "baseline" else r.candidate_ms) for r in rounds)
+        assert len(places) == counted == len({mine[index][1] for index in places})
+        assert all(mine[index + 1][0] == "call" for index in places)
+
+
+@pytest.mark.parametrize(("length", "renewed"), [(4096, True), (1 << 19, False)])
+def test_messages_that_do_not_count_are_called_on_what_is_there_if_that_is_much(length: int, renewed: bool) -> None:
+    found, written = scene(2e-4, 2e-4, slots=2, length=length), [0]
+    write = found.session.pool.write
+
+    def counting(*arguments: Any) -> None:
+        written[0] += 1
+        write(*arguments)
+
+    found.session.pool.write = counting  # type: ignore[method-assign]
+    rounds = found.rounds(6)
+    counted = sum((len(r.baseline_ms) + len(r.candidate_ms)) * r.together for r in rounds)
+    in_checks = 2 * len(found.checked)
+    assert (written[0] - in_checks > counted) is renewed
+    assert written[0] - in_checks >= counted
 
 
 def test_the_heap_of_long_calls_stays_as_it_is() -> None:
@@ -541,8 +560,23 @@ class Scripted:
         (TimingPlan(rounds=100, min_rounds=2, budget_s=19.0, extended=4.0, precision=0.03), 10),
         (TimingPlan(rounds=100, min_rounds=2, budget_s=19.0, extended=4.0, precision=0.01), 38),
         (TimingPlan(rounds=8, min_rounds=2, budget_s=1e9, extended=2.5, precision=0.0), 20),
+        (TimingPlan(rounds=40, min_rounds=2, budget_s=1e9, extended=2.0, precision=0.03), 20),
+        (TimingPlan(rounds=20, min_rounds=2, budget_s=1e9, extended=2.0, precision=0.03), 20),
+        (TimingPlan(rounds=100, min_rounds=2, budget_s=80.0, extended=4.0, precision=0.03), 20),
     ],
-    ids=["most", "least", "least is most", "one", "budget", "precise", "never precise", "never precise, most"],
+    ids=[
+        "most",
+        "least",
+        "least is most",
+        "one",
+        "budget",
+        "precise",
+        "never precise",
+        "never precise, most",
+        "precise early",
+        "early, but few",
+        "precise after half of the budget",
+    ],
 )
 def test_rounds_end_as_planned(monkeypatch: pytest.MonkeyPatch, plan: TimingPlan, expected: int) -> None:
     """A round of two calls of a second takes two; what went before the first does not count."""

@@ -17,7 +17,7 @@ from kernel_env.referee.config import VerifyConfig, derive_seed
 from kernel_env.referee.inputs import InputSet
 from kernel_env.referee.layout import Arena, Buffer
 from kernel_env.referee.measure import Side, give_slots
-from kernel_env.referee.memory import code_files, private_bytes
+from kernel_env.referee.memory import code_files, is_readable, private_bytes
 from kernel_env.referee.ownership import traits
 from kernel_env.referee.reference import Reference, fetched, output_at
 from kernel_env.referee.secret import Secret
@@ -129,6 +129,8 @@ class Oracle:
         self.side = Side(reference.endpoint, reference.ask)
         self.made = 0
         """Trials so far."""
+        self.readable = is_readable(reference.endpoint.pid)
+        """Whether its outputs can be read from here."""
 
     def construct(self, made: Construction) -> Construction:
         """The same, with the weights. Raises ProblemError."""

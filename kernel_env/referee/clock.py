@@ -41,7 +41,8 @@ _NORMAL_95 = 1.96
 class TimingPlan:
     """How long to measure. Rounds (a block of calls of the baseline and one of the candidate, in random order) end when there are
     `rounds`, or when `budget_s` is spent in calls, but not before `min_rounds`. While the interval's half-width is above
-    `precision` then (a share of the speedup; twice that for calls below `SHORT_MS`), they go on, up to `extended` times both."""
+    `precision` then (a share of the speedup; twice that for calls below `SHORT_MS`, and so much more for each doubling beyond 2),
+    they go on, up to `extended` times both."""
 
     rounds: int = 100
     min_rounds: int = 5
@@ -51,8 +52,10 @@ class TimingPlan:
 
 
 def precise(timing: Timing, precision: float) -> bool:
-    """Whether its interval is as narrow as wanted. Half a microsecond is a tenth of a very short call, and is dear to tell."""
-    return half_width(timing) <= precision * (2 if timing.baseline.median_ms < SHORT_MS else 1)
+    """Whether its interval is as narrow as wanted. Half a microsecond is a tenth of a very short call, and is dear to tell; and
+    nobody has to know whether something is 9.8 or 10 times as fast."""
+    doublings = max(0.0, abs(math.log2(timing.speedup)) - 1)
+    return half_width(timing) <= precision * (2 if timing.baseline.median_ms < SHORT_MS else 1) * (1 + doublings)
 
 
 def half_width(timing: Timing) -> float:

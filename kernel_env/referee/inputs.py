@@ -78,7 +78,7 @@ class InputPool:
 
     def __init__(self, sets: Sequence[InputSet], renew: Callable[[], InputSet], rng: random.Random) -> None:
         """Needs at least one set; those whose tree is another one than the last set's are not used."""
-        self.tree = sets[-1].tree
+        self.tree, self.size = sets[-1].tree, sets[-1].arena.size
         self._sets = [s for s in sets if s.tree == self.tree]
         self._renew, self._rng = renew, rng
         self._specs = list(leaves(self.tree))

@@ -58,13 +58,16 @@ sent singly, so that nothing is gained by working on several at once."""
 
 _ENDS = "a call ends when its output is there"
 _EMPTY_MESSAGES = 2
+_FEW_BYTES = 1 << 20
+"""Of a message's inputs that are always new."""
 _LEAST_ALONE = 1
 """Blocks of the baseline alone. What disturbs one makes it slower, and only a faster one has consequences."""
-_MOST_WALL = 3.0
-"""A session lasts at most so many times its budget of time in calls: writing and comparing large tensors takes time too."""
-_LOOK = 0.5
-"""After each such share of a further budget it is seen whether the interval is narrow enough: seldom, for each look is one more
-chance to stop by luck."""
+_MOST_WALL, _LONGEST_WALL = 3.0, 6.0
+"""A session lasts at most so many times its budget of time in calls, for writing and comparing large tensors takes time too; and so
+many times if its interval is not narrow enough."""
+_LOOK, _FIRST_LOOK, _EARLY_ROUNDS = 0.5, 0.5, 16
+"""After each such share of the budget it is seen whether the interval is narrow enough: seldom, for each look is one more chance to
+stop by luck. Before all of the budget is spent only if there are so many rounds."""
 
 
 class _Message(NamedTuple):
@@ -214,14 +217,14 @@ class _Entry:
     """In its messages and in those of the baseline that they are held against, ..."""
     wall_s: float = 0.0
     """... and with all that lay between them."""
-    due: float = 1.0
+    due: float = _FIRST_LOOK
     """The share of the plan after which it is seen whether the interval is narrow enough."""
     worked_on: int = 0
     """Rounds in which it worked while it was stopped."""
     plans: int = 1
 
     def begin_again(self) -> None:
-        self.together, self.taken, self.spent_s, self.wall_s, self.due, self.worked_on = 0, [], 0.0, 0.0, 1.0, 0
+        self.together, self.taken, self.spent_s, self.wall_s, self.due, self.worked_on = 0, [], 0.0, 0.0, _FIRST_LOOK, 0
 
 
 @dataclass(eq=False)
@@ -306,10 +309,13 @@ class Session:
     def _is_done(self, entry: _Entry, plan: TimingPlan) -> bool:
         """Raises Tampered."""
         used_s = max(entry.spent_s, entry.wall_s / _MOST_WALL)
-        if len(entry.taken) < plan.min_rounds or max(used_s / plan.budget_s, len(entry.taken) / plan.rounds) < entry.due:
+        share = max(used_s / plan.budget_s, len(entry.taken) / plan.rounds)
+        if len(entry.taken) < plan.min_rounds or share < entry.due:
             return False
-        if entry.due < plan.extended and not precise(timing(self._rounds(entry.taken), 0), plan.precision):
-            entry.due += _LOOK
+        few = share < 1.0 and len(entry.taken) < _EARLY_ROUNDS
+        last = share >= plan.extended or entry.wall_s >= _LONGEST_WALL * plan.budget_s
+        if not last and (few or not precise(timing(self._rounds(entry.taken), 0), plan.precision)):
+            entry.due += _LOOK * (1 + (share - entry.due) // _LOOK)
             return False
         if entry.worked_on > max(1, MOST_MOVING * len(entry.taken)):
             words = f"its threads worked while it was stopped, in {entry.worked_on} of {len(entry.taken)} rounds"
@@ -505,7 +511,7 @@ class Session:
             settled_s += self._message(side, [self.pool.stale() for _ in range(calls)]).elapsed_s
 
     def _empty_messages(self, side: Side, calls: int) -> None:
-        """Which tell what an exchange costs. That is little of a long call: there one is enough, and it is given no inputs."""
+        """Which tell what an exchange costs. That is little of a long call: there one is enough."""
         for _ in range(_EMPTY_MESSAGES if self._scatters else 1):
             self._message(side, [self.pool.stale() for _ in range(calls)], empty=True)
 
@@ -516,20 +522,22 @@ class Session:
 
         One of its calls is looked at, and no one there knows which; `last` takes that one's place.
 
-        Where calls are short the side's heap is laid out anew before: what a program owes to the places of its tensors evens out
-        over messages. The tensors of long calls are too large to move without new pages.
+        Where calls are short the side's heap is laid out anew before each that counts: what a program owes to the places of its
+        tensors evens out over messages. The tensors of long calls are too large to move without new pages. Messages that do not
+        count are called on what is there, where new inputs would take long to write.
         """
         side.index = self._rng.randrange(len(draws))
         if last is not None:
             draws[side.index] = last
         outside_s = self._used_s(side.endpoint.pid) - side.cpu_s if side.cpu_s else 0.0
-        if self._scatters:
+        if self._scatters and waits:
             side.ask({"op": "scatter", "seed": self._rng.getrandbits(32)})
         side.cpu_s = self._used_s(side.endpoint.pid)  # a program may save itself that work, and gains nothing by it
         os.sched_yield()  # the side shares our core, and has yet to go to sleep after its last reply
         slots = self._rng.sample(range(len(side.slots)), len(draws))
-        for slot, draw in zip(slots, draws, strict=True) if self._scatters or not empty else ():
-            self.pool.write(draw, side.slots[slot])
+        if waits or len(draws) * self.pool.size <= _FEW_BYTES:
+            for slot, draw in zip(slots, draws, strict=True):
+                self.pool.write(draw, side.slots[slot])
         frame: Frame = {"op": "call", "indices": slots, "empty": empty}
         if self.random_forward:
             frame["seeds"] = [draw.seed for draw in draws]

@@ -25,7 +25,6 @@ from kernel_env.referee.compare import same_bytes
 from kernel_env.referee.config import VerifyConfig, derive_seed
 from kernel_env.referee.inputs import Draw, InputPool
 from kernel_env.referee.measure import TOGETHER, Fault, Session, Side, Tampered, give_slots, quiet
-from kernel_env.referee.memory import is_readable
 from kernel_env.referee.outputs import excerpt, regions, watched
 from kernel_env.referee.ownership import traits
 from kernel_env.referee.process import BuildHandler, Endpoint, RunnerDied, ZygoteGone, no_builds
@@ -403,7 +402,7 @@ class _Group:
         output, got = oracle.side.output, one.ours.output
         sizes = [size for _, size in watched(output)]
         parts: list[tuple[Any, Any]] = []
-        if sum(sizes) > CHECK_BYTES and is_readable(oracle.reference.endpoint.pid):
+        if sum(sizes) > CHECK_BYTES and oracle.readable:
             with contextlib.suppress(ValueError):  # comparing the whole says how they differ
                 each = CHECK_BYTES // EXCERPTS // len(sizes)
                 parts = [excerpt(output, got, each, self.referee.secret) for _ in range(EXCERPTS)]
