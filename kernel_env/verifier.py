@@ -46,7 +46,8 @@ class VerifierConfig:
     build_slots: int = 0
     """Candidates that are checked and built at a time; 0 is one per core that they may use."""
     build_cores: int = 0
-    """Cores that slots leave to compilers. Without any they use those of the slots, and wait while times are taken there."""
+    """Cores that slots leave to compilers. Without any they use those of all slots, and each waits for the other: with several
+    slots and many builds leave some."""
     cache_dir: str | None = None
     """Build cache; default `$KERNEL_ENV_CACHE`, else `kernel-env` in `$XDG_CACHE_HOME` or `~/.cache`."""
     cache_limit_mb: int = 10_240
@@ -177,7 +178,7 @@ class LocalVerifier:
         is replaced and the work done again, up to `pool.ATTEMPTS` times in all.
         """
         pool = self._pool(candidate.backend)
-        kind = Kind(candidate.backend, problem.digest, config, seed, order.priority)
+        kind = Kind(candidate.backend, (problem.digest, problem.key, problem.profile), config, seed, order.priority)
         with self._batches.coming(kind):
             prepared = await self._prepared(pool, _job("prepare", problem, candidate, config, seed), order)
         first = _verdict(prepared)

@@ -45,6 +45,7 @@ class Program:
     elapsed_s: float = 0.0
     isolation: tuple[str, ...] = ()
     frozen: bool = False
+    freeze_at_reply: bool = False
     places: list[memoryview] = field(default_factory=list)
     output: Any = field(default_factory=lambda: torch.zeros(64))
     on_freeze: Callable[[], None] = lambda: None
@@ -67,6 +68,8 @@ class Program:
         if frame["op"] == "move_code":
             self.events.append((self.name, ("moved", frame["seed"])))
             return {"moved": 0}
+        if self.freeze_at_reply:
+            self.events.append((self.name, ("last",)))
         calls = [bytes(self.places[index]) for index in frame["indices"]]
         self.events.append((self.name, ("empty" if frame["empty"] else "call", frame, calls)))
         took_s = 0.0 if frame["empty"] else self.call_s * len(calls)
@@ -93,6 +96,7 @@ class Program:
         return ""
 
     def kill(self) -> None:
+        self.frozen = True  # for ever
         self.events.append((self.name, ("killed",)))
 
     def close(self) -> None:

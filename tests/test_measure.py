@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from kernel_env.errors import MachineBusy
+from kernel_env.errors import MachineBusy, VerifierError
 from kernel_env.referee import measure as module
 from kernel_env.referee.clock import FLOOR_MS, TimingPlan
 from kernel_env.referee.inputs import Draw
@@ -55,7 +55,7 @@ def test_one_side_is_frozen_while_the_other_is_asked_and_none_stays_so() -> None
 
     found.session.baseline.ask, found.ours.ask = watched("baseline"), watched("candidate")
     assert len(found.rounds(10)) == 10
-    assert not found.baseline.frozen and not found.candidate.frozen
+    assert not found.baseline.frozen and found.candidate.frozen, "whoever needs it next thaws it"
 
 
 def test_a_block_is_placed_on_the_sessions_cores_and_ends_frozen() -> None:
@@ -68,6 +68,16 @@ def test_a_block_is_placed_on_the_sessions_cores_and_ends_frozen() -> None:
             assert kinds[index - 1][1] == "froze"
         assert name in ("referee", "baseline", "candidate")
     assert {event[1] for _, event in found.events if event[0] == "placed"} == {CORES[:2]}
+
+
+def test_the_last_message_of_a_block_freezes_at_its_reply() -> None:
+    """Not a moment later: what a thread of its own still has to do is left undone then."""
+    found = scene()
+    found.rounds(5)
+    for name in ("baseline", "candidate"):
+        kinds = [event[0] for who, event in found.events if who == name and event[0] in ("last", "call", "empty", "froze")]
+        assert kinds.count("last") == 5
+        assert all(kinds[index + 1 : index + 3] == ["call", "froze"] for index, kind in enumerate(kinds) if kind == "last")
 
 
 def test_blocks_vary_in_length_so_that_the_last_call_is_not_known() -> None:
@@ -463,17 +473,14 @@ def test_an_output_that_changes_while_the_block_ends_is_late_work() -> None:
 
 def test_an_output_that_changes_before_the_next_request_is_late_work() -> None:
     found = scene()
-    draw, calls = found.session.pool.draw, [0]
+    watch = found.session._watch
 
-    def meanwhile() -> Draw:
-        """Between a reply and the next request, inputs are drawn."""
-        calls[0] += 1
-        if calls[0] > 80:
+    def watched(side: Side) -> None:
+        watch(side)
+        if found.checked:  # before the next request
             found.candidate.output += 1
-            found.baseline.output += 1
-        return draw()
 
-    found.session.pool.draw = meanwhile  # type: ignore[method-assign]
+    found.session._watch = watched  # type: ignore[method-assign]
     with pytest.raises(Tampered, match="went on changing"):
         found.rounds(10)
     assert 1 <= len(found.checked) < 10
@@ -743,6 +750,9 @@ def test_candidates_share_the_baselines_blocks_and_all_are_frozen_but_one() -> N
         assert sorted(names[start : start + 4]) == ["baseline", "candidate", "candidate 2", "candidate 3"]
     assert len({tuple(names[start : start + 4]) for start in range(0, 24, 4)}) > 2, "in random order"
     assert len({id(draw) for draw in found.checked}) == 6, "all end a round on the same inputs"
+    for start in range(0, 24, 4):
+        timed = [{data for _, _, calls in messages[-1:] for data in calls} for _, messages in found.blocks()[start : start + 4]]
+        assert all(mine & others for mine, others in itertools.combinations(timed, 2))
 
 
 def test_each_candidate_has_times_of_its_own() -> None:
@@ -812,3 +822,36 @@ def test_who_went_on_while_it_was_stopped_is_told_from_the_others() -> None:
     rounds = found.session.rounds(TimingPlan(rounds=20, min_rounds=20))
     assert [fault.category for fault in found.session.faults.values() if isinstance(fault, Tampered)] == ["not_stopped"]
     assert list(rounds) == [found.session.candidates[1]]
+
+
+def test_who_works_while_another_candidate_is_timed_disturbs_the_session() -> None:
+    found = scene(0.02, 0.02, 0.02, 0.02)
+    found.candidates[0].pid, clock_s = NOBODY, 1.0
+    ask = found.session.candidates[1].ask
+
+    def meanwhile(frame: Frame, fds: Sequence[int] = ()) -> Frame:
+        nonlocal clock_s
+        clock_s += 5e-3 if frame["op"] == "call" else 0.0
+        return ask(frame, fds)
+
+    found.session.candidates[1].ask = meanwhile
+    found.session._used_s = lambda pid: clock_s if pid == NOBODY else 1.0
+    found.session.rounds(TimingPlan(rounds=20, min_rounds=20))
+    assert found.session.unsettled and not found.session.faults
+    quiet_one = scene(0.02, 0.02, 0.02)
+    quiet_one.session.rounds(TimingPlan(rounds=20, min_rounds=20))
+    assert not quiet_one.session.unsettled
+
+
+def test_what_a_machine_could_not_do_for_one_candidate_ends_its_turn_only() -> None:
+    found = scene(1e-3, 1e-3, 1e-3)
+    ask, first = found.session.candidates[0].ask, found.session.candidates[0]
+
+    def fails(frame: Frame, fds: Sequence[int] = ()) -> Frame:
+        if frame["op"] == "call" and len(found.checked) > 3:
+            raise VerifierError("this machine ran out of memory")
+        return ask(frame, fds)
+
+    first.ask = fails
+    rounds = found.session.rounds(TimingPlan(rounds=8, min_rounds=8))
+    assert list(rounds) == [found.session.candidates[1]] and isinstance(found.session.faults[first], VerifierError)

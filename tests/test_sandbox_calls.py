@@ -141,6 +141,8 @@ def test_ordinary_calls_are_allowed_on_both_processors(machine: str) -> None:
         ("prlimit64", (0, 7, 1 << 40, 0), DENIED),
         ("prlimit64", (0, 7, 16, 0), DENIED),
         ("fcntl", (3, 4), ALLOWED),
+        ("fcntl", (3, 6), DENIED),
+        ("fcntl", (3, 36), DENIED),
         ("fcntl", (3, 8), DENIED),
         ("ioctl", (1, 0x5401), ALLOWED),
         ("ioctl", (1, 0x5412), DENIED),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,8 @@ from kernel_env.referee.protocol import Frame
 from kernel_env.referee.slots import Order, Slots
 
 MOST_TOGETHER = 16
+_MOST_CHARACTERS = 4 << 20
+"""Of their sources: one that is longer goes alone."""
 WAIT_S = 0.25
 """So long a slot waits for candidates of the same kind that are being checked and built: a baseline of its own costs more."""
 
@@ -24,7 +27,8 @@ class Kind:
     """What candidates must have in common to be verified together."""
 
     backend: str
-    problem: str
+    problem: tuple[str, str, str]
+    """Its digest, key and profile."""
     config: Any
     seed: int
     priority: int
@@ -35,6 +39,11 @@ class _Member:
     job: Frame
     answer: asyncio.Future[Frame]
     taking: asyncio.Future[Cores]
+    """A slot of its own, ..."""
+    keeps_slot: bool = False
+    """... which it or its batch has to give back once this is so."""
+    deaths: int = 0
+    """Of workers that had it to verify."""
     batch: _Batch | None = None
 
 
@@ -52,6 +61,8 @@ class Batches:
         self._coming = Counter[Kind]()
         self._all_came: dict[Kind, asyncio.Event] = {}
         self._waiting: dict[Kind, list[_Member]] = {}
+        self._leaders = Counter[Kind]()
+        """Those that have a slot and have not yet taken others along."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     @contextlib.contextmanager
@@ -62,9 +73,8 @@ class Batches:
         try:
             yield
         finally:
-            self._coming[kind] -= 1
-            if not self._coming[kind]:
-                del self._coming[kind]
+            leaves(self._coming, kind)
+            if kind not in self._coming:
                 self._all_came.pop(kind).set()
 
     async def ask(self, pool: Pool, kind: Kind, job: Frame, order: Order) -> Frame:
@@ -79,14 +89,15 @@ class Batches:
                 if member.batch is None:
                     self._lead(pool, kind, member, taking.result())
                 else:  # another took it along in the very moment
-                    self._slots.give_back(taking.result())
+                    self._return(member)
             return await member.answer
         except asyncio.CancelledError:
             await self._leave(kind, member)
             raise
 
     def _lead(self, pool: Pool, kind: Kind, member: _Member, slot: Cores) -> None:
-        member.batch = _Batch()
+        member.batch, member.keeps_slot = _Batch(), True
+        self._leaders[kind] += 1
         self._join(kind, member, member.batch)
         task = asyncio.ensure_future(self._verify(pool, kind, member.batch, slot))
         self._tasks.add(task)
@@ -98,6 +109,12 @@ class Batches:
         self._drop(kind, member)
         member.taking.cancel()  # if it still waits for a slot of its own
 
+    def _return(self, member: _Member) -> None:
+        """A slot that came although it is not needed any more."""
+        if member.taking.done() and not member.taking.cancelled() and not member.keeps_slot:
+            member.keeps_slot = True
+            self._slots.put_back(member.taking.result())
+
     def _drop(self, kind: Kind, member: _Member) -> None:
         waiting = self._waiting.get(kind, [])
         if member in waiting:
@@ -108,9 +125,8 @@ class Batches:
     async def _leave(self, kind: Kind, member: _Member) -> None:
         member.answer.cancel()
         self._drop(kind, member)
+        self._return(member)
         if member.batch is None:
-            if member.taking.done() and not member.taking.cancelled():
-                self._slots.give_back(member.taking.result())
             member.taking.cancel()
         elif member.batch.asking is not None:
             member.batch.asking.cancel()
@@ -131,23 +147,51 @@ class Batches:
             if kind in self._all_came:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._all_came[kind].wait(), WAIT_S)
-            for other in self._waiting.get(kind, [])[: MOST_TOGETHER - 1]:
+            waiting = self._waiting.get(kind, [])
+            share = min(MOST_TOGETHER - 1, math.ceil(len(waiting) / self._leaders[kind]))  # slots that are free have theirs
+            leaves(self._leaders, kind)
+            for other in fitting(waiting[:share], batch.members):
                 self._join(kind, other, batch)
-            deaths = 0
             while asked := [member for member in batch.members if not member.answer.done()]:
+                if any(member.deaths for member in asked):  # one of them may be what kills workers
+                    asked = asked[:1]
                 job = {**asked[0].job, "candidates": [candidate for one in asked for candidate in one.job["candidates"]]}
                 batch.asking = asyncio.ensure_future(pool.ask(slot, job, tell))
                 await asyncio.wait((batch.asking,))
                 if batch.asking.cancelled():  # one of them left
                     continue
                 error = batch.asking.exception()
-                if isinstance(error, HelperDied) and (deaths := deaths + 1) < ATTEMPTS:
-                    continue
                 for one in asked:
-                    if not one.answer.done():
-                        one.answer.set_exception(given_up(error) if isinstance(error, HelperDied) else error or _unanswered())
+                    if one.answer.done():
+                        continue
+                    one.deaths += isinstance(error, HelperDied)
+                    if not isinstance(error, HelperDied):
+                        one.answer.set_exception(error or _unanswered())
+                    elif one.deaths == ATTEMPTS:
+                        one.answer.set_exception(given_up(error))
         finally:
             self._slots.give_back(slot, busy=busy)
+
+
+def leaves(counted: Counter[Kind], kind: Kind) -> None:
+    counted[kind] -= 1
+    if not counted[kind]:
+        del counted[kind]
+
+
+def fitting(waiting: Sequence[_Member], members: Sequence[_Member]) -> list[_Member]:
+    """Those whose sources fit into one frame beside the members'."""
+    found, size = [], sum(map(_size, members))
+    for one in waiting:
+        size += _size(one)
+        if size > _MOST_CHARACTERS:
+            break
+        found.append(one)
+    return found
+
+
+def _size(member: _Member) -> int:
+    return sum(len(candidate["code"]) for candidate in member.job["candidates"] if isinstance(candidate, dict))
 
 
 def given_up(error: HelperDied) -> VerifierError:

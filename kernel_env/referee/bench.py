@@ -236,6 +236,7 @@ class Bench:
     _maker: Reference | None = None
     _oracle: Oracle | None = None
     _trial_bytes: int = 0
+    _fits: bool = True
 
     @property
     def size(self) -> int:
@@ -245,13 +246,15 @@ class Bench:
             sum(trial.size for trial in trials)
             + sum(construction.size for construction in made)
             + sum(inputs.arena.size for inputs in self._extra.values())
+            + sum(answer.memory.size for answer in self._answers.values())
         )
 
     @property
     def keeps(self) -> bool:
         """Whether there is room for all of it."""
-        made = sum(construction.size for construction in self._constructions.values())
-        return self._trial_bytes * (len(self.steps) + 2) + 2 * made <= self.most_bytes
+        made = max((construction.size for construction in self._constructions.values()), default=0)
+        self._fits &= self._trial_bytes * (len(self.steps) + 2) + 2 * made <= self.most_bytes
+        return self._fits  # once it does not, it never does
 
     @property
     def candidate_bytes(self) -> int:
@@ -365,9 +368,11 @@ class Bench:
         return self._answers[what]
 
     def rest(self) -> None:
-        """Keep what was computed, and end all processes. Idempotent."""
+        """Keep what was computed if there is room for all of it, and end all processes. Idempotent."""
         if self._oracle is not None:
             self._oracle.close()
         if self._maker is not None:
             self._maker.close()
         self._oracle = self._maker = None
+        if not self.keeps:
+            self._trials, self._constructions, self._extra, self._answers = {}, {}, {}, {}

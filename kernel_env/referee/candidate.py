@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,10 +14,10 @@ from kernel_env.builder import Builder, BuildRequest
 from kernel_env.errors import VerifierError
 from kernel_env.referee.bench import Bench, Construction, Expected, Trial, handed
 from kernel_env.referee.clock import Clock
-from kernel_env.referee.compare import compare, same_bytes
+from kernel_env.referee.compare import Difference, compare, same_bytes
 from kernel_env.referee.config import VerifyConfig
 from kernel_env.referee.inputs import InputSet
-from kernel_env.referee.measure import Fault, Side, Tampered, give_slots
+from kernel_env.referee.measure import ENDS, Fault, Side, Tampered, give_slots
 from kernel_env.referee.memory import private_bytes
 from kernel_env.referee.outputs import Unreadable
 from kernel_env.referee.ownership import traits
@@ -28,6 +29,8 @@ from kernel_env.schema import Candidate, Problem, Stage, Status, Verdict
 
 MOST_CALLS = 30
 """An attempt to time a candidate may last as long as its trials, or as so many of its calls."""
+LATER_S = 0.01
+"""An output that is wrong is looked at once more after this: a thread may still be writing it."""
 MODEST, MODEST_BYTES = 2, 256 << 20
 """Beside others it may hold so many times the memory of the reference's process, and so much more."""
 MOST_BUILDS = 32
@@ -117,7 +120,7 @@ class OnTrial:
         if isinstance(fault, Failed):
             return self.verdict(fault.status, fault.stage, message=fault.message, category=fault.category)
         assert isinstance(fault, Tampered)
-        return self.verdict(Status.TAMPERED, Stage.TIMING, message=str(fault), category=fault.category)
+        return self.verdict(Status.TAMPERED, self.stage, message=str(fault), category=fault.category)
 
     @contextlib.contextmanager
     def timed(self) -> Iterator[None]:
@@ -312,15 +315,25 @@ class OnTrial:
         self.check_ownership(lambda: trial.traits, step.where, earlier)
 
     def compare(self, expected: Expected, where: str, tolerance: Tolerance, got: Any) -> None:
-        """What it gave, of its last message. It is frozen. Raises Failed."""
+        """What it gave, of its last message. It is frozen. Raises Failed; and Tampered where it only was not finished."""
+        found = self._difference(expected, where, tolerance, got)
+        if found is None:
+            return
+        if found.category in ("values", "nonfinite"):
+            self.endpoint.thaw()
+            time.sleep(LATER_S)
+            self.endpoint.freeze()
+            if self._difference(expected, where, tolerance, got) is None:
+                raise Tampered("late_work", f"the output was not there yet when forward() had returned: {ENDS} ({where})")
+        raise Failed(Status.WRONG_OUTPUT, self.stage, f"{found.message}\n({where})", found.category)
+
+    def _difference(self, expected: Expected, where: str, tolerance: Tolerance, got: Any) -> Difference | None:
         try:
             _, memory = fetched(got, self.endpoint, self.ask, self.ours.index, like=expected.output)
         except Unreadable as error:
             words = f"the output's memory cannot be read: {error}\n({where})"
             raise Failed(Status.WRONG_OUTPUT, self.stage, words, "unreadable") from None
-        found = compare(expected.layout, expected.memory, got, memory, tolerance)
-        if found is not None:
-            raise Failed(Status.WRONG_OUTPUT, self.stage, f"{found.message}\n({where})", found.category)
+        return compare(expected.layout, expected.memory, got, memory, tolerance)
 
     def check_ownership(self, theirs: Callable[[], frozenset[str]], where: str, earlier: Any = None, *, whole: bool = True) -> None:
         """What its output does not own, the reference's must not own either. With `whole`, also where it lies. Raises Failed."""

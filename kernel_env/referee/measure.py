@@ -20,14 +20,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kernel_env.errors import MachineBusy
+from kernel_env.errors import BuilderError, MachineBusy, VerifierError
 from kernel_env.referee.clock import FLOOR_MS, Round, TimingPlan, precise, timing
 from kernel_env.referee.inputs import Draw, InputPool, InputSet
 from kernel_env.referee.layout import Arena, Part, paged
 from kernel_env.referee.memory import Samples, is_readable
 from kernel_env.referee.outputs import watched
 from kernel_env.referee.placement import OtherWork, Waits, cpu_s, page_faults
-from kernel_env.referee.process import Endpoint
+from kernel_env.referee.process import Endpoint, ZygoteGone
 from kernel_env.referee.protocol import Frame
 from kernel_env.referee.reference import Ask, output_at
 from kernel_env.referee.secret import Secret
@@ -56,7 +56,7 @@ those of the slower one less than that): what an exchange and cold caches cost i
 sent singly, so that nothing is gained by working on several at once."""
 
 
-_ENDS = "a call ends when its output is there"
+ENDS = "a call ends when its output is there"
 _EMPTY_MESSAGES = 2
 _FEW_BYTES = 1 << 20
 """Of a message's inputs that are always new."""
@@ -135,6 +135,8 @@ class Side:
     """... where that call's inputs are, ..."""
     beside: Any = None
     """... and another output of the same message."""
+    pair: tuple[Any, Any] = (None, None)
+    """Of the baseline: these two of the block that the candidate's is held against."""
     watched: Any = None
     """The last output of all, which must be there when the reply is."""
     samples: Samples | None = None
@@ -246,18 +248,26 @@ class Session:
     """Whether the problem draws random numbers in forward, so that all sides need the generator in one state."""
     noise: float = 0.0
     """Share of the baseline's time that its threads waited for a core, or of the cores' time that other work had: the smaller."""
-    faults: dict[Side, Fault] = field(default_factory=dict)
+    faults: dict[Side, Exception] = field(default_factory=dict)
     _rng: random.Random = field(default_factory=Secret)
     _words: np.random.Generator = field(default_factory=np.random.default_rng)
     _exchanges: dict[int, _Exchange] = field(default_factory=dict)
     _used_s: Callable[[int], float] = cpu_s
     _scatters: bool = False
     """Whether calls are short enough for heaps to be laid out anew."""
+    _deck: list[Draw] = field(default_factory=list)
+    """Of a round with several candidates: all have these inputs, or one that two of them have would be the one that is compared."""
     _kinds: list[bool] = field(default_factory=list)
     """Whether messages of the next rounds have several calls, the last one first."""
     _entries: dict[Side, _Entry] = field(default_factory=dict)
     _waited_s: float = 0.0
     _spent_s: float = 0.0
+    _made: int = 0
+    """Rounds so far, ..."""
+    _moved_in: int = 0
+    """... and those in which a candidate worked while it was stopped, ..."""
+    _moved: bool = False
+    """... as in this one."""
 
     def __post_init__(self) -> None:
         self._entries = {side: _Entry(side) for side in self.candidates}
@@ -268,7 +278,7 @@ class Session:
         How many calls go together follows from their lengths in the warm-up. A candidate that was slower there than it is now has
         chosen that itself.
         """
-        self._exchanges, self._waited_s = {}, 0.0
+        self._exchanges, self._waited_s, self._made, self._moved_in = {}, 0.0, 0, 0
         pids = [side.endpoint.pid for side in (self.baseline, *self.candidates)]
         others = OtherWork(self.cores, (os.getpid(), *pids, *self.helpers))
         baseline_s, found = 0.0, dict[Side, list[Round]]()
@@ -289,8 +299,7 @@ class Session:
                         if self._is_done(entry, plan):
                             found[entry.side] = self._rounds(entry.taken)
                 active = [entry for entry in self._faultless(active) if entry.side not in found]
-        for side in (self.baseline, *found):
-            side.endpoint.thaw()
+        self.baseline.endpoint.thaw()
         self.noise = round(min(self._waited_s / baseline_s, others.share()), 4) if baseline_s else 0.0
         return found
 
@@ -299,10 +308,12 @@ class Session:
 
     @contextlib.contextmanager
     def _guarded(self, entry: _Entry) -> Iterator[None]:
-        """A candidate's fault ends its own turn only."""
+        """A candidate's fault ends its own turn only, and so does what this machine could not do for it."""
         try:
             yield
-        except Fault as fault:
+        except ZygoteGone:
+            raise
+        except (Fault, BuilderError, VerifierError, RecursionError) as fault:
             self.faults[entry.side] = fault
             entry.side.endpoint.kill()
 
@@ -344,7 +355,7 @@ class Session:
         """Milliseconds a call of the baseline, a median a block, once the candidates are gone."""
         blocks: list[float] = []
         with self._own_core():
-            self._spent_s = 0.0
+            self._spent_s, self._deck = 0.0, []
             while len(blocks) < _LEAST_ALONE or self._spent_s < budget_s:
                 self._wake(self.baseline)
                 times = self._block(self.baseline, self.pool.last(), together, self._count(self.baseline, together))
@@ -388,14 +399,21 @@ class Session:
         started = time.perf_counter()
         self.pool.refresh(max(count * size for count, (_, size) in zip(counts, blocks, strict=True)))
         last, drawn_s = self.pool.last(), time.perf_counter() - started
+        counts = [self._distinct(count, size) for count, (_, size) in zip(counts, blocks, strict=True)]
+        if len(self.candidates) > 1:
+            self.pool.deal()
+            self._deck = [self.pool.draw() for _ in range(max(c * size for c, (_, size) in zip(counts, blocks, strict=True)) - 1)]
         theirs: dict[int, list[_Message]] = {}
+        pairs: dict[int, tuple[Any, Any]] = {}
         ours: dict[_Entry, list[_Message]] = {}
         spent: dict[_Entry | int, tuple[float, float]] = {}
         for side, (entry, size), count in zip(sides, blocks, counts, strict=True):
             self._spent_s, started = 0.0, time.perf_counter()
             with self._guarded(entry) if entry else contextlib.nullcontext():
                 self._wake(side)
-                times = self._block(side, last, size, self._distinct(count, size), entries if entry is None else ())
+                times = self._block(side, last, size, count)
+                if not entry:
+                    pairs[size] = side.output, side.beside
                 if entry:
                     ours[entry] = times
                 else:
@@ -404,11 +422,18 @@ class Session:
         for entry in self._faultless(entries):
             size, started = mine[entry], time.perf_counter()
             with self._guarded(entry):
+                self.baseline.pair = pairs[size]
                 self.check(self.baseline, entry.side, last)
                 entry.taken.append(_Taken(size, ours[entry], theirs[size]))
             entry.spent_s += spent[entry][0] + spent[size][0]
             entry.wall_s += drawn_s + spent[entry][1] + spent[size][1] + time.perf_counter() - started
+        self._made, self._moved_in, self._moved = self._made + 1, self._moved_in + self._moved, False
         return sum(message.elapsed_s for messages in theirs.values() for message in messages)
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether too often some candidate worked while another one, or the baseline, was timed. Of one alone that is a fault."""
+        return len(self.candidates) > 1 and self._moved_in > max(1, MOST_MOVING * self._made)
 
     def _stopped_since(self, pid: int) -> tuple[float, float]:
         """The time, and the CPU time that a candidate, which is frozen, has used."""
@@ -439,27 +464,33 @@ class Session:
         """Never more messages than there are inputs for: none comes twice in a block."""
         return max(1, min(count, self.pool.most() // together))
 
-    def _block(self, side: Side, last: Draw, together: int, count: int, stopped: Sequence[_Entry] = ()) -> list[_Message]:
-        """So many messages. Ends with the side frozen after a call on `last`. It is noted who of `stopped` goes on meanwhile.
+    def _block(self, side: Side, last: Draw, together: int, count: int) -> list[_Message]:
+        """So many messages. Ends with the side frozen after a call on `last`. It is noted who of the others goes on meanwhile.
 
         The pages of generated code are others than in the block before: what a program owes to those evens out over rounds.
         """
-        self.pool.deal()
+        if self._deck:
+            deck = self._rng.sample(self._deck, count * together - 1)
+        else:
+            self.pool.deal()
+            deck = [self.pool.draw() for _ in range(count * together - 1)]
         side.ask({"op": "move_code", "seed": self._rng.getrandbits(32)})
         self._settle(side, together)
         times = []
         self._empty_messages(side, together)
-        stopped = self._faultless(stopped)
+        stopped = [entry for entry in self._entries.values() if entry.side is not side and entry.side not in self.faults]
         since = [self._stopped_since(entry.side.endpoint.pid) for entry in stopped]  # they have had the time to stop
         with contextlib.closing(Waits(side.endpoint.pid)) as waits:
             for left in reversed(range(count)):
-                draws = [self.pool.draw() for _ in range(together)]
+                draws = [deck.pop() for _ in range(together if left else together - 1)]
                 self._unchanged(side)
                 times.append(self._message(side, draws, waits, last=None if left else last))
         side.endpoint.freeze()
         self._unchanged(side)
         for entry, then in zip(stopped, since, strict=True):
-            entry.worked_on += self._went_on(entry.side.endpoint.pid, then)
+            went_on = self._went_on(entry.side.endpoint.pid, then)
+            entry.worked_on += went_on and side is self.baseline
+            self._moved |= went_on
         return times
 
     def _warm_up(self, entries: Sequence[_Entry]) -> None:
@@ -520,15 +551,15 @@ class Session:
     ) -> _Message:
         """Write the inputs, send one request, and wait for its reply. With `waits`, the message counts.
 
-        One of its calls is looked at, and no one there knows which; `last` takes that one's place.
+        One of its calls is looked at, and no one there knows which; `last` is that one.
 
         Where calls are short the side's heap is laid out anew before each that counts: what a program owes to the places of its
         tensors evens out over messages. The tensors of long calls are too large to move without new pages. Messages that do not
         count are called on what is there, where new inputs would take long to write.
         """
-        side.index = self._rng.randrange(len(draws))
+        side.index = self._rng.randrange(len(draws) + (last is not None))
         if last is not None:
-            draws[side.index] = last
+            draws.insert(side.index, last)
         outside_s = self._used_s(side.endpoint.pid) - side.cpu_s if side.cpu_s else 0.0
         if self._scatters and waits:
             side.ask({"op": "scatter", "seed": self._rng.getrandbits(32)})
@@ -543,6 +574,7 @@ class Session:
             frame["seeds"] = [draw.seed for draw in draws]
         waited_s = waits.seconds() if waits else 0.0
         outside_s += self._used_s(side.endpoint.pid) - side.cpu_s
+        side.endpoint.freeze_at_reply = last is not None  # what is not there now does not count
         answer = side.ask(frame)
         elapsed_s = side.endpoint.elapsed_s
         side.cpu_s = self._used_s(side.endpoint.pid)
@@ -588,10 +620,10 @@ class Session:
             now = side.samples.read(side.endpoint.pid, [address for address, _ in watched(side.watched)])
         except OSError as error:
             if side is not self.baseline:
-                raise Tampered("late_work", f"the output's memory was given back after forward() had returned: {_ENDS}") from error
+                raise Tampered("late_work", f"the output's memory was given back after forward() had returned: {ENDS}") from error
         else:
             if now != side.words and side is not self.baseline:
-                raise Tampered("late_work", f"the output went on changing after forward() had returned: {_ENDS}")
+                raise Tampered("late_work", f"the output went on changing after forward() had returned: {ENDS}")
         side.samples, side.words = Samples(side.sizes, self._words), None
 
 

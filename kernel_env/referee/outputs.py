@@ -88,8 +88,8 @@ def _fetch_tensor(spec: TensorSpec, place: TensorSpec, memory: Memory, pid: int)
             return
         block = np.empty(reach, np.uint8)
         read_memory(pid, spec.address, block)
-    except OSError as error:
-        raise Unreadable(str(error)) from error
+    except (OSError, MemoryError) as error:
+        raise Unreadable(str(error) or "it reaches too far") from error
     element = np.dtype(f"V{item}")
     view = np.ndarray(spec.shape, element, buffer=block.data, strides=[s * item for s in spec.stride])
     target.view(element).reshape(spec.shape)[...] = view

@@ -83,6 +83,8 @@ class _Worker:
     writer: asyncio.StreamWriter
     zygote: _Zygote
     scratch: Path
+    operation: str = ""
+    """What it was last asked to do."""
 
     async def ask(self, frame: Frame, tell: Callable[[Frame], None]) -> None:
         """Hand over each answer as it comes: there is one for each candidate."""
@@ -118,7 +120,7 @@ class Pool:
         """Give a job to a worker on these cores, and hand over its answers, one for each of `candidates`. When cancelled, the
         worker and its runners are killed. Raises HelperDied: whatever is random in a job comes from its seed, so it may be asked
         again."""
-        worker = await self._worker(cores)
+        worker = await self._worker(cores, frame["op"])
         if worker.zygote is not self._zygote:
             worker.kill()
             raise HelperDied("the zygote died while a referee worker started")
@@ -158,10 +160,13 @@ class Pool:
             raise ConfigError(f"verifier.sandbox=strict, but layers are missing here: {zygote.missing}")
         _say_once(f"the sandbox stands without these layers: {zygote.missing}")
 
-    async def _worker(self, cores: Cores) -> _Worker:
+    async def _worker(self, cores: Cores, operation: str) -> _Worker:
         zygote = await self.start()
         while self._idle[cores]:
-            worker = self._idle[cores].pop()
+            idle = self._idle[cores]  # one that did the same before, if there is one: it may have kept what is of use
+            worker = next((worker for worker in reversed(idle) if worker.operation == operation), idle[-1])
+            idle.remove(worker)
+            worker.operation = operation
             if worker.process.poll() is None:
                 return worker
             worker.kill()

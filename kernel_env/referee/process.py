@@ -83,6 +83,8 @@ class Endpoint(Protocol):
     """How much of the last request's time were builds, which do not count."""
     isolation: tuple[str, ...]
     """Layers that stand around it, known after the first request."""
+    freeze_at_reply: bool
+    """Whether the next request's answer freezes it at once, before anything else is done with that."""
 
     def request(self, frame: Frame, fds: Sequence[int] = (), timeout_s: float | None = None) -> Frame: ...
     def freeze(self) -> None: ...
@@ -220,6 +222,7 @@ class RunnerProcess:
         self._poll.register(log_fd, select.POLLIN)
         self._ready = False
         self.isolation: tuple[str, ...] = ()
+        self.freeze_at_reply = False
         self._oom_kills = 0
 
     def request(self, frame: Frame, fds: Sequence[int] = (), timeout_s: float | None = None) -> Frame:
@@ -228,6 +231,8 @@ class RunnerProcess:
         Raises RunnerTimeout or RunnerDied; the runner is then of no further use. Raises VerifierError when it did not get as far
         as to its first request: no code ran in it, so nothing is to blame for that. Nor is it when the machine runs out of memory.
         """
+        if self._closed:
+            raise RunnerDied("was ended")
         if not self._ready:
             self._begin()
         self.free_s = 0.0
@@ -235,6 +240,8 @@ class RunnerProcess:
             self.close()
             raise RunnerDied("answered what it was not asked")
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        freezes, self.freeze_at_reply = self.freeze_at_reply, False
+        self._channel.on_arrival = self.freeze if freezes else None
         self._wake_on(self._cores[:1])
         sent = self._send(frame, deadline, fds)
         self._wake_on(self._cores)
@@ -248,6 +255,8 @@ class RunnerProcess:
             free_s = self._free(time.monotonic() - started)
             self.free_s += free_s
             deadline = None if deadline is None else deadline + free_s
+            if freezes:  # that was not yet the reply
+                self.thaw()
             self._send(result, deadline)
 
     def _send(self, frame: Frame, deadline: float | None, fds: Sequence[int] = ()) -> float:
@@ -388,6 +397,7 @@ class LocalEndpoint:
         from kernel_env.referee.runner import Runner
 
         self.isolation: tuple[str, ...] = ()
+        self.freeze_at_reply = False
         self.pid, self.elapsed_s, self.free_s = os.getpid(), 0.0, 0.0
         self._runner: Any = Runner(role, scratch, build, interpreter=interpreter)
 

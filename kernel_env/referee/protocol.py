@@ -13,7 +13,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from kernel_env.errors import VerifierError
@@ -53,6 +53,8 @@ class Channel:
         self.arrived = 0.0
         """When the last byte of the last frame was there, by `time.perf_counter`. The first one says nothing: it may be sent
         before the work that it answers for is done."""
+        self.on_arrival: Callable[[], None] | None = None
+        """What is done then at once."""
 
     def fileno(self) -> int:
         return self.sock.fileno()
@@ -110,6 +112,8 @@ class Channel:
                 raise NotAFrame(f"frame of {length} bytes refused")
             self._fill(HEADER.size + length, deadline, fds)
             self.arrived = time.perf_counter()
+            if self.on_arrival is not None:
+                self.on_arrival()
             frame = json.loads(self._read[HEADER.size : HEADER.size + length])
             del self._read[: HEADER.size + length]
         except (ValueError, RecursionError) as error:

@@ -24,7 +24,7 @@ from kernel_env.referee.clock import Clock, Round, TimingPlan, against_alone, le
 from kernel_env.referee.compare import same_bytes
 from kernel_env.referee.config import VerifyConfig, derive_seed
 from kernel_env.referee.inputs import Draw, InputPool
-from kernel_env.referee.measure import TOGETHER, Fault, Session, Side, Tampered, give_slots, quiet
+from kernel_env.referee.measure import TOGETHER, Session, Side, Tampered, give_slots, quiet
 from kernel_env.referee.outputs import excerpt, regions, watched
 from kernel_env.referee.ownership import traits
 from kernel_env.referee.process import BuildHandler, Endpoint, RunnerDied, ZygoteGone, no_builds
@@ -164,8 +164,7 @@ class Referee:
         except ZygoteGone:
             raise
         except KernelEnvError as error:  # nobody's score
-            if not isinstance(error, MachineBusy):
-                self._drop()
+            self._benches.pop(self._key(next(iter(jobs.values()))), None)  # what is left of it may be what failed
             for number in list(members):
                 yield number, _Found(error)
         finally:
@@ -173,10 +172,12 @@ class Referee:
                 one.close()
             for bench in self._benches.values():
                 bench.rest()
+            while self._benches and sum(bench.size for bench in self._benches.values()) > self._reuse_bytes:
+                self._benches.popitem(last=False)
 
     def bench(self, job: Job) -> Bench:
         """The problem's side for this job. Raises ProblemError, VerifierError."""
-        key = job.problem.digest, job.config, job.seed
+        key = self._key(job)
         if key not in self._benches:
             opened = functools.partial(self._reference, job.problem, job.config)
             calibration = self._calibrator.of(job.problem, opened)
@@ -188,14 +189,11 @@ class Referee:
             now = self.house.clock.now
             self._benches[key] = Bench(job.seed, plan, fitted, degenerate, self._reuse_bytes, opened, now)
         self._benches.move_to_end(key)
-        while len(self._benches) > 1 and sum(bench.size for bench in self._benches.values()) > self._reuse_bytes:
-            self._benches.popitem(last=False)
         return self._benches[key]
 
-    def _drop(self) -> None:
-        """Forget the problem's side that was used last: what is left of it may be what failed."""
-        if self._benches:
-            self._benches.popitem()[1].rest()
+    @staticmethod
+    def _key(job: Job) -> tuple[str, VerifyConfig, int]:
+        return job.problem.digest, job.config, job.seed
 
     def _reference(self, problem: Problem, config: VerifyConfig) -> Reference:
         endpoint = self.house.launch("reference", no_builds, config)
@@ -222,6 +220,14 @@ class _Group:
         """What came of each. Raises ProblemError, VerifierError and MachineBusy, which are about all that are left."""
         with self._shared():
             self.bench = bench = self.referee.bench(self.job)
+            bench.trial(0)  # tells how many there is room for
+        everyone, share = self.alive, max(1, TOGETHER_BYTES // max(1, bench.candidate_bytes))
+        numbers = list(everyone)
+        for start in range(0, len(numbers), share):
+            self.alive = {number: everyone[number] for number in numbers[start : start + share]}
+            yield from self._verified(bench)
+
+    def _verified(self, bench: Bench) -> Iterator[tuple[int, _Found]]:
         for one in self.alive.values():
             one.tolerance, one.degenerate = bench.tolerance, bench.degenerate
         yield from self._each(OnTrial.load)
@@ -234,11 +240,8 @@ class _Group:
         timed = self.backend.timed and self.config.measure_performance
         if not timed or self.clock.kind == "recorded":
             yield from self._each(lambda one: self._untimed(one, bench, timed))
-            return
-        share = max(1, TOGETHER_BYTES // max(1, bench.candidate_bytes))
-        numbers = list(self.alive)
-        for start in range(0, len(numbers), share):
-            yield from self._time(bench, numbers[start : start + share])
+        else:
+            yield from self._time(bench, list(self.alive))
 
     def _each(
         self, body: Callable[[OnTrial], Verdict | None], numbers: Sequence[int] | None = None
@@ -340,7 +343,7 @@ class _Group:
         yield from self._each(functools.partial(_raised, session.faults), [by_side[side] for side in session.faults])
         numbers = [number for number in numbers if number in self.alive]
         went_on = any(isinstance(fault, Tampered) and fault.category == "not_stopped" for fault in session.faults.values())
-        if busy or went_on:
+        if busy or went_on or session.unsettled:
             for number in numbers:
                 found = _Found(busy) if busy else _Found(VerifierError("another candidate disturbed its times"), disturbed=True)
                 yield from self._told(number, found)
@@ -356,6 +359,8 @@ class _Group:
 
         yield from self._each(believed, numbers)
         numbers = [number for number in numbers if number in self.alive]
+        if not numbers:
+            return
         for number in numbers:  # together: each takes 20 ms to end
             self.alive[number].endpoint.kill()
         for number in numbers:
@@ -391,7 +396,7 @@ class _Group:
             if not bench.changes and not same_bytes(baseline.slots[baseline.slot], ours.slots[ours.slot]):
                 raise one.mutated(where)
             whole = self.referee.secret.randrange(OWNERSHIP_CHECKS) == 0
-            theirs = functools.partial(traits, baseline.output, baseline.beside, baseline.endpoint.pid)
+            theirs = functools.partial(traits, *baseline.pair, baseline.endpoint.pid)
             one.check_ownership(theirs, where, ours.beside, whole=whole)
         except Failed:
             bench.unsteady = not oracle.is_steady(draw.seed, lambda: pool.write(draw, baseline.slots[0]), bench.tolerance)
@@ -432,5 +437,5 @@ class _Group:
         )
 
 
-def _raised(faults: Mapping[Side, Fault], one: OnTrial) -> None:
+def _raised(faults: Mapping[Side, Exception], one: OnTrial) -> None:
     raise faults[one.ours]

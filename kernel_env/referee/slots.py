@@ -77,6 +77,11 @@ class Slots(Generic[S]):
         self._free.append(slot)
         self._serve()
 
+    def put_back(self, slot: S) -> None:
+        """One that was not used: nothing was learned of its cores."""
+        self._free.append(slot)
+        self._serve()
+
     def _serve(self) -> None:
         """Give free slots to those who wait, as long as there are both."""
         if self._rest_ends is not None:

@@ -79,20 +79,22 @@ def answers(referee: Referee, frame: Frame) -> Iterator[Frame]:
     """One for each candidate, in no order: a verdict, or the class and message of an error that is nobody's score. Raises
     ZygoteGone."""
     problem, config = from_json(Problem, frame["problem"]), from_json(VerifyConfig, frame["config"])
+    candidates = [from_json(Candidate, candidate) for candidate in frame["candidates"]]
+    left = set(range(len(candidates)))
     try:
-        jobs = [
-            Job(problem, candidate, config, frame["seed"]) for candidate in from_json(tuple[Candidate, ...], frame["candidates"])
-        ]
+        jobs = [Job(problem, candidate, config, frame["seed"]) for candidate in candidates]
         if frame["op"] == "prepare":
             prepared = referee.prepare(jobs[0])
             yield {**vars(prepared), "verdict": to_json(prepared.verdict)}
             return
         for number, outcome in referee.verify(jobs):
+            left.discard(number)
             yield {"number": number, **(_raised(outcome) if isinstance(outcome, KernelEnvError) else {"verdict": to_json(outcome)})}
     except ZygoteGone:
         raise
     except KernelEnvError as error:
-        yield _raised(error)
+        for number in left:
+            yield {"number": number, **_raised(error)}
 
 
 def _raised(error: KernelEnvError) -> Frame:

@@ -37,6 +37,9 @@ _BY_PURPOSE: dict[str, dict[str, tuple[int | None, int | None]]] = {
         "io_uring_enter": (426, 426), "io_uring_register": (427, 427), "io_setup": (206, 0), "add_key": (248, 217),
         "request_key": (249, 218), "keyctl": (250, 219),
     },
+    "words to other runners by way of files that both may read: locks and watches": {
+        "flock": (73, 32), "inotify_init": (253, None), "inotify_init1": (294, 26), "inotify_add_watch": (254, 27),
+    },
     "the machine itself": {
         "init_module": (175, 105), "finit_module": (313, 273), "delete_module": (176, 106), "kexec_load": (246, 104),
         "kexec_file_load": (320, 294), "reboot": (169, 142), "syslog": (103, 116), "settimeofday": (164, 170),

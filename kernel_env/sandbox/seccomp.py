@@ -29,8 +29,9 @@ _PRCTL_ALLOWED = (
     2, 3, 15, 16, 21, 23, 27, 30, 39, 41, 42, 50, 51, 56, 0x53564D41,
 )  # fmt: skip
 """Getters, names of threads and mappings, huge pages, vector lengths. Not: becoming unreadable, or other end and scheduling."""
-_FCNTL_DENIED = (8, 10, 15)
-"""F_SETOWN, F_SETSIG, F_SETOWN_EX: signals to any process, by way of a descriptor."""
+_FCNTL_DENIED = (8, 10, 15, 5, 6, 7, 36, 37, 38, 1024, 1025, 1026)
+"""F_SETOWN, F_SETSIG, F_SETOWN_EX: signals to any process, by way of a descriptor. Locks, leases and notices on files: other
+runners read the same ones."""
 _IOCTL_DENIED = (0x5412, 0x541C, 0x8901, 0x8902)
 """TIOCSTI, TIOCLINUX (typing into a terminal), FIOSETOWN, SIOCSPGRP (signals, as above)."""
 
