@@ -367,11 +367,13 @@ class _Group:
             self.alive[number].close()
         sizes = {session.together(self.alive[number].ours) for number in numbers}
         alone_ms: dict[int, list[float]] = {}
+        called_s = oracle.reference.called_s
         with self._shared(numbers), self.referee.lock.exclusive():
             for size in sizes:
                 alone_ms[size] = session.alone(self.config.timing_budget_s * ALONE / len(sizes), size)
         for number in numbers:
             one = self.alive[number]
+            one.baseline_s += (oracle.reference.called_s - called_s) / len(numbers)
             together = session.together(one.ours)
             beside_ms = [ms for r in rounds[one.ours] if r.together == together for ms in r.baseline_ms]
             verdict = one.verdict(Status.CORRECT, Stage.DONE, timing=timings[number])
