@@ -391,3 +391,14 @@ def test_how_much_memory_is_much(problem: Problem, tmp_path: Path) -> None:
     with pytest.raises(Alone):
         one.check_memory(SimpleNamespace(private_bytes=0))  # type: ignore[arg-type]
     assert private_bytes(1 << 22 | 1) == 0, "no such process"
+
+
+@pytest.mark.parametrize("weights", [1, 80_000, 200_000], ids=["small", "twice there is no room", "large"])
+def test_a_problem_whose_weights_take_the_room_is_judged_again_and_again(problem: Problem, weights: int) -> None:
+    """Of a megabyte: nothing that is still needed may be forgotten."""
+    line = f"self.scale = scale; self.w = nn.Parameter(torch.randn({weights}))"
+    heavy = replace(problem, source=problem.source.replace("self.scale = scale", line))
+    code = python_candidate("return mine(x, self.scale)", init=f"self.w = nn.Parameter(torch.randn({weights}))")
+    config = VerifierConfig(clock="recorded", reuse_mb=1)
+    verdicts = asyncio.run(judged(config, heavy, [code, WRONG, code + "\n# again\n"], False))
+    assert [verdict.status for verdict in verdicts] == [Status.CORRECT, Status.WRONG_OUTPUT, Status.CORRECT]

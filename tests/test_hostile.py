@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from kernel_env.referee import batches
 from kernel_env.referee.process import PREPARED
 from kernel_env.sandbox import Layer
 from kernel_env.schema import Candidate, Status, Verdict
@@ -183,3 +184,24 @@ def called(temporary: Path) -> bool:
             if any(Path(f"/proc/{process.pid}/root{temporary}").rglob("called")):
                 return True
     return False
+
+
+@pytest.mark.parametrize("place", ["forward", "timed"])
+def test_an_honest_one_among_hostile_ones_of_its_batch_has_its_verdict_and_so_have_they(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "WAIT_S", GUARD_S)
+    kinds = [kind for kind in KINDS if kind.place == place and not kind.ends & {"correct"}][: batches.MOST_TOGETHER - 1]
+    kinds.insert(len(kinds) // 2, HONEST)
+    config = replace(kinds[0].config, measure_performance=True)
+
+    async def scenario() -> None:
+        async with verifying() as verifier:
+            before = await at_rest()
+            asked = [verifier.verify(PROBLEM, kind.candidate(number), config, 1) for number, kind in enumerate(kinds)]
+            for kind, verdict in zip(kinds, await asyncio.gather(*asked), strict=True):
+                assert wrong(kind, verdict) == ""
+                assert (verdict.timing is not None) is verdict.correct
+            await as_before(before, "after the batch")
+
+    asyncio.run(scenario())
