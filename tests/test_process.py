@@ -209,6 +209,7 @@ class SlowZygote:
 
 
 def test_a_runner_is_replaced_and_another_ends_while_the_worker_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "PREPARED", {"candidate": 1})
     ours, theirs = map(Channel, socket.socketpair())
     zygote, client = SlowZygote(theirs), ZygoteClient(ours, tmp_path)
     runner = client.runner("candidate", Slot((0,)), no_builds)

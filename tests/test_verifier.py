@@ -20,6 +20,7 @@ import pytest
 
 from kernel_env.errors import ConfigError, MachineBusy, VerifierError
 from kernel_env.referee.config import VerifyConfig
+from kernel_env.referee.process import PREPARED
 from kernel_env.referee.scratch import Scratch
 from kernel_env.referee.slots import Order
 from kernel_env.schema import Candidate, Problem, Status, Verdict
@@ -130,7 +131,7 @@ def test_the_death_of_a_runner_that_waits_changes_nothing(temporary: Path, probl
         async with closing(LocalVerifier(RECORDED)) as verifier:
             for seed in range(2):
                 assert (await verifier.verify(problem, CORRECT, QUICK, seed)).correct
-                await until(lambda: len(waiting()) == 3)
+                await until(lambda: len(waiting()) == sum(PREPARED.values()))
                 killed = waiting()
                 for process in killed:
                     process.kill()

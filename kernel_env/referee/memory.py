@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,6 +48,10 @@ def read_runs(pid: int, addresses: npt.NDArray[np.uint64], size: int, target: np
         remote["base"], remote["length"] = some, size
         if _call(pid, np.array([(part.ctypes.data, part.size)], _IOVEC), remote) != part.size:
             raise OSError(f"{part.size} bytes of process {pid} cannot be read whole")
+
+
+_OWN = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) .w.p [0-9a-f]+ [0-9a-f:]+ 0(?: |$)", re.MULTILINE)
+"""A line of private writable memory that belongs to no file. Lines end at line feeds only."""
 
 
 class Area(NamedTuple):
@@ -90,9 +95,9 @@ def own_memory(pid: int) -> list[tuple[int, int]]:
     pages are not its own: one small file can be mapped again and again, as a large output that was never written."""
     found: list[tuple[int, int]] = []
     with contextlib.suppress(OSError):
-        for start, end, rights, inode, _ in areas(pid):
-            if rights[1] == "w" and rights[3] == "p" and inode == 0:
-                found.append((found.pop()[0] if found and found[-1][1] == start else start, end))
+        for line in _OWN.finditer(Path(f"/proc/{pid}/maps").read_bytes()):
+            start, end = int(line[1], 16), int(line[2], 16)
+            found.append((found.pop()[0] if found and found[-1][1] == start else start, end))
     return found
 
 

@@ -32,8 +32,8 @@ BuildHandler = Callable[[Frame], Frame]
 READY_LIMIT_S = 60.0
 _ENDING_S = 0.5
 """A process that ends closes its channel when its memory is freed already: what is left takes less."""
-PREPARED = {"reference": 2, "candidate": 1}
-"""So many runners wait for the next job: what one takes."""
+PREPARED = {"reference": 2, "candidate": 2}
+"""So many runners wait for the next job: what one takes, its first pass included."""
 
 
 class ZygoteGone(VerifierError):

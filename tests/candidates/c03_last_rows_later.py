@@ -1,11 +1,13 @@
 # cheat: Only the last eighth of the rows is left to a thread, so that little is missing when forward() returns
 # classes: 3 32
 # problem: problems/relu.py
-# verdict: tampered wrong_output crashed
+# verdict: correct tampered wrong_output crashed
+# most_gain: 1.25
 # timed: yes
 # fools: inprocess
 # twin: c03_thread_joined.py
-# note: It gains little; an evaluator that looks at the first elements only, or a little later, sees nothing.
+# note: It gains little: the thread needs about as long as forward() to return and the reply to be written. What is there when the reply is
+#    there is not late; beside other work it sometimes is, and then this is a kernel of two threads.
 
 import torch
 import torch.nn as nn
