@@ -44,10 +44,11 @@ def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @asynccontextmanager
-async def verifying(*, alone: bool = False, slots: int = 1) -> AsyncIterator[LocalVerifier]:
+async def verifying(*, alone: bool = False, slots: int = 1, build_slots: int = 0) -> AsyncIterator[LocalVerifier]:
     """A verifier that has given a verdict already. When it is closed, nothing of it is left."""
     none = Traces.now()
-    verifier = LocalVerifier(VerifierConfig(slots=slots, sandbox_without=ALONE if alone else ()))
+    config = VerifierConfig(slots=slots, build_slots=build_slots, sandbox_without=ALONE if alone else ())
+    verifier = LocalVerifier(config)
     try:
         first, *_ = await asyncio.gather(*(honest(verifier) for _ in range(slots)))
         if Layer.SECCOMP not in first.isolation:
@@ -196,7 +197,7 @@ def test_an_honest_one_among_hostile_ones_of_its_batch_has_its_verdict_and_so_ha
     config = replace(kinds[0].config, measure_performance=True)
 
     async def scenario() -> None:
-        async with verifying() as verifier:
+        async with verifying(build_slots=1) as verifier:  # one worker for all
             before = await at_rest()
             asked = [verifier.verify(PROBLEM, kind.candidate(number), config, 1) for number, kind in enumerate(kinds)]
             for kind, verdict in zip(kinds, await asyncio.gather(*asked), strict=True):
