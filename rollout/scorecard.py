@@ -24,7 +24,7 @@ from rollout.corpus import Corpus, Entry, load_corpus
 from rollout.runner import make_verifier
 from rollout.settings import Settings
 
-DEFAULTS = ("verify.timing_budget_s=0.3", "verify.num_perf_trials=40", "verify.timeout_s=10", "verify.timing_precision=0.1")
+DEFAULTS = ("verify.timing_budget_s=0.3", "verify.num_perf_trials=40", "verify.timeout_s=20", "verify.timing_precision=0.1")
 """Nothing hangs on the second digit of a speedup here. What the user says goes before them."""
 COMPARED = 3
 """But a cheat and a twin that are compared are measured so many times each, and their medians count: either may be 10% off."""
