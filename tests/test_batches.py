@@ -14,16 +14,23 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kernel_env.builder import Builder
 from kernel_env.errors import VerifierError
+from kernel_env.hostlock import CoresLock
 from kernel_env.referee import batches as module
+from kernel_env.referee import candidate
 from kernel_env.referee.batches import MOST_TOGETHER, Batches, Kind
+from kernel_env.referee.bench import Oracle
 from kernel_env.referee.candidate import MODEST, MODEST_BYTES, Alone, House, Job, OnTrial
 from kernel_env.referee.clock import LiveClock
+from kernel_env.referee.measure import Session
 from kernel_env.referee.memory import private_bytes
 from kernel_env.referee.pool import HelperDied
 from kernel_env.referee.process import LocalEndpoint, no_builds
 from kernel_env.referee.protocol import Frame
+from kernel_env.referee.referee import Referee
 from kernel_env.referee.slots import ORDINARY, Order, Slots
+from kernel_env.referee.worker import inprocess_referee
 from kernel_env.schema import Candidate, Problem, Status, Verdict
 from kernel_env.verifier import LocalVerifier, VerifierConfig
 from tests.conftest import GOOD, QUICK, python_candidate
@@ -228,6 +235,30 @@ def test_one_that_leaves_while_it_waits_is_never_asked() -> None:
     play(scenario())
 
 
+def test_one_that_has_its_answer_takes_nothing_from_the_others() -> None:
+    """It may be cancelled in the very moment in which its answer comes."""
+
+    async def scenario() -> None:
+        workers = Workers()
+        first, second = workers.begin("a", "b")
+        go_on = asyncio.get_running_loop().create_future()
+
+        async def ask(cores: tuple[int, ...], job: Frame, tell: Callable[[Frame], None]) -> None:
+            workers.asked.append(job["candidates"])
+            tell({"number": 0, "verdict": "a"})
+            first.cancel()
+            await go_on
+            tell({"number": 1, "verdict": "b"})
+
+        workers.ask = ask  # type: ignore[method-assign]
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        go_on.set_result(None)
+        assert await names([second]) == ["b"] and workers.asked == [["a", "b"]]
+
+    play(scenario())
+
+
 @pytest.mark.parametrize("slots", [1, 2])
 @pytest.mark.parametrize("moment", range(6))
 def test_whoever_leaves_at_whatever_moment_no_slot_is_lost(moment: int, slots: int) -> None:
@@ -313,7 +344,6 @@ FAILING = python_candidate("raise ValueError('no')")
 SLOW_LATER = python_candidate(
     "calls[0] += 1\n        time.sleep(2 if calls[0] > 6 else 0); return mine(x, self.scale)", top="import time; calls = [0]"
 )
-LATE = python_candidate("y = mine(x, self.scale); threading.Timer(0.0005, y.add_, (1,)).start(); return y", top="import threading")
 GREEDY = python_candidate(
     "return extension.scaled_relu(x, self.scale)",
     init="self.held = torch.ones(400 << 18)",  # 400 MiB
@@ -374,11 +404,77 @@ def test_a_problem_that_fails_fails_for_all(problem: Problem, monkeypatch: pytes
     assert [type(error).__name__ for error in found] == ["ProblemError"] * 2
 
 
-def test_one_that_holds_much_memory_is_verified_alone(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def groups(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many were verified together, each time."""
+    sizes: list[int] = []
+    together = Referee._together
+
+    def noted(self: Referee, jobs: Any) -> Any:
+        sizes.append(len(jobs))
+        return together(self, jobs)
+
+    monkeypatch.setattr(Referee, "_together", noted)
+    return sizes
+
+
+def judged_here(problem: Problem, codes: list[str], scratch: Path, **changes: Any) -> list[Any]:
+    """By a referee whose runners are this process."""
+    builder, lock = Builder(VerifierConfig().cache()), CoresLock(scratch)
+    here = inprocess_referee(builder, LiveClock(), lock, "plain", scratch)
+    outcomes = dict(here.verify([Job(problem, Candidate(code, "cpp"), replace(QUICK, **changes), 7) for code in codes]))
+    return [outcomes[number] for number in range(len(codes))]
+
+
+def test_one_that_holds_much_memory_is_verified_alone(
+    problem: Problem, groups: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Sixteen at the limit of one would be more than a machine has. It is no fault: alone it may."""
+    held = iter([0, 1 << 40, 0, 0])  # the second of three
+    monkeypatch.setattr(candidate, "private_bytes", lambda pid: next(held, 0))
+    found = judged_here(problem, [GOOD, GOOD + "\n# greedy\n", WRONG], tmp_path, measure_performance=False)
+    assert groups == [3, 1]
+    assert [verdict.status for verdict in found] == [Status.CORRECT, Status.CORRECT, Status.WRONG_OUTPUT]
+
+
+def test_what_was_timed_beside_one_that_did_not_stop_is_timed_anew_alone(
+    problem: Problem, groups: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Session, "unsettled", property(lambda session: len(session.candidates) > 1))
+    found = judged_here(problem, [GOOD, WRONG, GOOD + "\n# another\n"], tmp_path)
+    assert groups == [3, 1, 1]
+    assert [verdict.status for verdict in found] == [Status.CORRECT, Status.WRONG_OUTPUT, Status.CORRECT]
+    assert found[0].timing and found[2].timing
+
+
+def test_one_that_holds_much_memory_is_correct_beside_others(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WAIT_S", 30.0)
     found = asyncio.run(judged(VerifierConfig(), problem, [GREEDY, GOOD, WRONG], True))
     assert [verdict.status for verdict in found] == [Status.CORRECT, Status.CORRECT, Status.WRONG_OUTPUT]
+
+
+@pytest.mark.parametrize("room", [0, 1 << 20])
+def test_no_call_of_the_reference_is_made_twice_for_a_batch(
+    problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """With room for what it gives, and without: for two batches, without times."""
+    calls = [0]
+    call = Oracle.call
+
+    def counted(self: Oracle, *arguments: Any, **named: Any) -> Any:
+        calls[0] += 1
+        return call(self, *arguments, **named)
+
+    monkeypatch.setattr(Oracle, "call", counted)
+    builder, lock = Builder(VerifierConfig().cache()), CoresLock(tmp_path)
+    here = inprocess_referee(builder, LiveClock(), lock, "plain", tmp_path, room)
+    jobs = [Job(problem, Candidate(code, "cpp"), replace(QUICK, measure_performance=False), 7) for code in (GOOD, WRONG)]
+    seen = []
+    for _ in range(2):
+        assert len(list(here.verify(jobs))) == 2
+        seen.append(calls[0])
+    steps = QUICK.num_correct_trials + 1  # and the one of another amplitude
+    assert seen == ([steps, steps] if room else [steps, 2 * steps])
 
 
 def test_how_much_memory_is_much(problem: Problem, tmp_path: Path) -> None:

@@ -91,12 +91,14 @@ def test_compilers_with_cores_of_their_own_wait_for_no_timer(held: type[Held]) -
     assert held.timer(0, 1).has_it() and held.compiler(2).has_it()
 
 
-def test_whoever_has_a_lock_may_build_within_it(tmp_path: Path) -> None:
+def test_whoever_has_a_lock_may_build_within_it_and_keeps_it(held: type[Held], tmp_path: Path) -> None:
     lock = CoresLock(tmp_path, (0,))
-    with lock.exclusive(), lock.shared(), lock.shared():
-        pass
     with lock.exclusive():
-        pass
+        other = held.timer(0)
+        with lock.shared(), lock.shared():
+            pass
+        assert other.waits()
+    assert other.has_it()
 
 
 def test_the_same_cores_in_another_order_are_no_deadlock(held: type[Held]) -> None:

@@ -821,7 +821,7 @@ def test_who_went_on_while_it_was_stopped_is_told_from_the_others() -> None:
     found.session._used_s = lambda pid: clock_s if pid == NOBODY else 1.0
     rounds = found.session.rounds(TimingPlan(rounds=20, min_rounds=20))
     assert [fault.category for fault in found.session.faults.values() if isinstance(fault, Tampered)] == ["not_stopped"]
-    assert list(rounds) == [found.session.candidates[1]]
+    assert list(rounds) == [found.session.candidates[1]] and found.session.unsettled
 
 
 def test_who_works_while_another_candidate_is_timed_disturbs_the_session() -> None:

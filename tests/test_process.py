@@ -122,6 +122,50 @@ def test_long_builds_are_free_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.
 # ---------------------------------------------------------- when an answer is there
 
 
+def stopped(runner: RunnerProcess) -> bool:
+    return Path(f"/proc/{runner.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+@pytest.mark.parametrize("builds", [0, 2])
+def test_a_reply_can_freeze_and_a_request_for_a_build_is_none(tmp_path: Path, builds: int) -> None:
+    with connected(tmp_path) as (runner, channel):
+        seen: list[bool] = []
+
+        def build(frame: Frame) -> Frame:
+            seen.append(stopped(runner))
+            return {"ok": True}
+
+        runner.build_handler = build
+        runner.freeze_at_reply = True
+        with asking(channel, builds):
+            runner.request({"op": "call"}, timeout_s=5)
+        assert stopped(runner) and seen == [True] * builds
+        runner.thaw()
+        with asking(channel, builds):
+            runner.request({"op": "call"}, timeout_s=5)
+        assert not stopped(runner) and seen == [True] * builds + [False] * builds, "only the next one was meant"
+
+
+def test_a_program_goes_on_once_its_build_is_there(tmp_path: Path) -> None:
+    with connected(tmp_path) as (runner, channel):
+        runner.build_handler = lambda frame: {"ok": True}
+        runner.freeze_at_reply = True
+        found: list[bool] = []
+
+        def run() -> None:
+            channel.recv()
+            channel.send({"build": {}})
+            channel.recv()
+            found.append(stopped(runner))
+            channel.send({"done": True})
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        runner.request({"op": "call"}, timeout_s=5)
+        thread.join()
+        assert found == [False] and stopped(runner)
+
+
 def test_an_answer_is_there_when_all_of_it_is(tmp_path: Path) -> None:
     """Its first byte can be sent before the work is done."""
     with connected(tmp_path) as (runner, theirs):

@@ -40,8 +40,8 @@ class _Member:
     answer: asyncio.Future[Frame]
     taking: asyncio.Future[Cores]
     """A slot of its own, ..."""
-    keeps_slot: bool = False
-    """... which it or its batch has to give back once this is so."""
+    slot_settled: bool = False
+    """... and whether that is given back, or its batch's to give back."""
     deaths: int = 0
     """Of workers that had it to verify."""
     batch: _Batch | None = None
@@ -96,7 +96,7 @@ class Batches:
             raise
 
     def _lead(self, pool: Pool, kind: Kind, member: _Member, slot: Cores) -> None:
-        member.batch, member.keeps_slot = _Batch(), True
+        member.batch, member.slot_settled = _Batch(), True
         self._leaders[kind] += 1
         self._join(kind, member, member.batch)
         task = asyncio.ensure_future(self._verify(pool, kind, member.batch, slot))
@@ -111,8 +111,8 @@ class Batches:
 
     def _return(self, member: _Member) -> None:
         """A slot that came although it is not needed any more."""
-        if member.taking.done() and not member.taking.cancelled() and not member.keeps_slot:
-            member.keeps_slot = True
+        if member.taking.done() and not member.taking.cancelled() and not member.slot_settled:
+            member.slot_settled = True
             self._slots.put_back(member.taking.result())
 
     def _drop(self, kind: Kind, member: _Member) -> None:
@@ -123,12 +123,13 @@ class Batches:
             self._waiting.pop(kind, None)
 
     async def _leave(self, kind: Kind, member: _Member) -> None:
+        answered = member.answer.done() and not member.answer.cancelled()
         member.answer.cancel()
         self._drop(kind, member)
         self._return(member)
         if member.batch is None:
             member.taking.cancel()
-        elif member.batch.asking is not None:
+        elif member.batch.asking is not None and not answered:
             member.batch.asking.cancel()
             await asyncio.wait((member.batch.asking,))
 

@@ -214,8 +214,8 @@ class Bench:
     """Whether outputs say too little to tell right from wrong."""
     most_bytes: int
     """That may be kept."""
-    _opened: Opened
-    _now: Callable[[], float]
+    opened: Opened
+    now: Callable[[], float]
     unsteady: bool = False
     """Whether the reference was seen keeping a state from call to call, so that its timed outputs depend on their order."""
     random_forward: bool = False
@@ -263,7 +263,7 @@ class Bench:
 
     def trial(self, index: int) -> Trial:
         """Of step `index`. They are asked for in order, as often as need be."""
-        if index == 0 and not self.keeps:
+        if index == 0 and not self.keeps and (self._oracle is None or self._oracle.made != 1):  # else it has just been made
             self._trials = {}
         if index not in self._trials:
             if self._oracle is None or self._oracle.made != index:
@@ -319,7 +319,7 @@ class Bench:
         """A new oracle that has made so many trials."""
         if self._oracle is not None:
             self._oracle.close()
-        self._oracle = oracle = Oracle(self._opened(), self._now)
+        self._oracle = oracle = Oracle(self.opened(), self.now)
         for index, step in enumerate(self.steps[:made]):
             self._construct(oracle, index)
             trial = self._trials.get(index)
@@ -337,7 +337,7 @@ class Bench:
     def maker(self) -> Reference:
         """The process that draws inputs."""
         if self._maker is None:
-            self._maker = self._opened()
+            self._maker = self.opened()
         return self._maker
 
     def regular_sets(self) -> list[InputSet]:

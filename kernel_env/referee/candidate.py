@@ -280,23 +280,23 @@ class OnTrial:
         self.weights_differ = word == "differ"
         self.weights = word if word in _WEIGHTS else "own"
 
-    def try_(self, bench: Bench, trial: Trial) -> None:
+    def take_trial(self, bench: Bench, trial: Trial) -> None:
         """Raises Failed."""
         step, made = trial.step, bench.construction(trial.step.index)
         if step.anew is not None:
             self.construct(made)
         try:
-            self._try(bench, trial)
+            self._take_trial(bench, trial)
         except Failed as failed:
             if not (step.anew is not None and self.weights_differ and failed.status is Status.WRONG_OUTPUT):
                 raise
             # its own weights are no other layout of the reference's: they are other numbers
             self.copies_weights = True
             self.construct(made)
-            self._try(bench, trial)
+            self._take_trial(bench, trial)
         self.trials_passed += step.regular
 
-    def _try(self, bench: Bench, trial: Trial) -> None:
+    def _take_trial(self, bench: Bench, trial: Trial) -> None:
         """Its output on inputs of its own, against the expected one."""
         self.stage, side, step = Stage.TRIALS, self.ours, trial.step
         self.endpoint.thaw()

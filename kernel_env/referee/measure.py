@@ -15,7 +15,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -229,6 +229,20 @@ class _Entry:
         self.together, self.taken, self.spent_s, self.wall_s, self.due, self.worked_on = 0, [], 0.0, 0.0, _FIRST_LOOK, 0
 
 
+@dataclass(frozen=True)
+class _Planned:
+    """A block of a round: of a candidate, or of the baseline."""
+
+    entry: _Entry | None
+    side: Side
+    together: int
+    messages: int
+
+    @property
+    def calls(self) -> int:
+        return self.together * self.messages
+
+
 @dataclass(eq=False)
 class Session:
     """Times candidates against the baseline, in rounds, in random order.
@@ -392,33 +406,33 @@ class Session:
             self._kinds = self._rng.sample((False, True), 2)
         several = self._kinds.pop()
         mine = {entry: entry.together if several else 1 for entry in entries}
-        blocks: list[tuple[_Entry | None, int]] = [*mine.items(), *((None, size) for size in sorted(set(mine.values())))]
-        blocks = self._rng.sample(blocks, len(blocks))
-        sides = [self.baseline if entry is None else entry.side for entry, _ in blocks]
-        counts = [self._count(side, size) for side, (_, size) in zip(sides, blocks, strict=True)]
+        sides: list[tuple[_Entry | None, int]] = [*mine.items(), *((None, size) for size in sorted(set(mine.values())))]
+        planned = [
+            _Planned(entry, side := entry.side if entry else self.baseline, size, self._count(side, size))
+            for entry, size in self._rng.sample(sides, len(sides))
+        ]
         started = time.perf_counter()
-        self.pool.refresh(max(count * size for count, (_, size) in zip(counts, blocks, strict=True)))
+        self.pool.refresh(max(block.calls for block in planned))
         last, drawn_s = self.pool.last(), time.perf_counter() - started
-        counts = [self._distinct(count, size) for count, (_, size) in zip(counts, blocks, strict=True)]
+        planned = [replace(block, messages=self._distinct(block.messages, block.together)) for block in planned]
         if len(self.candidates) > 1:
             self.pool.deal()
-            self._deck = [self.pool.draw() for _ in range(max(c * size for c, (_, size) in zip(counts, blocks, strict=True)) - 1)]
+            self._deck = [self.pool.draw() for _ in range(max(block.calls for block in planned) - 1)]
         theirs: dict[int, list[_Message]] = {}
         pairs: dict[int, tuple[Any, Any]] = {}
         ours: dict[_Entry, list[_Message]] = {}
         spent: dict[_Entry | int, tuple[float, float]] = {}
-        for side, (entry, size), count in zip(sides, blocks, counts, strict=True):
+        for block in planned:
             self._spent_s, started = 0.0, time.perf_counter()
-            with self._guarded(entry) if entry else contextlib.nullcontext():
-                self._wake(side)
-                times = self._block(side, last, size, count)
-                if not entry:
-                    pairs[size] = side.output, side.beside
-                if entry:
-                    ours[entry] = times
+            with self._guarded(block.entry) if block.entry else contextlib.nullcontext():
+                self._wake(block.side)
+                times = self._block(block.side, last, block.together, block.messages)
+                if block.entry:
+                    ours[block.entry] = times
                 else:
-                    theirs[size] = times
-            spent[entry or size] = self._spent_s, time.perf_counter() - started
+                    theirs[block.together] = times
+                    pairs[block.together] = block.side.output, block.side.beside
+            spent[block.entry or block.together] = self._spent_s, time.perf_counter() - started
         for entry in self._faultless(entries):
             size, started = mine[entry], time.perf_counter()
             with self._guarded(entry):
@@ -432,8 +446,10 @@ class Session:
 
     @property
     def unsettled(self) -> bool:
-        """Whether too often some candidate worked while another one, or the baseline, was timed. Of one alone that is a fault."""
-        return len(self.candidates) > 1 and self._moved_in > max(1, MOST_MOVING * self._made)
+        """Whether times of several cannot be believed: too often some candidate worked while another one or the baseline was timed,
+        or one of them did so too often itself. Of one alone that is a fault, and no more."""
+        not_stopped = any(isinstance(fault, Tampered) and fault.category == "not_stopped" for fault in self.faults.values())
+        return len(self.candidates) > 1 and (not_stopped or self._moved_in > max(1, MOST_MOVING * self._made))
 
     def _stopped_since(self, pid: int) -> tuple[float, float]:
         """The time, and the CPU time that a candidate, which is frozen, has used."""

@@ -24,7 +24,7 @@ from kernel_env.referee.clock import Clock, Round, TimingPlan, against_alone, le
 from kernel_env.referee.compare import same_bytes
 from kernel_env.referee.config import VerifyConfig, derive_seed
 from kernel_env.referee.inputs import Draw, InputPool
-from kernel_env.referee.measure import TOGETHER, Session, Side, Tampered, give_slots, quiet
+from kernel_env.referee.measure import TOGETHER, Session, Side, give_slots, quiet
 from kernel_env.referee.outputs import excerpt, regions, watched
 from kernel_env.referee.ownership import traits
 from kernel_env.referee.process import BuildHandler, Endpoint, RunnerDied, ZygoteGone, no_builds
@@ -201,7 +201,7 @@ class Referee:
             reference = Reference(endpoint, problem, config.reference_timeout_s)
             reference.ask({"op": "load", "code": problem.source, "entry": "Model"})
             return reference
-        except BaseException:
+        except BaseException:  # whatever it was: no process stays
             endpoint.close()
             raise
 
@@ -236,7 +236,7 @@ class _Group:
                 return
             with self._shared():
                 trial = bench.trial(index)
-            yield from self._each(lambda one: one.try_(bench, trial))  # noqa: B023 - called at once
+            yield from self._each(lambda one: one.take_trial(bench, trial))  # noqa: B023 - called at once
         timed = self.backend.timed and self.config.measure_performance
         if not timed or self.clock.kind == "recorded":
             yield from self._each(lambda one: self._untimed(one, bench, timed))
@@ -305,60 +305,86 @@ class _Group:
         with self._shared(numbers):
             give_slots(oracle.side, like, places)
         yield from self._each(lambda one: one.get_ready(like, places), numbers)
-        numbers = [number for number in numbers if number in self.alive]
-        by_side = {self.alive[number].ours: number for number in numbers}
+        numbers = self._left(numbers)
         if not numbers:
             return
+        session, rounds = self._session(bench, oracle, pool, numbers), dict[Side, list[Round]]()
+        busy = self._measure(session, oracle, numbers, rounds)
+        at_fault = [number for number in numbers if self.alive[number].ours in session.faults]
+        yield from self._each(functools.partial(_raised, session.faults), at_fault)
+        numbers = self._left(numbers)
+        if busy:
+            why = _Found(busy)
+        elif session.unsettled:
+            why = _Found(VerifierError("another candidate disturbed its times"), disturbed=True)
+        else:
+            yield from self._judge_times(bench, oracle, session, rounds, numbers)
+            return
+        for number in numbers:
+            yield from self._told(number, why)
+
+    def _left(self, numbers: Sequence[int]) -> list[int]:
+        return [number for number in numbers if number in self.alive]
+
+    def _session(self, bench: Bench, oracle: Oracle, pool: InputPool, numbers: Sequence[int]) -> Session:
+        by_side = {self.alive[number].ours: self.alive[number] for number in numbers}
         known: list[tuple[Draw, Expected]] = []
 
         def check(baseline: Side, candidate: Side, draw: Draw) -> None:
-            one = self.alive[by_side[candidate]]
             if len(by_side) > 1:
-                one.check_memory(bench)
-            self._check_round(bench, oracle, pool, one, draw, known)
+                by_side[candidate].check_memory(bench)
+            self._check_round(bench, oracle, pool, by_side[candidate], draw, known)
 
         helpers = () if pool.turnable else (bench.maker().endpoint.pid,)
-        session = Session(oracle.side, tuple(by_side), pool, check, self.referee.cores, helpers, bench.random_forward)
-        rounds: dict[Side, list[Round]] = {}
+        return Session(oracle.side, tuple(by_side), pool, check, self.referee.cores, helpers, bench.random_forward)
+
+    def _measure(
+        self, session: Session, oracle: Oracle, numbers: Sequence[int], rounds: dict[Side, list[Round]]
+    ) -> MachineBusy | None:
+        """Fill `rounds`; or say why that was not possible. All candidates are frozen then."""
+        plan = self._plan(self.alive[numbers[0]])
 
         def attempt() -> float:
             for number in numbers:
                 self.alive[number].begin_timing()
-            with self.referee.lock.exclusive():
-                called_s = oracle.reference.called_s
+            with self.referee.lock.exclusive(), self._baseline_calls(oracle, numbers):
                 rounds.clear()
-                rounds.update(session.rounds(self._plan(self.alive[numbers[0]])))
-                for number in numbers:
-                    self.alive[number].baseline_s += (oracle.reference.called_s - called_s) / len(numbers)
+                rounds.update(session.rounds(plan))
             return session.noise
 
-        busy: MachineBusy | None = None
         with self._shared(numbers):
             try:
                 quiet(attempt, self.config.noise_limit)
             except MachineBusy as error:
-                busy = error
+                return error
+            finally:
+                for number in numbers:
+                    self.alive[number].endpoint.freeze()
+        return None
+
+    @contextlib.contextmanager
+    def _baseline_calls(self, oracle: Oracle, numbers: Sequence[int]) -> Iterator[None]:
+        """Timed calls of the reference: a part of each candidate's cost."""
+        called_s = oracle.reference.called_s
+        yield
         for number in numbers:
-            self.alive[number].endpoint.freeze()
-        yield from self._each(functools.partial(_raised, session.faults), [by_side[side] for side in session.faults])
-        numbers = [number for number in numbers if number in self.alive]
-        went_on = any(isinstance(fault, Tampered) and fault.category == "not_stopped" for fault in session.faults.values())
-        if busy or went_on or session.unsettled:
-            for number in numbers:
-                found = _Found(busy) if busy else _Found(VerifierError("another candidate disturbed its times"), disturbed=True)
-                yield from self._told(number, found)
-            return
-        timings: dict[int, Timing] = {}
+            self.alive[number].baseline_s += (oracle.reference.called_s - called_s) / len(numbers)
+
+    def _judge_times(
+        self, bench: Bench, oracle: Oracle, session: Session, rounds: Mapping[Side, list[Round]], numbers: Sequence[int]
+    ) -> Iterator[tuple[int, _Found]]:
+        """The last checks, and a verdict each; when the candidates are gone the baseline is timed once more."""
+        timings: dict[Side, Timing] = {}
 
         def believed(one: OnTrial) -> None:
             timing = replace(self._timing(one, rounds[one.ours]), noise=session.noise)
             self._check_possible(one, timing, oracle)
             check_provenance(one, bench)
             one.endpoint.freeze()
-            timings[by_side[one.ours]] = timing
+            timings[one.ours] = timing
 
         yield from self._each(believed, numbers)
-        numbers = [number for number in numbers if number in self.alive]
+        numbers = self._left(numbers)
         if not numbers:
             return
         for number in numbers:  # together: each takes 20 ms to end
@@ -366,17 +392,14 @@ class _Group:
         for number in numbers:
             self.alive[number].close()
         sizes = {session.together(self.alive[number].ours) for number in numbers}
-        alone_ms: dict[int, list[float]] = {}
-        called_s = oracle.reference.called_s
-        with self._shared(numbers), self.referee.lock.exclusive():
-            for size in sizes:
-                alone_ms[size] = session.alone(self.config.timing_budget_s * ALONE / len(sizes), size)
+        with self._shared(numbers), self.referee.lock.exclusive(), self._baseline_calls(oracle, numbers):
+            budget_s = self.config.timing_budget_s * ALONE / len(sizes)
+            alone_ms = {size: session.alone(budget_s, size) for size in sizes}
         for number in numbers:
             one = self.alive[number]
-            one.baseline_s += (oracle.reference.called_s - called_s) / len(numbers)
             together = session.together(one.ours)
             beside_ms = [ms for r in rounds[one.ours] if r.together == together for ms in r.baseline_ms]
-            verdict = one.verdict(Status.CORRECT, Stage.DONE, timing=timings[number])
+            verdict = one.verdict(Status.CORRECT, Stage.DONE, timing=timings[one.ours])
             yield from self._told(number, _Found(one.finished(verdict), slowed(beside_ms, alone_ms[together])))
 
     def _check_round(

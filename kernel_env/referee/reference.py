@@ -52,14 +52,13 @@ class Reference:
             self.ask({"op": "write"}, (arena.fd,))
             yield arena
 
-    def inputs(self, seed: int, again: Arena | None = None, *, keep: bool = False, amplitude: float = 1.0) -> InputSet:
-        """A new set of inputs, in the mapping `again` if that is of the right size; else the caller closes the new one.
-
-        `keep`: the mapping will be written again. `amplitude` is a factor on plainly drawn tensors. Raises ProblemError.
+    def inputs(self, seed: int, *, amplitude: float = 1.0) -> InputSet:
+        """A new set of inputs, in a mapping that the caller closes. `amplitude` is a factor on plainly drawn tensors. Raises
+        ProblemError.
         """
         planned = self.ask({"op": "make_inputs", "seed": seed, "amplitude": amplitude})
-        arena = again if again is not None and again.size == max(planned["size"], 1) else Arena(planned["size"])
-        self.ask({"op": "write", "keep": keep}, (arena.fd,))
+        arena = Arena(planned["size"])
+        self.ask({"op": "write"}, (arena.fd,))
         return InputSet(planned["tree"], arena, tuple(planned["plain"]))
 
     def close(self) -> None:

@@ -59,7 +59,6 @@ class Runner:
         self._outputs: list[Any] = []
         self._between: list[torch.Tensor] = []
         """Blocks that lie between the program's own in the heap."""
-        self._maps: dict[int, mmap.mmap] = {}
         self._provenance: Provenance | None = None
         self._looked_up: set[str] = set()
         """Names of functions that `ctypes` was asked for."""
@@ -191,7 +190,7 @@ class Runner:
 
         Its pages are all there before the first call, which must not pay for them.
         """
-        memory, size = memoryview(self._memory(fds[0], keep=False)), frame["size"]
+        memory, size = memoryview(_memory(fds[0])), frame["size"]
         for start in range(0, len(memory) - size + 1, paged(size)):
             self._inputs.append(values.read(frame["inputs"], memory[start : start + size]))
         return {}
@@ -309,19 +308,8 @@ class Runner:
         tree, tensors = self._pending
         self._pending = None
         if next(leaves(tree), None) is not None:
-            values.write(tree, tensors, self._memory(fds[0], keep=bool(frame.get("keep"))))
+            values.write(tree, tensors, _memory(fds[0]))
         return {}
-
-    def _memory(self, fd: int, *, keep: bool) -> mmap.mmap:
-        """The descriptor's memory. What is mapped to `keep` stays so, for it will be written again: mapping costs more than
-        writing."""
-        about = os.fstat(fd)
-        if about.st_ino not in self._maps or not keep:
-            memory = mmap.mmap(fd, about.st_size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
-            if not keep:
-                return memory
-            self._maps[about.st_ino] = memory
-        return self._maps[about.st_ino]
 
     # ---------------------------------------------------------- errors
 
@@ -373,6 +361,11 @@ def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return type(error) is RuntimeError and "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
+def _memory(fd: int) -> mmap.mmap:
+    """The descriptor's memory, all of its pages."""
+    return mmap.mmap(fd, os.fstat(fd).st_size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
 
 
 @contextlib.contextmanager

@@ -52,13 +52,15 @@ def process_referee(
     return Referee(launch, builder, clock, lock, mode="process", cores=cores, reuse_bytes=reuse_bytes)
 
 
-def inprocess_referee(builder: Builder, clock: Clock, lock: CoresLock, flavour: str, scratch: Path) -> Referee:
+def inprocess_referee(
+    builder: Builder, clock: Clock, lock: CoresLock, flavour: str, scratch: Path, reuse_bytes: int = 0
+) -> Referee:
     """Everything runs in the calling process. For debugging only: every verdict says so."""
 
     def launch(role: str, build: BuildHandler, config: VerifyConfig) -> Endpoint:
         return LocalEndpoint(role, scratch, build, interpreter=flavour == "interpret")
 
-    return Referee(launch, builder, clock, lock, mode="inprocess")
+    return Referee(launch, builder, clock, lock, mode="inprocess", reuse_bytes=reuse_bytes)
 
 
 def serve(channel: Channel, referee: Referee, meanwhile: Callable[[Callable[[], bool]], None]) -> None:
