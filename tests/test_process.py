@@ -123,7 +123,13 @@ def test_long_builds_are_free_up_to_a_limit(tmp_path: Path, monkeypatch: pytest.
 
 
 def stopped(runner: RunnerProcess) -> bool:
-    return Path(f"/proc/{runner.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    """A signal needs a moment."""
+    deadline = time.monotonic() + 0.3
+    while time.monotonic() < deadline:
+        if Path(f"/proc/{runner.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T":
+            return True
+        time.sleep(0.001)
+    return False
 
 
 @pytest.mark.parametrize("builds", [0, 2])
