@@ -163,6 +163,13 @@ def test_a_part_that_is_small_beside_the_others_is_compared_by_itself(
     assert difference(SMALL, got, TIGHT) is None, "element by element nothing is wrong"
 
 
+def test_means_of_parts_are_none_the_worse_for_large_numbers() -> None:
+    rows = np.stack([np.full(PART, 3e38, np.float32), np.ones(PART, np.float32), np.full(PART, np.inf, np.float32)])
+    assert module._means(rows) == pytest.approx([float(np.float32(3e38)), 1.0, np.inf])
+    drawn = np.random.default_rng(1).standard_normal((9, PART)).astype(np.float32) + 1
+    assert module._means(drawn) == pytest.approx(drawn.astype(np.float64).mean(axis=1), rel=1e-6)
+
+
 def test_a_part_of_nothing_but_rounding_may_be_anything() -> None:
     expected = torch.cat([torch.rand(PART), torch.rand(PART) * 1e-7])
     assert difference(expected, torch.cat([expected[:PART], torch.zeros(PART)]), FITTED) is None
