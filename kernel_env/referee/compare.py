@@ -209,8 +209,9 @@ class _Report:
 
 def _means(rows: Array) -> Array:
     """Of each row. Sums in single precision are good enough, and ten times as fast, unless they overflow."""
-    found = rows.mean(axis=1)
-    return rows.mean(axis=1, dtype=np.float64) if not np.isfinite(found).all() else found.astype(np.float64)
+    with np.errstate(over="ignore"):
+        found: Array = rows.mean(axis=1).astype(np.float64)
+    return found if np.isfinite(found).all() else np.asarray(rows.mean(axis=1, dtype=np.float64))
 
 
 def _number(value: Any) -> str:
