@@ -50,6 +50,8 @@ ALONE = 0.1
 """Share of the timing budget that the baseline is timed for once more when the candidates are gone."""
 ALONE_TRIES = 3
 """Verifications in which it has to be faster then. On a busy machine it happens once in about 25 times to an honest kernel."""
+MOST_BENCHES = 64
+"""Problems and seeds of which something is kept, however little: each has mappings of its own."""
 TOGETHER_BYTES = 2 << 30
 """What candidates that are timed together may need for themselves."""
 
@@ -172,8 +174,11 @@ class Referee:
                 one.close()
             for bench in self._benches.values():
                 bench.rest()
-            while self._benches and sum(bench.size for bench in self._benches.values()) > self._reuse_bytes:
+            while self._benches and (len(self._benches) > MOST_BENCHES or self._kept_bytes() > self._reuse_bytes):
                 self._benches.popitem(last=False)
+
+    def _kept_bytes(self) -> int:
+        return sum(bench.size for bench in self._benches.values())
 
     def bench(self, job: Job) -> Bench:
         """The problem's side for this job. Raises ProblemError, VerifierError."""
