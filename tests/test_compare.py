@@ -312,6 +312,19 @@ def test_memory_that_nothing_was_read_into_never_looks_right() -> None:
         assert found is not None and found.category == "nonfinite"
 
 
+@pytest.mark.parametrize("wrong", [math.inf, -math.inf, math.nan, 1e30, 1.5])
+@pytest.mark.parametrize("expected", [0.0, math.inf, math.nan])
+@pytest.mark.parametrize("place", [0, 99_999])
+def test_one_wrong_number_is_found_wherever_it_is(wrong: float, expected: float, place: int) -> None:
+    right = torch.zeros(100_000)
+    right[place] = expected
+    other = right.clone()
+    assert compare(*laid_out(right), *laid_out(other), TIGHT) is None
+    other[place] = wrong
+    same = (math.isnan(wrong) and math.isnan(expected)) or wrong == expected
+    assert (compare(*laid_out(right), *laid_out(other), TIGHT) is None) is same
+
+
 def test_arenas_are_the_same_byte_by_byte() -> None:
     first, second = Arena(1000), Arena(1000)
     second.copy_from(first)
@@ -320,3 +333,4 @@ def test_arenas_are_the_same_byte_by_byte() -> None:
     assert not same_bytes(first, second)
     second.map[999] = 0
     assert same_bytes(first, second)
+    assert not same_bytes(first, Arena(999))

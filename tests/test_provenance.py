@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from kernel_env.backends.provenance import Provenance, Span, _may_be_given, _of_other_numbers, hidden, on_threads, sequence
+from kernel_env.backends.provenance import (
+    Provenance,
+    Span,
+    _may_be_given,
+    _of_other_numbers,
+    _other_numbers,
+    hidden,
+    on_threads,
+    sequence,
+)
 from kernel_env.checks.provenance import decoy, forbidden, unwatched
+from kernel_env.referee.pool import KEEP_MEMORY
 from kernel_env.schema import Problem, Status
 from tests.conftest import QUICK, REFERENCE, Judge
 
@@ -333,6 +347,34 @@ def test_other_numbers_reach_results_and_written_arguments_and_no_input() -> Non
     assert torch.equal(x, before) and returned is out, "inputs stay, and what was returned is the argument itself"
     assert not torch.equal(out, 2 * x) and set(out.tolist()) <= {2 * 0.75 * number for number in x.tolist()}
     assert not torch.equal(made, x + 1)
+
+
+@pytest.mark.parametrize("count", [100, 4096, 100_001])
+@pytest.mark.parametrize("make", [torch.arange, lambda n: torch.rand(n), lambda n: torch.rand(n // 2, 2)])
+def test_other_numbers_are_some_of_those_that_are_there(count: int, make: Callable[[int], torch.Tensor]) -> None:
+    numbers = make(count)
+    for _ in range(20):
+        drawn = _other_numbers(numbers, 1.0)
+        assert drawn.shape == numbers.shape and drawn.dtype == numbers.dtype and drawn.data_ptr() != numbers.data_ptr()
+        assert torch.isin(drawn, numbers).all() and not torch.equal(drawn, numbers)
+        assert drawn.double().sum() != numbers.double().sum(), "a kernel that sums up has other numbers, too"
+    assert _other_numbers(torch.empty(0), 0.75).shape == (0,)
+
+
+ROOMY = """
+import re, torch
+from kernel_env.backends.provenance import make_room
+make_room(64 << 20)
+torch.zeros(48 << 20, dtype=torch.uint8)
+print(sum(int(kb) for kb in re.findall(r"AnonHugePages: +([0-9]+) kB", open("/proc/self/smaps").read())))
+"""
+
+
+@pytest.mark.skipif("[never]" in Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text(), reason="no large pages here")
+def test_what_is_kept_comes_in_large_pages() -> None:
+    environment = {**os.environ, "GLIBC_TUNABLES": KEEP_MEMORY}
+    run = subprocess.run([sys.executable, "-c", ROOMY], env=environment, capture_output=True, text=True, check=True)
+    assert int(run.stdout) >= 32 << 10
 
 
 @pytest.mark.parametrize(("body", "works"), [(torch.relu, True), (torch.clone, False), (lambda x: x.abs() + 1, True)])

@@ -13,6 +13,7 @@ and `@triton.jit` functions. Imported before any candidate's code, and by runner
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import inspect
 import math
@@ -420,7 +421,7 @@ def _differs(function: Callable[..., Any], arguments: tuple[Any, ...], named: di
     (first, plain), (second, other) = found[:2]
     if not first and not second:
         return plain is None or bool(plain != other)
-    if all(bool((t != t).all()) for t in (*first, *second)):
+    if all(_is_nowhere(t) for t in (*first, *second)):
         return True
     return len(first) != len(second) or not all(map(same, first, second))
 
@@ -473,6 +474,11 @@ def same(a: torch.Tensor, b: torch.Tensor) -> bool:
     return torch.equal(a, b) or bool(((a == b) | ((a != a) & (b != b))).all())
 
 
+def _is_nowhere(t: torch.Tensor) -> bool:
+    """Whether all of it is NaN."""
+    return bool((t.reshape(-1)[:_GLANCE] != t.reshape(-1)[:_GLANCE]).all()) and bool((t != t).all())
+
+
 def alike(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether two outputs differ by less than 1% of what they vary: an own kernel's part of the work is more than that."""
     if a.shape != b.shape or a.dtype != b.dtype:
@@ -508,22 +514,37 @@ def _other(result: Any) -> Any:
     return result
 
 
-_TOGETHER = 16
-"""Of large tensors so many neighbours are drawn together: that takes a tenth of the time."""
-
-
 def _other_numbers(tensor: torch.Tensor, scale: float) -> torch.Tensor:
-    """Drawn from those that are there, so that indices stay in range and what is positive stays so; floats in another size."""
+    """Drawn from those that are there, so that indices stay in range and what is positive stays so; floats in another size. Of
+    large tensors either half is a stretch from anywhere: that is as fast as a copy, and a sum is another than before."""
     flat = tensor.detach().reshape(-1)
+    count, half = flat.numel(), flat.numel() // 2
     drawn = torch.empty_like(flat)
-    whole = flat.numel() // _TOGETHER * _TOGETHER if flat.numel() >= _GLANCE else 0
-    for part, width in ((slice(0, whole), _TOGETHER), (slice(whole, None), 1)):
-        rows = flat[part].view(-1, width)
-        if rows.numel():
-            torch.index_select(rows, 0, torch.randint(len(rows), (len(rows),)), out=drawn[part].view(-1, width))
+    if count < _GLANCE:
+        torch.index_select(flat, 0, torch.randint(max(count, 1), (count,)), out=drawn)
+    else:
+        for part in (drawn[:half], drawn[half:]):
+            start = int(torch.randint(count, ()))
+            first = min(len(part), count - start)
+            part[:first], part[first:] = flat[start : start + first], flat[: len(part) - first]
     if scale != 1.0 and (tensor.is_floating_point() or tensor.is_complex()):
         drawn.mul_(scale)
     return drawn.reshape(tensor.shape)
+
+
+_HUGE, _MADV_HUGEPAGE, _MOST_ROOM = 2 << 20, 14, 256 << 20
+_madvise = ctypes.CDLL(None).madvise
+_madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+
+
+def make_room(size: int) -> None:
+    """Have so much of the heap that comes next in pages of 2 MB, where this machine gives them: what is kept while a forward is
+    watched is new memory, and faults for pages of 4 KB were half of the time. Not before what is timed: it would change that."""
+    with contextlib.suppress(Exception):  # without so much memory it is as it was
+        room = torch.empty(min(size, _MOST_ROOM), dtype=torch.uint8)
+        start, end = -(-room.data_ptr() // _HUGE) * _HUGE, (room.data_ptr() + room.nbytes) // _HUGE * _HUGE
+        if start < end:
+            _madvise(start, end - start, _MADV_HUGEPAGE)
 
 
 def _fill(value: Any) -> None:

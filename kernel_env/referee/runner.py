@@ -25,7 +25,7 @@ import torch
 
 from kernel_env.backends.interpreter import causes, needs_device
 from kernel_env.backends.loading import BuildFailed, BuildFunction, routed_builds
-from kernel_env.backends.provenance import Provenance, alike, tensors
+from kernel_env.backends.provenance import Provenance, alike, make_room, tensors
 from kernel_env.checks.provenance import unwatched
 from kernel_env.processes import name_process
 from kernel_env.referee import code_pages, signals, values
@@ -35,6 +35,8 @@ from kernel_env.referee.protocol import MAX_ERROR_TEXT, Channel, ChannelClosed, 
 MAX_OPERATORS = 1000
 BETWEEN = 4
 """Blocks that stay between those of a program, and as many holes, ..."""
+KEPT_COPIES = 6
+"""Of inputs and outputs, as many as the watch keeps at a time."""
 SCATTERED = 6, 18
 """... of two to the power of these float32 elements: 256 bytes to 1 MiB."""
 _MODULE = {"reference": "kernel_env_problem", "candidate": "kernel_env_candidate"}
@@ -257,6 +259,7 @@ class Runner:
     def _traced(self, frame: Frame, fds: Sequence[int]) -> Frame:
         """Forward once more on the first inputs, as it is. Says what ran."""
         watcher = self._watcher()
+        make_room(KEPT_COPIES * sum(tensor.nbytes for tensor in tensors([self._inputs[0], self._outputs])))
         self._as_it_is = [tensor.clone() for tensor in tensors(watcher.traced(functools.partial(self._forward_once, frame)))]
         return {
             "launches": watcher.launches,
