@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from kernel_env.errors import ConfigError
-from kernel_env.parsing import extract_kernel
+from kernel_env.parsing import extract_kernel, without_thinking
 from kernel_env.prompts import FeedbackConfig, improvement_message, initial_messages, restated_messages
 from kernel_env.referee.config import VerifyConfig, derive_seed
 from kernel_env.reward import RewardConfig, measured_reward, reached_stop
 from kernel_env.schema import Candidate, Generation, Message, Problem, Stage, Status, StopReason, Turn, Verdict
 from kernel_env.verifier import MAX_CODE_BYTES, Verifier
 
-HISTORIES = ("accumulate", "restated")
+HISTORIES = ("accumulate", "restated", "last-turn-only", "strip-thinking")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class EpisodeConfig:
     dataset_prompt: bool | None = None
     """Use the data set's own prompt: True, False, or None for where it fits the back end."""
     history: str = "accumulate"
-    """`accumulate`: messages grow turn by turn. `restated`: one user message that retells the attempts so far."""
+    """`accumulate`: messages grow turn by turn. `strip-thinking`: likewise, without what earlier replies thought. `last-turn-only`:
+    the first messages, the last reply and its feedback. `restated`: one user message that retells the attempts so far."""
 
     def __post_init__(self) -> None:
         if self.max_turns < 1:
@@ -80,7 +81,7 @@ class EpisodeState:
     def _feedback(self, turn: Turn) -> str:
         """The next user message."""
         preset, config = self.config.reward.preset, self.config.feedback
-        if self.config.history == "accumulate":
+        if self.config.history != "restated":
             return improvement_message(turn.verdict, preset, config)
         attempts = [(t.code, t.verdict) for t in (*self.turns, turn)]
         return restated_messages(self._initial, attempts, preset, config)[-1]["content"]
@@ -88,11 +89,19 @@ class EpisodeState:
     def _append(self, turn: Turn) -> None:
         self.turns.append(turn)
         self.stop_reason = self._stop_after(turn)
-        following = [] if turn.feedback is None else [{"role": "user", "content": turn.feedback}]
-        if self.config.history == "accumulate" or self.done:
-            self.messages = (*self.messages, {"role": "assistant", "content": turn.generation.text}, *following)
-        else:
-            self.messages = (*self._initial[:-1], *following)
+        self.messages = self._following(turn.generation.text, turn.feedback)
+
+    def _following(self, text: str, feedback: str | None) -> tuple[Message, ...]:
+        """What the next reply answers; or, at the end, all that the last one answered, and that reply."""
+        reply = {"role": "assistant", "content": text}
+        if feedback is None:
+            return (*self.messages, reply)
+        told, history = {"role": "user", "content": feedback}, self.config.history
+        if history == "restated":
+            return (*self._initial[:-1], told)
+        if history == "strip-thinking":
+            reply["content"] = without_thinking(text)
+        return (*(self._initial if history == "last-turn-only" else self.messages), reply, told)
 
     def _stop_after(self, turn: Turn) -> StopReason | None:
         if turn.reward.value is None:

@@ -72,6 +72,13 @@ class _Block(NamedTuple):
     closed: bool
 
 
+class _Thought(NamedTuple):
+    """Thinking with its tags, as offsets into the reply."""
+
+    start: int
+    end: int
+
+
 def extract_kernel(text: str, entry: str = "ModelNew") -> Extraction:
     """The last complete fenced block of `text` that defines class `entry`.
 
@@ -88,6 +95,16 @@ def extract_kernel(text: str, entry: str = "ModelNew") -> Extraction:
         why = "The reply ends inside a code block that was never closed (was it cut off at the token limit?)."
         return Extraction(status=Status.TRUNCATED, message=f"{why} {_wanted(entry)}")
     return Extraction(status=Status.NO_CODE, message=f"{_why_no_code(text, len(complete), entry)} {_wanted(entry)}")
+
+
+def without_thinking(text: str) -> str:
+    """A reply as it reads without what was thought, whatever `extract_kernel` takes for that. Never raises."""
+    kept, position = [], 0
+    for part in _parts(text):
+        if isinstance(part, _Thought):
+            kept.append(text[position : part.start])
+            position = part.end
+    return "".join([*kept, text[position:]]).lstrip()
 
 
 def _end_of(text: str) -> str:
@@ -118,14 +135,20 @@ def _why_no_code(text: str, complete: int, entry: str) -> str:
 
 def _blocks(text: str) -> Iterator[_Block]:
     """Fenced blocks outside of thinking, in order. Only the last one can be open."""
+    return (part for part in _parts(text) if isinstance(part, _Block))
+
+
+def _parts(text: str) -> Iterator[_Block | _Thought]:
+    """All but prose, in order."""
     tries = _MAX_MISSES
     position = _after_opened_thinking(text)
+    if position:
+        yield _Thought(0, position)
     while (mark := _MARK.search(text, position)) is not None:
         if mark["mark"] is None:
             end = text.find(_END_THINK, mark.end())
-            if end < 0:
-                return
-            position = end + len(_END_THINK)
+            position = len(text) if end < 0 else end + len(_END_THINK)
+            yield _Thought(mark.start(), position)
         elif "`" in mark["mark"] and "`" in mark["info"]:
             position = mark.end()  # inline code such as ```x```
         else:

@@ -2,7 +2,7 @@
 
 `improvement_message` is fixed byte for byte, because trained policies depend on it; only the error text E differs by preset:
 
-- `seed`: the real error, bounded, or what was measured.
+- `seed`, and with it `kevin` and `dr-kernel`, whose own messages are others: the real error, bounded, or what was measured.
 - `tritonforge`: the short canned sentences of the SLIME training code, cut at 200 characters.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from kernel_env.errors import ConfigError
 from kernel_env.schema import Message, Problem, Status, Timing, Verdict
 
-MESSAGE_PRESETS = ("seed", "tritonforge")
+MESSAGE_PRESETS = ("seed", "tritonforge", "kevin", "dr-kernel")
 
 INTEGRITY = ("full", "generic", "silent")
 _ABOUT_INTEGRITY = frozenset({"decoy", "library", "torch_ops"})

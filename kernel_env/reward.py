@@ -21,29 +21,40 @@ class RewardConfig:
     """For a kernel that was accepted, built and imported but is not correct."""
     correct: float = 1.0
     """For a correct kernel; it replaces `compiled`."""
-    max_bonus: float = 2.0
-    """Limit of the speed bonus `speedup - 1`."""
-    stop_at: float = 2.0
-    """An episode ends when a turn's reward reaches this."""
+    bonus_above: float = 1.0
+    """The speed bonus is what the speedup has beyond this, ..."""
+    bonus_weight: float = 1.0
+    """... times this, ..."""
+    max_bonus: float | None = 2.0
+    """... and no more than this; null: without a limit."""
+    stop_at: float | None = 2.0
+    """An episode ends when a turn's reward reaches this; null: all turns are played."""
 
     def __post_init__(self) -> None:
-        for name in ("compiled", "correct", "max_bonus", "stop_at"):
+        for name in ("compiled", "correct", "bonus_above", "bonus_weight", "max_bonus", "stop_at"):
             value = getattr(self, name)
-            if not math.isfinite(value) or value < 0:
+            if value is not None and (not math.isfinite(value) or value < 0):
                 raise ConfigError(f"reward.{name} is {value}: give a finite number of 0 or more")
 
-    @property
-    def maximum(self) -> float:
-        """The highest reward that a turn can get."""
-        return max(self.compiled, self.correct + self.max_bonus)
+    def bonus(self, speedup: float) -> float:
+        """Of a correct kernel."""
+        found = self.bonus_weight * max(speedup - self.bonus_above, 0.0)
+        return found if self.max_bonus is None else min(found, self.max_bonus)
 
 
 PRESETS: Mapping[str, RewardConfig] = MappingProxyType(
     {
         "seed": RewardConfig(),
         "tritonforge": RewardConfig(preset="tritonforge", correct=0.3, stop_at=1.3),
+        "kevin": RewardConfig(preset="kevin", compiled=0.0, correct=0.3, bonus_above=0.0, max_bonus=None, stop_at=None),
+        "dr-kernel": RewardConfig(
+            preset="dr-kernel", compiled=0.0, correct=0.5, bonus_above=0.0, bonus_weight=0.5, max_bonus=1.5, stop_at=None
+        ),
     }
 )
+"""`kevin`: `0.3 + speedup` for a correct kernel, Baronio et al., "Kevin", arXiv 2507.11948. `dr-kernel`: half of correctness plus
+half of the speedup up to 3, as the training configuration of Liu et al., "Dr. Kernel", arXiv 2602.05885, has it; without the part
+that its profiler adds. Neither gives anything for a kernel that is only compiled, or ends an episode early."""
 
 
 def reward_config(preset: str) -> RewardConfig:
@@ -54,7 +65,7 @@ def reward_config(preset: str) -> RewardConfig:
 
 
 def measured_reward(verdict: Verdict, config: RewardConfig) -> Reward:
-    """`compiled`, or `correct + min(max(speedup - 1, 0), max_bonus)`, or 0.
+    """`compiled`, or `correct + min(bonus_weight * max(speedup - bonus_above, 0), max_bonus)`, or 0.
 
     The parts `compiled`, `correct` and `speedup_bonus` add up to the value; a part that could not be measured here is None.
     A tampered run gets 0 however far it came. An unscored verdict has no value.
@@ -68,10 +79,10 @@ def measured_reward(verdict: Verdict, config: RewardConfig) -> Reward:
     if verdict.speedup is None:
         reason = f"no speed bonus: {verdict.timing_note or 'not measured'}"
         return Reward(config.correct, {"compiled": 0.0, "correct": config.correct, "speedup_bonus": None}, reason)
-    bonus = min(max(verdict.speedup - 1.0, 0.0), config.max_bonus)
+    bonus = config.bonus(verdict.speedup)
     return Reward(config.correct + bonus, {"compiled": 0.0, "correct": config.correct, "speedup_bonus": bonus})
 
 
 def reached_stop(reward: Reward, config: RewardConfig) -> bool:
     """Whether a turn with this measured reward ends its episode as solved."""
-    return reward.value is not None and reward.value >= config.stop_at
+    return reward.value is not None and config.stop_at is not None and reward.value >= config.stop_at

@@ -111,7 +111,9 @@ class RolloutSettings:
     returns: str = "trajectory"
     """`trajectory` (one return an episode) or `per_turn`."""
     history: str = "accumulate"
-    """`accumulate` (messages grow turn by turn, as in RL training) or `restated` (one message retells all attempts)."""
+    """`accumulate` (messages grow turn by turn, as in RL training), `strip-thinking` (likewise, without what earlier replies
+    thought), `last-turn-only` (the first messages, the last reply and its feedback) or `restated` (one message retells all
+    attempts)."""
     samples: int = 1
     """Episodes per problem."""
     concurrency: int = 8

@@ -409,6 +409,26 @@ def test_reasoning_in_a_field_of_its_own_is_kept_but_never_sent_back(play: Play)
     assert first.generation.reasoning == "fuse, then vectorise" and first.generation.has_thinking
 
 
+THOUGHT = "<think>First a plan:\n```python\nclass ModelNew: ...\n```\n</think>\n\nA try."
+
+
+def test_history_strip_thinking_forgets_what_earlier_replies_thought(play: Play) -> None:
+    played = play([THOUGHT, THOUGHT, correct(1.5)], "rollout.history=strip-thinking")
+    told = [said("A try."), asked(AFTER_NO_CODE)]
+    assert played.requests == [OPENING, [*OPENING, *told], [*OPENING, *told, *told]]
+    assert played.entry["messages"] == [*OPENING, *told, *told, said(correct(1.5))]
+    assert (played.result.path / "responses/level1_problem1_turn1.txt").read_text() == THOUGHT, "what was said is kept"
+
+
+def test_history_last_turn_only_shows_the_last_reply_and_its_feedback(play: Play) -> None:
+    played = play([THOUGHT, NO_CODE, correct(1.5)], "rollout.history=last-turn-only")
+    assert played.requests == [
+        OPENING,
+        [*OPENING, said(THOUGHT), asked(AFTER_NO_CODE)],
+        [*OPENING, said(NO_CODE), asked(AFTER_NO_CODE)],
+    ]
+
+
 def test_history_restated_retells_every_attempt_in_one_message(play: Play) -> None:
     kernels = [extract_kernel(reply).code for reply in (WRONG, correct(1.5))]
     played = play([NO_CODE, WRONG, correct(1.5), NO_CODE], "rollout.history=restated", "rollout.max_turns=4")

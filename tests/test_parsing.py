@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernel_env.parsing import Extraction, extract_kernel
+from kernel_env.parsing import Extraction, extract_kernel, without_thinking
 from kernel_env.schema import Status
 
 GOOD = "import torch\n\nclass ModelNew(torch.nn.Module):\n    def forward(self, x):\n        return x\n"
@@ -261,3 +261,22 @@ def test_a_kernel_at_the_end_of_a_very_long_reply_is_found() -> None:
 def test_quotes_that_never_balance_are_searched_for_a_few_times_only() -> None:
     never_balanced = "```\n# ''' \"\"\"\n'''\n```\n"
     assert code_of(never_balanced * 40_000 + fenced(GOOD)) == GOOD
+
+
+# ------------------------------------------------------------------ without thinking
+
+
+@pytest.mark.parametrize(
+    ("reply", "rest"),
+    [
+        ("No thoughts.", "No thoughts."),
+        ("<think>a</think>\n\nb<think>c</think>d", "bd"),
+        ("what the template opened</think>\nb", "b"),
+        ("a <think>and never an end", "a "),
+        ("<think>```python\nclass ModelNew: pass\n```</think>b", "b"),
+        ("```python\ns = '<think>'\n```\n<think>c</think>d </think>", "```python\ns = '<think>'\n```\nd </think>"),
+        ("", ""),
+    ],
+)
+def test_thinking_is_what_the_extractor_takes_for_it(reply: str, rest: str) -> None:
+    assert without_thinking(reply) == rest

@@ -55,19 +55,28 @@ def correct(speedup: float | None = None, timing_note: str = "") -> Verdict:
 )
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_failure_is_worth_its_build_and_no_more(preset: str, status: Status, stage: Stage, value: float) -> None:
+    value = min(value, PRESETS[preset].compiled)
     reward = measured_reward(verdict(status, stage), PRESETS[preset])
     assert reward.value == value
     assert reward.parts == {"compiled": value, "correct": 0.0, "speedup_bonus": 0.0}
 
 
 @pytest.mark.parametrize(
-    ("speedup", "seed", "tritonforge"),
-    [(0.25, 1.0, 0.3), (1.0, 1.0, 0.3), (1.5, 1.5, 0.8), (2.0, 2.0, 1.3), (3.0, 3.0, 2.3), (50.0, 3.0, 2.3)],
+    ("speedup", "seed", "tritonforge", "kevin", "dr_kernel"),
+    [
+        (0.25, 1.0, 0.3, 0.55, 0.625),
+        (1.0, 1.0, 0.3, 1.3, 1.0),
+        (1.5, 1.5, 0.8, 1.8, 1.25),
+        (2.0, 2.0, 1.3, 2.3, 1.5),
+        (3.0, 3.0, 2.3, 3.3, 2.0),
+        (50.0, 3.0, 2.3, 50.3, 2.0),
+    ],
 )
-def test_a_correct_kernel_gets_its_speedup_beyond_one_up_to_the_limit(speedup: float, seed: float, tritonforge: float) -> None:
-    assert measured_reward(correct(speedup), SEED).value == seed
-    assert measured_reward(correct(speedup), TRITONFORGE).value == tritonforge
-    assert (SEED.maximum, TRITONFORGE.maximum) == (3.0, 2.3)
+def test_a_correct_kernel_gets_a_bonus_for_its_speedup(
+    speedup: float, seed: float, tritonforge: float, kevin: float, dr_kernel: float
+) -> None:
+    expected = {"seed": seed, "tritonforge": tritonforge, "kevin": kevin, "dr-kernel": dr_kernel}
+    assert {name: measured_reward(correct(speedup), config).value for name, config in PRESETS.items()} == pytest.approx(expected)
 
 
 def test_a_correct_kernel_that_was_not_timed_gets_no_bonus_and_says_why() -> None:
@@ -91,7 +100,9 @@ def test_the_parts_add_up_to_the_value(speedup: float, preset: str) -> None:
     config = PRESETS[preset]
     reward = measured_reward(correct(speedup), config)
     assert reward.value == sum(part or 0.0 for part in reward.parts.values())
-    assert config.correct <= reward.value <= config.maximum
+    assert reward.value >= config.correct
+    if config.max_bonus is not None:
+        assert reward.value <= config.correct + config.max_bonus
 
 
 @pytest.mark.parametrize(
@@ -100,6 +111,11 @@ def test_the_parts_add_up_to_the_value(speedup: float, preset: str) -> None:
 )
 def test_an_episode_stops_at_a_speedup_of_two(preset: str, speedup: float, stops: bool) -> None:
     assert reached_stop(measured_reward(correct(speedup), PRESETS[preset]), PRESETS[preset]) is stops
+
+
+@pytest.mark.parametrize("preset", ["kevin", "dr-kernel"])
+def test_some_play_every_turn(preset: str) -> None:
+    assert not reached_stop(measured_reward(correct(1e6), PRESETS[preset]), PRESETS[preset])
 
 
 def test_an_unscored_turn_never_stops_an_episode_as_solved() -> None:
@@ -114,7 +130,7 @@ def test_every_constant_can_be_set() -> None:
     assert reached_stop(measured_reward(correct(9.0), config), config)
 
 
-@pytest.mark.parametrize("name", ["compiled", "correct", "max_bonus", "stop_at"])
+@pytest.mark.parametrize("name", ["compiled", "correct", "bonus_above", "bonus_weight", "max_bonus", "stop_at"])
 @pytest.mark.parametrize("value", [-0.1, math.nan, math.inf])
 def test_a_constant_that_makes_no_sense_is_refused(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"reward.{name}"):
@@ -122,7 +138,7 @@ def test_a_constant_that_makes_no_sense_is_refused(name: str, value: float) -> N
 
 
 def test_presets_are_found_by_name() -> None:
-    assert [(name, config.preset) for name, config in PRESETS.items()] == [("seed", "seed"), ("tritonforge", "tritonforge")]
+    assert [config.preset for config in PRESETS.values()] == list(PRESETS) == ["seed", "tritonforge", "kevin", "dr-kernel"]
     assert reward_config("tritonforge") is TRITONFORGE
-    with pytest.raises(ConfigError, match="unknown reward preset 'fast': use one of seed, tritonforge"):
+    with pytest.raises(ConfigError, match="unknown reward preset 'fast': use one of seed, tritonforge, kevin"):
         reward_config("fast")
