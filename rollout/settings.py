@@ -46,9 +46,10 @@ class RunSettings:
 @dataclass(frozen=True)
 class ProblemSettings:
     source: str = "bundled"
-    """`bundled`, `kernelbench` (a checkout) or `jsonl`."""
+    """`bundled`, `kernelbench` (a checkout), `jsonl` or `huggingface`."""
     path: str | None = None
-    """The checkout or file to read."""
+    """The checkout or file to read; of `huggingface` a local copy, or a name on the hub such as
+    `ScalingIntelligence/KernelBench@REVISION` (default: KernelBench's own)."""
     profile: str = "auto"
     """Size profile: `full`, `cpu`, `interpret`, or `auto`: `interpret` for Triton in the interpreter, else `cpu`."""
     levels: Any = None

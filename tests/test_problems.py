@@ -428,7 +428,7 @@ def test_every_bundled_entry_of_a_profile_fits_a_bundled_problem() -> None:
 @pytest.mark.parametrize(
     ("source", "profile", "complaint"),
     [
-        ("bundle", "full", r"problems.source=bundle: not one of bundled, kernelbench, jsonl; did you mean bundled"),
+        ("bundle", "full", r"problems.source=bundle: not one of bundled, kernelbench, jsonl, huggingface; did you mean bundled"),
         ("bundled", "ful", r"problems.profile=ful: not one of full, cpu, interpret; did you mean full"),
     ],
 )

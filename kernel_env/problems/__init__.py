@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from kernel_env.errors import ConfigError
+from kernel_env.problems.huggingface import read_huggingface
 from kernel_env.problems.selection import Numbers, did_you_mean, find, select
 from kernel_env.problems.sizing import Profile, Sizes, sized
 from kernel_env.problems.sources import Source, read_bundled, read_jsonl, read_kernelbench
@@ -28,7 +29,7 @@ def load_problems(
 ) -> tuple[Problem, ...]:
     """All problems of a source at a size profile, sorted by level and id.
 
-    `source` is a `Source`, `path` the checkout or JSONL file it reads, `profile` a `Profile`. `overrides` sets constants of
+    `source` is a `Source`, `path` the checkout, file or data set it reads, `profile` a `Profile`. `overrides` sets constants of
     single problems after the profile: `{"level1_problem1": {"N": 64}}`. `skip_bad_lines` is for `jsonl`.
     Raises ConfigError for an option that does not exist, DatasetError for a source that cannot be read or resized.
     """
@@ -48,6 +49,8 @@ def _read(source: Source, path: str | Path | None, skip_bad_lines: bool) -> list
                 f"problems.path={path}: bundled problems have no path; did you mean problems=kernelbench or problems=jsonl?"
             )
         return read_bundled()
+    if source is Source.HUGGINGFACE:
+        return read_huggingface(path)
     if path is None:
         raise ConfigError(
             f"problems.path is missing: {source} needs the {'checkout' if source is Source.KERNELBENCH else 'file'} to read"

@@ -108,11 +108,15 @@ def sized(problem: Problem, profile: Profile, overrides: Sizes | None = None) ->
     return replace(problem, source=source, prompt=prompt, profile=profile.value, overrides=sizes)
 
 
+_TABLES = {"huggingface": "kernelbench"}
+"""Sources that have the problems of another one."""
+
+
 def _shipped(problem: Problem, profile: Profile) -> Sizes:
     """Our own table's entry. One that does not fit (another version of the data set) is left out with a warning."""
     entry = (
         profiles()
-        .get(problem.origin, {})
+        .get(_TABLES.get(problem.origin, problem.origin), {})
         .get(profile.value, {})
         .get(f"level{problem.level}/{problem.problem_id}_{problem.name}", {})
     )

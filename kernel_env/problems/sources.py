@@ -31,6 +31,7 @@ class Source(StrEnum):
     BUNDLED = "bundled"
     KERNELBENCH = "kernelbench"
     JSONL = "jsonl"
+    HUGGINGFACE = "huggingface"
 
 
 def read_bundled() -> list[Problem]:
@@ -96,7 +97,7 @@ def _read_folders(root: Traversable, origin: Source) -> Iterator[Problem]:
                 continue
             try:
                 source = file.read_bytes().decode()  # not read_text: it would change the line ends
-                _check_source(source)
+                check_source(source)
             except (OSError, ValueError) as error:
                 raise DatasetError(f"{file}: {error}; every file named like a problem must be one") from None
             problem = Problem(int(level[1]), int(match[1]), match[2], source, origin=origin.value)
@@ -119,15 +120,15 @@ def _from_record(line: bytes) -> Problem:
     extra = record.get("extra_info")
     if not isinstance(extra, dict):
         raise ValueError("no object extra_info")
-    source = _text(record, "label")
+    source = text(record, "label")
     try:
-        _check_source(source)
+        check_source(source)
     except ValueError as error:
         raise ValueError(f"label: {error}") from None
     return Problem(
-        level=_number(extra, "level"),
-        problem_id=_number(extra, "problem_id"),
-        name=_text(extra, "problem_name"),
+        level=number(extra, "level"),
+        problem_id=number(extra, "problem_id"),
+        name=text(extra, "problem_name"),
         source=source,
         origin=Source.JSONL.value,
         prompt=_messages(record.get("prompt")),
@@ -139,14 +140,14 @@ def _messages(prompt: object) -> tuple[Message, ...] | None:
         return None
     if not isinstance(prompt, list) or not prompt or not all(isinstance(message, dict) for message in prompt):
         raise ValueError("prompt is not a list of messages")
-    messages = tuple({"role": _text(message, "role"), "content": _text(message, "content")} for message in prompt)
+    messages = tuple({"role": text(message, "role"), "content": text(message, "content")} for message in prompt)
     for message in messages:
         if message["role"] not in _ROLES:
             raise ValueError(f"prompt has the role {message['role']!r}, not one of {', '.join(_ROLES)}")
     return messages
 
 
-def _check_source(source: str) -> None:
+def check_source(source: str) -> None:
     """Raises ValueError unless the text is Python that defines what a problem must define."""
     defined = {getattr(statement, "name", None) for statement in parse(source).body}
     missing = [name for name in _REQUIRED if name not in defined]
@@ -154,7 +155,7 @@ def _check_source(source: str) -> None:
         raise ValueError(f"defines no {', '.join(missing)}")
 
 
-def _text(fields: Mapping[str, Any], name: str) -> str:
+def text(fields: Mapping[str, Any], name: str) -> str:
     value = fields.get(name)
     if not isinstance(value, str) or not value:
         raise ValueError(f"no text {name}")
@@ -165,7 +166,7 @@ def _text(fields: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def _number(fields: Mapping[str, Any], name: str) -> int:
+def number(fields: Mapping[str, Any], name: str) -> int:
     """A count from a JSON number or its decimal text: both occur in the wild."""
     value = fields.get(name)
     if isinstance(value, str) and value.isascii() and value.isdecimal():
