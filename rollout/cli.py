@@ -23,6 +23,8 @@ HELP = """kernel-env: multi-turn kernel generation, verified and timed on this m
                                                       judge one candidate (a .py file, or a whole reply)
   kernel-env replay RUN [PROBLEM [TURN]]              verify a run's turns again and say what differs
   kernel-env report RUN                               write the report of a run again
+  kernel-env export RUN DIRECTORY [turn=best|first|last]
+                                                      a run's kernels and results as KernelBench's own scripts read them
   kernel-env scorecard [DIRECTORY [PART]] [--json] [--write] [OPTION=VALUE ...]
                                                       judge a corpus of cheats and honest kernels (tests/candidates)
   kernel-env doctor [--json] [OPTION=VALUE ...]       what works on this machine, and what does not
@@ -56,8 +58,8 @@ def _dispatch(argv: list[str]) -> int:
         print(HELP, end="")
         return 0 if argv else 2
     commands: dict[str, Callable[[list[str]], int]] = {
-        "eval": _eval, "verify": _verify, "replay": _replay, "report": _report, "scorecard": _scorecard,
-        "doctor": _doctor,
+        "eval": _eval, "verify": _verify, "replay": _replay, "report": _report, "export": _export,
+        "scorecard": _scorecard, "doctor": _doctor,
     }  # fmt: skip
     command = commands.get(argv[0])
     if command is None:
@@ -155,6 +157,16 @@ def _report(argv: list[str]) -> int:
     if len(words) != 1 or overrides:
         raise ConfigError("usage: kernel-env report RUN")
     return report(words[0])
+
+
+def _export(argv: list[str]) -> int:
+    from rollout.commands import export
+
+    words, overrides, _ = _split(argv, ())
+    given = dict(word.split("=", 1) for word in overrides)
+    if len(words) != 2 or given.keys() - {"turn"}:
+        raise ConfigError("usage: kernel-env export RUN DIRECTORY [turn=best|first|last]")
+    return export(words[0], Path(words[1]), given.get("turn", "best"))
 
 
 def _scorecard(argv: list[str]) -> int:

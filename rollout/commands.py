@@ -1,4 +1,4 @@
-"""`kernel-env verify` and `kernel-env report`."""
+"""`kernel-env verify`, `kernel-env report` and `kernel-env export`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from kernel_env.episode import EpisodeState
 from kernel_env.errors import ConfigError
@@ -17,6 +19,8 @@ from kernel_env.problems import find, load_problems
 from kernel_env.reward import measured_reward
 from kernel_env.schema import Generation, Problem, Reward, Verdict, to_json
 from rollout import compose
+from rollout.export import THRESHOLDS
+from rollout.export import export as export_run
 from rollout.report import noise_text, write_report
 from rollout.runner import episode_config, make_verifier, profile, run_directory
 from rollout.settings import Settings
@@ -107,4 +111,28 @@ def show(problem: Problem, verdict: Verdict, reward: Reward) -> None:
 
 def report(name: str) -> int:
     print(write_report(RunReader(run_directory(name))))
+    return 0
+
+
+def export(name: str, directory: Path, turn: str) -> int:
+    """Write a run's files for KernelBench's scripts, and print what those will say."""
+    levels = export_run(RunReader(run_directory(name)), directory, turn)
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table(
+        "level", "asked", "correct", *(f"{p:g}" for p in THRESHOLDS), "mean", title="fast_p", box=SIMPLE, padding=(0, 1, 0, 0)
+    )
+    for found in levels:
+        mean = "-" if found.geometric_mean is None else f"{found.geometric_mean:.2f}x"
+        shares = (f"{share:.3f}" for share in found.fast_p.values())
+        table.add_row(str(found.level), str(found.problems), str(found.correct), *shares, mean)
+    console.print(table)
+    for found in levels:
+        if found.unscored:
+            console.print(f"level {found.level}: {found.unscored} problems have no score; KernelBench counts them as failures")
+        if found.untimed:
+            console.print(f"level {found.level}: {found.untimed} correct kernels have no time, and count in no fast_p")
+    console.print(
+        f"written to {escape(str(directory))}: eval_results_dir={escape(str(directory))} run_name=level_L level=L "
+        f"baseline_file={escape(str(directory))}/baseline.json"
+    )
     return 0

@@ -637,7 +637,8 @@ def test_noise_is_what_the_baseline_waited_for_cores_if_others_had_them(monkeypa
     waits_s, share = [0.0], [1.0]
 
     class Waits:
-        def __init__(self, pid: int) -> None:
+        def __init__(self, pid: int, *, own: bool) -> None:
+            assert own, "where this thread waits for its core replies come late"
             self.total = 0.0
 
         def seconds(self) -> float:
@@ -653,8 +654,17 @@ def test_noise_is_what_the_baseline_waited_for_cores_if_others_had_them(monkeypa
         found = scene(9.9e-3, 9.9e-3, slots=2)
         found.rounds(3)
         noise.append(found.session.noise)
-    usual = 1e-3 - len(CORES[:2]) * module.WAKING_S
+    usual = 1e-3 - (1 + len(CORES[:2])) * module.WAKING_S
     assert noise == pytest.approx([0.0, 0.0, usual / 10e-3, 0.01, 0.0], abs=1e-4)
+
+
+@pytest.mark.parametrize(("limit", "rounds"), [(0.05, 16), (0.2, 40)])
+def test_a_session_that_is_far_too_noisy_ends_early(monkeypatch: pytest.MonkeyPatch, limit: float, rounds: int) -> None:
+    monkeypatch.setattr(module.Session, "_noise", lambda *_: 0.11)
+    found = scene(1e-3, 1e-3)
+    times = found.session.rounds(TimingPlan(rounds=40, min_rounds=40, budget_s=1e9, noise_limit=limit))
+    assert len(found.checked) == rounds and found.session.noise == 0.11
+    assert bool(times) is (rounds == 40)
 
 
 # ---------------------------------------------------------- a candidate that chooses what it is measured by

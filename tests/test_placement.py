@@ -197,6 +197,24 @@ def test_a_thread_that_sleeps_waits_for_nothing() -> None:
         assert waits.seconds() - before < 0.05
 
 
+def test_where_the_callers_own_thread_waits_counts_if_asked() -> None:
+    def spun() -> float:
+        with contextlib.closing(Waits(pid)) as theirs, contextlib.closing(Waits(pid, own=True)) as waits:
+            before = waits.seconds() - theirs.seconds()
+            until = time.monotonic() + 0.5
+            while time.monotonic() < until:
+                pass
+            return waits.seconds() - theirs.seconds() - before
+
+    mine = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {CORES[0]})
+        with Waiting() as pid, burning({CORES[0]}, 2):
+            assert spun() > 0.15
+    finally:
+        os.sched_setaffinity(0, mine)
+
+
 def test_waits_count_the_threads_that_were_there(program: Program) -> None:
     before = len(os.listdir("/proc/self/fd"))
     waits = Waits(program.pid)

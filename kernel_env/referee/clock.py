@@ -49,6 +49,8 @@ class TimingPlan:
     budget_s: float = 1.0
     extended: float = 1.0
     precision: float = 0.03
+    noise_limit: float = math.inf
+    """Times with more noise will not be used."""
 
 
 def precise(timing: Timing, precision: float) -> bool:

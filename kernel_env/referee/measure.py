@@ -90,6 +90,8 @@ FREE_OUTSIDE_S = 2e-4
 STOPPED_S, STOPPED, MOST_MOVING = 1e-3, 0.01, 0.2
 """And so much, or this share of the time, is no work while it is stopped; in more than such a share of the rounds it is. (A virtual
 machine may be stopped itself while a thread stops, and books that to it.) To slow the baseline takes half of the rounds."""
+HOPELESS = 2.0
+"""A session that is noisier than so many times what is allowed ends early, with the times of some or none."""
 UNEVEN = 4.0
 """A candidate whose calls are so many times shorter than before they counted is timed anew, ..."""
 PLANS = 3
@@ -290,7 +292,7 @@ class Session:
         """Take times as planned, of each candidate that has no fault. Raises what the baseline raises.
 
         How many calls go together follows from their lengths in the warm-up. A candidate that was slower there than it is now has
-        chosen that itself.
+        chosen that itself. Where it is far too noisy there may be times of some candidates only.
         """
         self._exchanges, self._waited_s, self._made, self._moved_in = {}, 0.0, 0, 0
         pids = [side.endpoint.pid for side in (self.baseline, *self.candidates)]
@@ -308,14 +310,19 @@ class Session:
                     active = self._faultless(active)
                 if active:
                     baseline_s += self._round(active)
+                if self._made % _EARLY_ROUNDS == 0 and self._noise(baseline_s, others) > HOPELESS * plan.noise_limit:
+                    break
                 for entry in self._faultless(active):
                     with self._guarded(entry):
                         if self._is_done(entry, plan):
                             found[entry.side] = self._rounds(entry.taken)
                 active = [entry for entry in self._faultless(active) if entry.side not in found]
         self.baseline.endpoint.thaw()
-        self.noise = round(min(self._waited_s / baseline_s, others.share()), 4) if baseline_s else 0.0
+        self.noise = self._noise(baseline_s, others)
         return found
+
+    def _noise(self, baseline_s: float, others: OtherWork) -> float:
+        return round(min(self._waited_s / baseline_s, others.share()), 4) if baseline_s else 0.0
 
     def _faultless(self, entries: Sequence[_Entry]) -> list[_Entry]:
         return [entry for entry in entries if entry.side not in self.faults]
@@ -496,7 +503,7 @@ class Session:
         self._empty_messages(side, together)
         stopped = [entry for entry in self._entries.values() if entry.side is not side and entry.side not in self.faults]
         since = [self._stopped_since(entry.side.endpoint.pid) for entry in stopped]  # they have had the time to stop
-        with contextlib.closing(Waits(side.endpoint.pid)) as waits:
+        with contextlib.closing(Waits(side.endpoint.pid, own=True)) as waits:
             for left in reversed(range(count)):
                 draws = [deck.pop() for _ in range(together if left else together - 1)]
                 self._unchanged(side)
@@ -606,7 +613,7 @@ class Session:
         known_s = self._exchange(len(draws)).empty_s
         side.call_s = max(elapsed_s - (statistics.median(known_s) if known_s else 0.0), 1e-6) / len(draws)
         if waits and side is self.baseline:
-            self._waited_s += max(0.0, waits.seconds() - waited_s - len(self.cores) * WAKING_S)
+            self._waited_s += max(0.0, waits.seconds() - waited_s - (1 + len(self.cores)) * WAKING_S)
             self._exchange(len(draws)).around_calls_s.append(elapsed_s - answer["took_s"])
             self._exchange(len(draws)).calls_s.append(answer["took_s"])
             self._exchange(len(draws)).outside_s.append(outside_s)

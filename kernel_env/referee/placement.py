@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import threading
 import time
 from pathlib import Path
 
@@ -82,12 +83,13 @@ def cpu_s(pid: int) -> float:
 class Waits:
     """How long threads of a process were ready to run and had no core, by the kernel's books. Reading costs microseconds."""
 
-    def __init__(self, pid: int) -> None:
-        """Of the threads that are there now."""
+    def __init__(self, pid: int, *, own: bool = False) -> None:
+        """Of the threads that are there now. With `own` the caller's counts too: where it waits for its core, replies come late."""
         self._files = []
-        for thread in threads(pid):
+        also = [(os.getpid(), threading.get_native_id())] if own else []
+        for owner, thread in {*((pid, thread) for thread in threads(pid)), *also}:
             with contextlib.suppress(OSError):
-                self._files.append(os.open(f"/proc/{pid}/task/{thread}/schedstat", os.O_RDONLY | os.O_CLOEXEC))
+                self._files.append(os.open(f"/proc/{owner}/task/{thread}/schedstat", os.O_RDONLY | os.O_CLOEXEC))
 
     def seconds(self) -> float:
         """Sum over the threads; 0 where the kernel keeps no books."""

@@ -464,6 +464,7 @@ class _Group:
             budget_s=self.config.timing_budget_s,
             extended=EXTENDED,
             precision=self.config.timing_precision,
+            noise_limit=self.config.noise_limit,
         )
 
 
