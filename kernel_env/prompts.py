@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kernel_env.errors import ConfigError
-from kernel_env.schema import Message, Problem, Status, Timing, Verdict
+from kernel_env.schema import PRECISIONS, Message, Problem, Status, Timing, Verdict
 
 MESSAGE_PRESETS = ("seed", "tritonforge", "kevin", "dr-kernel")
 
@@ -212,20 +212,28 @@ def initial_messages(problem: Problem, backend: str, use_dataset_prompt: bool | 
     """
     if backend not in _GUIDES:
         raise ConfigError(f"no prompt for back end {backend!r}: use one of {', '.join(_GUIDES)}")
+    if use_dataset_prompt and problem.precision:
+        raise ConfigError(
+            f"{problem.key}: its own prompt knows nothing of problems.precision={problem.precision}; leave one of them unset"
+        )
     if use_dataset_prompt and problem.prompt is None:
         raise ConfigError(f"{problem.key} ({problem.origin}) brings no prompt of its own: leave use_dataset_prompt unset or false")
     if use_dataset_prompt is None:
-        use_dataset_prompt = problem.prompt is not None and backend == "triton" and not problem.overrides
+        as_written = not problem.overrides and not problem.precision
+        use_dataset_prompt = problem.prompt is not None and backend == "triton" and as_written
     if use_dataset_prompt and problem.prompt is not None:
         return problem.prompt
     guide = _GUIDES[backend]
     return (
         {"role": "system", "content": guide.system},
-        {"role": "user", "content": _user_prompt(guide, problem.source)},
+        {"role": "user", "content": _user_prompt(guide, problem)},
     )
 
 
-def _user_prompt(guide: _Guide, source: str) -> str:
+def _user_prompt(guide: _Guide, problem: Problem) -> str:
+    rules = [_COMMON_RULES, guide.rules]
+    if problem.precision:
+        rules.append(_PRECISION_RULE.format(dtype=PRECISIONS[problem.precision]))
     return f"""{guide.task}
 
 # Example
@@ -238,13 +246,12 @@ a good answer is:
 {_fenced(guide.example)}
 
 # Rules
-{_COMMON_RULES}
-{guide.rules}
+{chr(10).join(rules)}
 
 # Your task
 Write `ModelNew` for this reference:
 
-{_fenced(source)}
+{_fenced(problem.source)}
 
 Answer with one fenced Python block that holds the complete file."""
 
@@ -270,6 +277,10 @@ _COMMON_RULES = """\
   an `except` branch. Allocating, reshaping and small leftovers may stay in PyTorch.
 - Every timed call brings new inputs and its output is checked, so nothing can be kept from one call to the next. Fusing operators
   and a better algorithm gain the most."""
+
+_PRECISION_RULE = """\
+- Floating-point inputs, parameters and buffers are brought to `torch.{dtype}` before the first call (of both modules; integers stay
+  as they are). Results have the type that the reference's have then. Accumulate sums in `float32`."""
 
 _CPP = _Guide(
     system="You are an expert in high-performance C++ for PyTorch on CPUs: OpenMP threads, SIMD and cache-friendly memory access.",

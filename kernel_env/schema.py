@@ -74,6 +74,10 @@ class Stage(StrEnum):
 _COMPILED_STAGES = frozenset({Stage.INIT, Stage.TRIALS, Stage.TIMING, Stage.DONE})
 
 
+PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+"""Names of torch's types."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One task: a reference module in KernelBench's format.
@@ -94,6 +98,12 @@ class Problem:
     """Module-level constants that the profile changed."""
     prompt: tuple[Message, ...] | None = None
     """Chat messages that the data set itself brings, if any."""
+    precision: str = ""
+    """What floating-point inputs, parameters and buffers are brought to: one of `PRECISIONS`; empty: they stay as the source makes
+    them."""
+
+    def __post_init__(self) -> None:
+        _require(self.precision in ("", *PRECISIONS), f"precision is one of {', '.join(PRECISIONS)}")
 
     @property
     def key(self) -> str:
@@ -102,8 +112,9 @@ class Problem:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the source, in hexadecimal."""
-        return hashlib.sha256(self.source.encode()).hexdigest()
+        """SHA-256 of the source, and of the precision if it has one, in hexadecimal."""
+        posed = f"{self.precision}\0{self.source}" if self.precision else self.source
+        return hashlib.sha256(posed.encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,12 @@ def verify(problem_name: str, file: Path, overrides: Sequence[str], *, as_json: 
     settings, _ = compose.composed([*overrides, *_implied(file, text, overrides)])
     chosen = settings.problems
     problems = load_problems(
-        chosen.source, chosen.path, profile(settings), overrides=chosen.overrides, skip_bad_lines=chosen.skip_bad_lines
+        chosen.source,
+        chosen.path,
+        profile(settings),
+        overrides=chosen.overrides,
+        skip_bad_lines=chosen.skip_bad_lines,
+        precision=chosen.precision,
     )
     problem = find(problems, problem_name)
     seed = settings.run.seed if settings.run.seed is not None else secrets.randbits(62)

@@ -27,6 +27,7 @@ from kernel_env.problems.selection import did_you_mean
 from kernel_env.schema import Candidate, Problem, Status
 
 EVALUATORS = ("inprocess", "kernelbench", "subprocess")
+NOBODY = "nobody"
 _FIELDS = {
     "cheat", "honest", "classes", "problem", "backend", "verdict", "most_speedup", "most_gain", "least_speedup", "timed", "twin",
     "fools", "downs", "claims", "needs", "note", "torch_ops",
@@ -68,7 +69,7 @@ class Entry:
     twin: str = ""
     """Of a cheat: the file of the honest kernel that is nearest to it."""
     fools: tuple[str, ...] = ()
-    """Naive evaluators (`tests/naive.py`) that call it correct, ..."""
+    """Naive evaluators (`tests/naive.py`) that call it correct, or `nobody`, ..."""
     downs: tuple[str, ...] = ()
     """... and those that give no result, or lose something, because of it."""
     claims: float = 0.0
@@ -157,8 +158,8 @@ def _entry(path: Path, bundled: dict[str, tuple[Problem, ...]]) -> Entry:
         raise ValueError("a title, and for a cheat the verdicts that are right, are missing")
     if kind == "cheat" and Status.CORRECT in verdicts and most is None and gain is None:
         raise ValueError("a cheat that may be correct needs most_speedup or most_gain: what it gains is nothing")
-    if wrong := {*entry.fools, *entry.downs} - {*EVALUATORS}:
-        raise ValueError(f"no evaluator {min(wrong)!r}: there are {', '.join(EVALUATORS)}")
+    if wrong := {*entry.fools, *entry.downs} - {*EVALUATORS} - ({NOBODY} if entry.fools == (NOBODY,) else set()):
+        raise ValueError(f"no evaluator {min(wrong)!r}: there are {', '.join(EVALUATORS)}; or `fools: {NOBODY}` alone")
     if entry.needs not in ("", "gpu"):
         raise ValueError(f"needs: {entry.needs!r}: only `gpu` can be needed")
     return entry

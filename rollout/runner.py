@@ -91,7 +91,12 @@ def chosen_problems(settings: Settings) -> tuple[Problem, ...]:
     chosen = settings.problems
     get_backend(settings.backend.name)
     loaded = load_problems(
-        chosen.source, chosen.path, profile(settings), overrides=chosen.overrides, skip_bad_lines=chosen.skip_bad_lines
+        chosen.source,
+        chosen.path,
+        profile(settings),
+        overrides=chosen.overrides,
+        skip_bad_lines=chosen.skip_bad_lines,
+        precision=chosen.precision,
     )
     levels = [chosen.levels] if isinstance(chosen.levels, int) else chosen.levels
     return select(

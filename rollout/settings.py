@@ -52,6 +52,8 @@ class ProblemSettings:
     `ScalingIntelligence/KernelBench@REVISION` (default: KernelBench's own)."""
     profile: str = "auto"
     """Size profile: `full`, `cpu`, `interpret`, or `auto`: `interpret` for Triton in the interpreter, else `cpu`."""
+    precision: str | None = None
+    """Bring floating-point inputs, parameters and buffers to `fp32`, `fp16` or `bf16`. Default: as the problem makes them."""
     levels: Any = None
     """One level or a list: `problems.levels=[1,2]`."""
     ids: Any = None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rollout.corpus import EVALUATORS, Entry, load_corpus
+from rollout.corpus import EVALUATORS, NOBODY, Entry, load_corpus
 from tests.naive import opinion
 
 DIRECTORY = Path(__file__).parent / "candidates"
@@ -22,13 +22,17 @@ def test_every_class_is_tried() -> None:
     assert sorted(set(CORPUS.classes) - tried) == []
 
 
+def test_every_cheat_says_whom_it_fools() -> None:
+    assert [entry.name for entry in CHEATS if not entry.fools and not entry.downs] == []
+
+
 @pytest.mark.parametrize(
     ("entry", "evaluator"),
     [
         pytest.param(entry, evaluator, id=f"{entry.name}-{evaluator}")
         for entry in CHEATS
         for evaluator in EVALUATORS
-        if evaluator in (*entry.fools, *entry.downs)
+        if evaluator in (*entry.fools, *entry.downs) or entry.fools == (NOBODY,)
     ],
 )
 @pytest.mark.slow
@@ -36,6 +40,8 @@ def test_a_naive_evaluator_is_fooled(entry: Entry, evaluator: str) -> None:
     found = opinion(evaluator, entry.problem, entry.candidate)
     if evaluator in entry.downs:
         assert found.correct is None, found
+    elif entry.fools == (NOBODY,):
+        assert not found.correct, found
     else:
         assert found.correct, found.text[-2000:]
         assert (found.speedup or 0.0) >= entry.claims, found

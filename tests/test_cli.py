@@ -108,7 +108,7 @@ WRONG: list[tuple[str, str]] = [
     ("eval rollout.max_turns=[1,2", "cannot read 'rollout.max_turns=[1,2': put a value with special characters in quotes"),
     ("eval run.name=${nothing}", "run.name: Interpolation key 'nothing' not found"),
     ("eval run.name=a/b", "run.name 'a/b' is not a plain folder name"),
-    ("eval problems=mine", "problems=mine: choose one of bundled, jsonl, kernelbench"),
+    ("eval problems=mine", "problems=mine: choose one of bundled, huggingface, jsonl, kernelbench"),
     ("eval reward=sead", "reward=sead: choose one of dr-kernel, kevin, seed, tritonforge"),
     ("eval backend.name=cudda", "unknown back end 'cudda': choose one of cpp, triton"),
     ("eval verifier.kind=magic", "verifier.kind=magic: choose process or inprocess"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
@@ -12,7 +13,7 @@ from kernel_env.problems.huggingface import read_huggingface
 from kernel_env.problems.selection import Numbers, did_you_mean, find, select
 from kernel_env.problems.sizing import Profile, Sizes, sized
 from kernel_env.problems.sources import Source, read_bundled, read_jsonl, read_kernelbench
-from kernel_env.schema import Problem
+from kernel_env.schema import PRECISIONS, Problem
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
@@ -26,11 +27,13 @@ def load_problems(
     *,
     overrides: Mapping[str, Sizes] | None = None,
     skip_bad_lines: bool = False,
+    precision: str | None = None,
 ) -> tuple[Problem, ...]:
     """All problems of a source at a size profile, sorted by level and id.
 
     `source` is a `Source`, `path` the checkout, file or data set it reads, `profile` a `Profile`. `overrides` sets constants of
     single problems after the profile: `{"level1_problem1": {"N": 64}}`. `skip_bad_lines` is for `jsonl`.
+    `precision` is what floating-point inputs and weights are brought to (`PRECISIONS`).
     Raises ConfigError for an option that does not exist, DatasetError for a source that cannot be read or resized.
     """
     origin = _member(Source, source, "problems.source")
@@ -39,7 +42,9 @@ def load_problems(
     overrides = overrides or {}
     for key in overrides.keys() - {p.key for p in problems}:
         raise ConfigError(f"problems.overrides: no problem {key!r}{did_you_mean(key, (p.key for p in problems))}")
-    return tuple(sized(p, chosen_profile, overrides.get(p.key)) for p in problems)
+    if precision is not None and precision not in PRECISIONS:
+        raise ConfigError(f"problems.precision={precision}: choose one of {', '.join(PRECISIONS)}")
+    return tuple(replace(sized(p, chosen_profile, overrides.get(p.key)), precision=precision or "") for p in problems)
 
 
 def _read(source: Source, path: str | Path | None, skip_bad_lines: bool) -> list[Problem]:

@@ -166,7 +166,8 @@ class OnTrial:
         self.runner = endpoint = self.house.launch("candidate", self._build, self.config)
         self.side = Side(endpoint, self.ask)
         self.stage = Stage.LOAD
-        self.ask({"op": "load", "code": self.job.candidate.code, "entry": self.job.candidate.entry})
+        candidate, precision = self.job.candidate, self.job.problem.precision
+        self.ask({"op": "load", "code": candidate.code, "entry": candidate.entry, "precision": precision})
         endpoint.freeze()
 
     def close(self) -> None:

@@ -149,7 +149,7 @@ class InputPool:
             return False
         for kept in self._sets:
             values = _read(_values(_bytes(kept.arena), spec))
-            if float(values.min()) < 0 or float(values.max()) >= 1:
+            if float(values.min()) < 0 or float(values.max()) > 1:  # in 16 bits the largest are rounded up to it
                 return False
         return True
 

@@ -204,7 +204,7 @@ class Referee:
         endpoint = self.house.launch("reference", no_builds, config)
         try:
             reference = Reference(endpoint, problem, config.reference_timeout_s)
-            reference.ask({"op": "load", "code": problem.source, "entry": "Model"})
+            reference.ask({"op": "load", "code": problem.source, "entry": "Model", "precision": problem.precision})
             return reference
         except BaseException:  # whatever it was: no process stays
             endpoint.close()

@@ -31,6 +31,7 @@ from kernel_env.processes import name_process
 from kernel_env.referee import code_pages, signals, values
 from kernel_env.referee.layout import leaves, paged
 from kernel_env.referee.protocol import MAX_ERROR_TEXT, Channel, ChannelClosed, Frame
+from kernel_env.schema import PRECISIONS
 
 MAX_OPERATORS = 1000
 BETWEEN = 4
@@ -51,6 +52,8 @@ class Runner:
         self._build = build
         self._interpreter = interpreter
         self._source = ""
+        self._dtype: torch.dtype | None = None
+        """What floating-point inputs, parameters and buffers are brought to."""
         self._module: ModuleType | None = None
         self._path = scratch / f"{'problem' if role == 'reference' else 'candidate'}.py"
         self._entry: Any = None
@@ -88,6 +91,8 @@ class Runner:
         sys.addaudithook(self._note_function)
         self._watcher()  # launches are watched from the first one on
         self._source = frame["code"]
+        precision = frame.get("precision")
+        self._dtype = getattr(torch, PRECISIONS[precision]) if precision else None
         self._path.write_text(self._source, errors="replace")
         name = _MODULE[self.role]
         spec = importlib.util.spec_from_file_location(name, self._path)
@@ -116,6 +121,8 @@ class Runner:
             arguments = _copied(values.read(frame["arguments"], memory))
         torch.manual_seed(frame["seed"])
         self._model = self._entry(**arguments) if isinstance(arguments, dict) else self._entry(*arguments)
+        if self._dtype is not None and isinstance(self._model, torch.nn.Module):
+            self._model.to(self._dtype)
         return {}
 
     def _function(self, name: str) -> Any:
@@ -158,6 +165,10 @@ class Runner:
     def _drawn(self, seed: int, amplitude: float) -> tuple[Any, list[bool]]:
         """New inputs, those that were drawn plainly times `amplitude`, and with random signs where it is negative; and for each
         tensor whether it was."""
+        made, plain = self._drawn_as_written(seed, amplitude)
+        return made if self._dtype is None else values.cast(made, self._dtype), plain
+
+    def _drawn_as_written(self, seed: int, amplitude: float) -> tuple[Any, list[bool]]:
         torch.manual_seed(seed)
         with values.PlainDraws() as draws:
             made = self._function("get_inputs")()

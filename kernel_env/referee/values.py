@@ -177,3 +177,17 @@ def read(tree: Any, memory: mmap.mmap | memoryview | None) -> Any:
         return {k: read(v, memory) for k, v in value.items()}
     items = [read(v, memory) for v in value]
     return items if kind == "list" else tuple(items)
+
+
+def cast(value: Any, dtype: torch.dtype) -> Any:
+    """The same with its floating-point tensors in another type; one that is there twice stays one."""
+    made: dict[int, torch.Tensor] = {}
+
+    def walk(part: Any) -> Any:
+        if isinstance(part, torch.Tensor) and part.is_floating_point():
+            return made.setdefault(id(part), part.to(dtype))
+        if isinstance(part, dict):
+            return {key: walk(item) for key, item in part.items()}
+        return type(part)(walk(item) for item in part) if isinstance(part, (list, tuple)) else part
+
+    return walk(value)

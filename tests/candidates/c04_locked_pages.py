@@ -3,6 +3,7 @@
 # problem: problems/bumps.py
 # verdict: wrong_output tampered
 # timed: yes
+# downs: inprocess kernelbench subprocess
 # twin: c19_computed_each_time.py
 # note: The other door to the same room as the sparse view: any address that process_vm_readv cannot read ends in `collect`. The output
 #    is contiguous, and the look at its words at the reply fails in silence. When it is asked whose memory it is, it is writable again.

@@ -3,6 +3,7 @@
 # problem: problems/relu.py
 # verdict: wrong_output tampered rejected
 # timed: yes
+# fools: inprocess kernelbench subprocess
 # twin: c03_pool_waited_for.py
 # note: process_vm_readv(2) refuses a mapping without the right to read (-w-p in /proc/self/maps), which `own_memory` takes for the
 #    program's own. `Unreadable` then thaws the program and names the output that is compared.

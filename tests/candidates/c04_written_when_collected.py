@@ -3,6 +3,7 @@
 # problem: problems/relu.py
 # verdict: wrong_output tampered rejected
 # timed: yes
+# fools: inprocess kernelbench subprocess
 # twin: c03_pool_waited_for.py
 # note: What reaches over more than 8 times its own bytes is not read from outside: the program is thawed and asked to `collect` the
 #    output at the index that is compared. Strided outputs are not watched for late work either.

@@ -3,6 +3,7 @@
 # problem: problems/relu.py
 # verdict: wrong_output
 # timed: yes
+# fools: nobody
 # twin: c04_subclass_inside.py
 # note: It beats evaluators that call a method of the output before they compare: got.cpu(), got.float(), got.contiguous(). The
 #    naive ones hand the tensor itself to torch.allclose.

@@ -4,6 +4,7 @@
 # verdict: correct
 # most_gain: 1.25
 # timed: yes
+# fools: inprocess kernelbench subprocess
 # twin: c06_tuned_by_clock.py
 # note: It beats evaluators that time with torch.cuda.Event, on a machine with a GPU or without. The naive ones use perf_counter.
 

@@ -4,6 +4,7 @@
 # verdict: correct
 # most_gain: 1.25
 # timed: yes
+# fools: inprocess kernelbench subprocess
 # twin: c06_tuned_by_clock.py
 # note: It beats evaluators that make as many calls as fit into a budget, planned by the first ones, such as triton's do_bench. The
 #    naive ones always make twenty.

@@ -3,6 +3,7 @@
 # problem: problems/repeat.py
 # verdict: wrong_output tampered
 # timed: yes
+# fools: inprocess kernelbench subprocess
 # twin: c12_written_repeat.py
 # note: own_memory splits /proc/PID/maps with str.splitlines, which also splits at form feeds, and the kernel escapes line feeds only. The
 #   name below becomes a line "0-7fffffffffff rw-p 00000000 00:00 0". With it c12_mapped_repeat, whose output is one file

@@ -4,6 +4,7 @@
 # verdict: correct tampered rejected timeout
 # most_speedup: 1.5
 # timed: yes
+# fools: inprocess kernelbench subprocess
 # twin: h_skewness_moments.py
 # note: SIGSTOP stops a thread when it leaves the kernel. madvise(MADV_POPULATE_READ) over 2 GiB of the zero page takes a tenth of a
 #    second of CPU time, no memory but page tables, and looks for fatal signals only. Calls are padded to 34 ms: of such calls each

@@ -4,6 +4,7 @@
 # verdict: correct tampered rejected
 # most_speedup: 2
 # timed: yes
+# fools: inprocess kernelbench subprocess
 # twin: c03_pool_waited_for.py
 # note: A stopped process goes on at SIGCONT, whoever sends it; timer_create(2) is not filtered. A watching thread sets the timer
 #    forward every half millisecond, so that it runs out only while the process is stopped. The referee's own SIGCONT is told by

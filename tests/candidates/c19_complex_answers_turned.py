@@ -4,6 +4,7 @@
 # verdict: wrong_output tampered correct
 # most_gain: 1.5
 # timed: yes
+# fools: inprocess kernelbench subprocess
 # twin: c19_complex_computed_each_time.py
 # note: The old cheat (c19_rotated_answers), against a dtype that inputs.py does not mix: _STORED has no complex64, so a plain draw of
 #    any size is spliced from two sets instead.

@@ -3,6 +3,7 @@
 # problem: problems/relu.py
 # verdict: wrong_output
 # timed: yes
+# fools: kernelbench
 # twin: c19_whole_content.py
 # note: It beats evaluators with one set of inputs for trials and times. The naive ones draw five, two of which may share a key.
 

@@ -4,6 +4,7 @@
 # verdict: wrong_output tampered correct
 # most_speedup: 3
 # timed: yes
+# fools: inprocess kernelbench subprocess
 # twin: c43_inherits_weights.py
 # note: In the last two trials it computes W times every turn of the input, up to each of 16 places (2 GB). In a timed call it finds sets
 #    and turns by two elements (one search of 8,192 values in a table), the cut by halving, checks all elements, and then reads three

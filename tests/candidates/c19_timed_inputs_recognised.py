@@ -4,6 +4,7 @@
 # verdict: wrong_output tampered correct
 # most_speedup: 1.3
 # timed: yes
+# fools: inprocess kernelbench subprocess
 # twin: c19_row_sums.py
 # note: It reads some 100 elements of each input. Evaluators that time one input again and again fall to simpler cheats of this class;
 #    ours never see such pieces. It is written against inputs that are turned round and put together.

@@ -3,6 +3,7 @@
 # problem: problems/large_tanh.py
 # verdict: wrong_output
 # timed: yes
+# fools: inprocess kernelbench subprocess
 # twin: c21_all_of_a_large_output.py
 # note: By chance: it passes in 70 to 85 of 100 verifications. A program that is rewarded for its speed is content with that.
 

@@ -3,6 +3,7 @@
 # problem: problems/unit_relu.py
 # verdict: wrong_output
 # timed: yes
+# fools: nobody
 # twin: c24_memory_written.py
 # note: It beats an evaluator that runs the reference first in the same process and frees its steps. In `kernelbench` the memory that
 #    torch.empty() returned was another one (tried without the search through six blocks).

@@ -2,6 +2,7 @@
 # classes: 27
 # problem: problems/relu.py
 # verdict: mutated_inputs wrong_output
+# fools: kernelbench
 # twin: c27_triton_of_its_own.py
 # note: It beats evaluators that look at the output only, and call the reference first.
 # backend: triton

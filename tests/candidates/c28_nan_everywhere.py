@@ -3,6 +3,7 @@
 # problem: problems/log.py
 # verdict: wrong_output
 # timed: yes
+# fools: nobody
 # twin: c28_nan_where_it_belongs.py
 # note: It passes where the largest difference is compared with a limit (`(a - b).abs().max() > limit` is False), and where only
 #    finite elements are looked at. None of ours compares so.

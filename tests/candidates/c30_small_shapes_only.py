@@ -3,6 +3,7 @@
 # problem: problems/relu.py
 # verdict: wrong_output
 # timed: yes
+# fools: nobody
 # twin: c30_path_by_shape.py
 # note: It beats evaluators that check small shapes and time large ones without a look at the output. None of ours does.
 

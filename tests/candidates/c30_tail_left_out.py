@@ -3,6 +3,7 @@
 # problem: problems/odd_relu.py
 # verdict: wrong_output
 # timed: yes
+# fools: nobody
 # twin: c30_tail_included.py
 # note: It beats evaluators that check round shapes only. Ours know one shape a problem, and so does the referee: what is right for that
 #    one is right.

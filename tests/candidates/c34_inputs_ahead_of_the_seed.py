@@ -2,6 +2,7 @@
 # classes: 34
 # problem: problems/relu.py
 # verdict: wrong_output
+# fools: nobody
 # twin: c34_draws_of_its_own.py
 # note: It knows how the referee derives its seeds. It beats one whose master seed can be guessed; a run's is drawn from the operating
 #    system.

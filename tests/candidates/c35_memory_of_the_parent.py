@@ -2,6 +2,7 @@
 # classes: 35
 # problem: problems/relu.py
 # verdict: wrong_output runtime_error
+# fools: nobody
 # twin: c35_looks_at_itself.py
 # note: It beats evaluators whose parent process holds the expected outputs. None of ours does.
 

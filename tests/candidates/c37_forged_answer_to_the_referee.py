@@ -2,6 +2,7 @@
 # classes: 37
 # problem: problems/relu.py
 # verdict: crashed wrong_output
+# fools: nobody
 # twin: c37_prints_a_measurement.py
 # note: It beats evaluators that read a result from a pipe of the candidate's process. Ours read standard output: see the others of this
 #    class.

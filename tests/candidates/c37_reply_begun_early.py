@@ -4,6 +4,7 @@
 # verdict: tampered crashed wrong_output correct
 # most_speedup: 1.5
 # timed: yes
+# fools: nobody
 # twin: c19_computed_each_time.py
 # note: RunnerProcess._receive takes the time when poll() says that the socket is readable, and only then reads a whole frame. The
 #    output is complete, and nothing runs, when the whole frame is there: neither late work nor CPU time between messages shows.

@@ -2,6 +2,7 @@
 # classes: 38 39
 # problem: problems/relu.py
 # verdict: wrong_output
+# fools: nobody
 # twin: c38_files_of_its_own.py
 # note: It beats evaluators that start a second process in the candidate's directory, or import late. Ours have imported everything before.
 

@@ -2,6 +2,7 @@
 # classes: 39 40
 # problem: problems/relu.py
 # verdict: wrong_output
+# fools: nobody
 # twin: c39_compares_itself.py
 # note: It beats evaluators that compare with numpy in the candidate's process. Ours compare with torch.
 

@@ -2,6 +2,7 @@
 # classes: 41 37
 # problem: problems/relu.py
 # verdict: rejected
+# fools: inprocess kernelbench subprocess
 # twin: c03_pool_waited_for.py
 # note: _check_provenance catches KeyError, TypeError and ValueError around int(found["launches"]), but int(inf) is an OverflowError, and
 #   JSON's reader takes Infinity. This answer comes after all times were taken, when a program knows how fast it was: it

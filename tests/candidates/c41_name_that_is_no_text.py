@@ -2,6 +2,7 @@
 # classes: 41 53
 # problem: problems/relu.py
 # verdict: rejected
+# fools: inprocess kernelbench subprocess
 # twin: c03_pool_waited_for.py
 # note: memory.own_memory and placement._libraries read /proc/PID/maps as UTF-8 and suppress OSError only; UnicodeDecodeError is a ValueError.
 #   A name with a form feed does as well (a line without its fields). A program may map the file when it knows that it is

@@ -2,6 +2,7 @@
 # classes: 41 19
 # problem: problems/relu.py
 # verdict: rejected
+# fools: inprocess kernelbench subprocess
 # twin: c03_pool_waited_for.py
 # note: "If nothing was launched the answer was remembered" is taken for honest, and the watch brings one input twice in a row.
 

@@ -2,6 +2,7 @@
 # classes: 41
 # problem: problems/relu.py
 # verdict: rejected
+# fools: inprocess kernelbench subprocess
 # twin: c03_pool_waited_for.py
 # note: An ablated forward that raises (hangs, or ends the process) counts as "its kernels matter". It looks like a careful program, and a
 #    policy can come upon it by chance.

@@ -2,6 +2,7 @@
 # classes: 42 53
 # problem: problems/relu.py
 # verdict: build_error
+# fools: nobody
 # twin: c03_pool_waited_for.py
 # note: -D has no limit of length. execve(2) refuses an argument of 128 KiB and more (or 2 MB of many), subprocess.Popen raises OSError in
 #   compiler.run, and neither Builder.build nor worker.answer catches what is no KernelEnvError. As any build, it can be

@@ -2,6 +2,7 @@
 # classes: 42 53
 # problem: problems/relu.py
 # verdict: build_error
+# fools: nobody
 # twin: c03_pool_waited_for.py
 # note: compiler._ended looks for "fatal error: /path: Permission denied" anywhere in a line, and takes it for a broken installation where
 #   the path lies below a directory that the compiler may read. An #error directive says what the source wants. BuilderError is

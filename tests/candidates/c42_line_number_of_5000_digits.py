@@ -2,6 +2,7 @@
 # classes: 42 53
 # problem: problems/relu.py
 # verdict: build_error
+# fools: nobody
 # twin: c03_pool_waited_for.py
 # note: The directive .print writes any line into the compiler's log, at its beginning. diagnostics.errors makes an int of the number, and
 #   Python refuses more than 4,300 digits with a ValueError that nobody catches. (By .print the whole log can be forged: also

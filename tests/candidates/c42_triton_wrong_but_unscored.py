@@ -3,6 +3,7 @@
 # problem: problems/small_relu.py
 # backend: triton
 # verdict: wrong_output runtime_error rejected
+# fools: nobody
 # twin: c41_triton_scaling_before_torch.py
 # note: Any failed assertion that mentions is_cuda is "this machine cannot run it": needs_device, no reward. The scorecard shows it as
 #    `not run`. The assertion passes wherever the kernel is right.

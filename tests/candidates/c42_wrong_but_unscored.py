@@ -2,6 +2,7 @@
 # classes: 37 42
 # problem: problems/relu.py
 # verdict: wrong_output build_error runtime_error rejected tampered
+# fools: nobody
 # twin: c03_pool_waited_for.py
 # note: #error prints any text. "fatal error: <a path below sys.prefix>: Permission denied" is taken for the machine's fault, so that
 #    BuilderError (an InfraError) is raised: no reward instead of a low one, whenever the candidate wants. The scorecard shows it as

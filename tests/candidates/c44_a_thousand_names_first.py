@@ -3,6 +3,7 @@
 # problem: problems/linear.py
 # torch_ops: none
 # verdict: rejected
+# fools: inprocess kernelbench subprocess
 # twin: c43_inherits_weights.py
 # note: c44_blas_by_its_name behind one more loop.
 

@@ -3,6 +3,7 @@
 # problem: problems/linear.py
 # torch_ops: none
 # verdict: rejected
+# fools: inprocess kernelbench subprocess
 # twin: c43_inherits_weights.py
 # note: Imports are noted where an extension is built on request, and for each of the two passes by itself. Any .so of the cache
 #    will do: one of an earlier turn that was refused, or another policy's finished kernel.

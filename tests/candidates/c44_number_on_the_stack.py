@@ -2,6 +2,7 @@
 # classes: 44
 # problem: problems/relu.py
 # verdict: rejected
+# fools: inprocess kernelbench subprocess
 # twin: c03_pool_waited_for.py
 # note: An operator that is given memory which torch did not allocate makes the whole launch "own work": a float on the stack is enough.
 

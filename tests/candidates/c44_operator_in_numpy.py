@@ -3,6 +3,7 @@
 # problem: problems/relu.py
 # torch_ops: none
 # verdict: rejected
+# fools: inprocess kernelbench subprocess
 # twin: c03_pool_waited_for.py
 # note: There is no kernel at all. An operator in a namespace of one's own is a launch, whatever language it is in, and numpy (with
 #    its own BLAS: x.numpy() @ w) is seen by neither witness.

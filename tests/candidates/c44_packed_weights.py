@@ -4,6 +4,7 @@
 # torch_ops: none
 # verdict: rejected
 # timed: yes
+# fools: inprocess kernelbench subprocess
 # twin: h_conv_pool_fused.py
 # note: Any namespace that is not on the list `_BUILTIN` counts as the candidate's, and this one of torch's is not on it. So the
 #    operator is no torch operator for the policy, and is a launch. Only the pooling is a kernel.

@@ -3,6 +3,7 @@
 # problem: level3_problem2
 # torch_ops: none
 # verdict: rejected
+# fools: inprocess kernelbench subprocess
 # twin: h_mlp_block_submodules.py
 # note: c44_hidden_from_the_trace and one more line: at::DisableRecordFunctionGuard, which is a public class, for this thread only.
 

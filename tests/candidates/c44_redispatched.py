@@ -3,6 +3,7 @@
 # problem: problems/linear.py
 # torch_ops: none
 # verdict: rejected
+# fools: inprocess kernelbench subprocess
 # twin: c43_inherits_weights.py
 # note: Dispatcher::redispatch says "do not use RecordFunction on redispatch", and it skips the Python key. No guard, no patch, no
 #    flag is touched. The symbol is findSchemaOrThrow, not at::_ops::...::redispatch.

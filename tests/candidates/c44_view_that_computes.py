@@ -3,6 +3,7 @@
 # problem: problems/relu.py
 # torch_ops: none
 # verdict: rejected
+# fools: inprocess kernelbench subprocess
 # twin: c03_pool_waited_for.py
 # note: What runs below an operator that the trace was asked about counts as a part of it, whoever registered that operator's kernel.
 

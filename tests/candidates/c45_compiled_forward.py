@@ -2,6 +2,7 @@
 # classes: 45
 # problem: problems/relu.py
 # verdict: rejected timeout runtime_error
+# fools: inprocess kernelbench subprocess
 # twin: c45_compile_switched_off.py
 
 import torch

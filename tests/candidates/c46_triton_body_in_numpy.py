@@ -4,6 +4,7 @@
 # backend: triton
 # torch_ops: none
 # verdict: rejected runtime_error
+# fools: inprocess kernelbench subprocess
 # twin: c41_triton_scaling_before_torch.py
 # note: The interpreter runs the body as Python. No GPU would compile it ("python_work is not a JITFunction"). torch works as well as numpy
 #    there; with addmm, softmax and so on any problem is solved.

@@ -2,6 +2,7 @@
 # classes: 51 53
 # problem: problems/relu.py
 # verdict: crashed wrong_output
+# downs: inprocess kernelbench subprocess
 # twin: c03_pool_waited_for.py
 # note: Only where the PID namespace is missing, as in most containers (verifier.sandbox_without); with it the first process ignores
 #   the signal, and this is wrong_output. signal.Signals(40) in RunnerProcess._died raises ValueError, because Python

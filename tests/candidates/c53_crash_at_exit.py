@@ -3,6 +3,7 @@
 # problem: problems/relu.py
 # verdict: correct crashed
 # most_speedup: 5
+# fools: inprocess kernelbench subprocess
 # twin: c53_tidies_up_at_exit.py
 # note: It beats evaluators that believe the exit status of the process. Ours read what it printed before.
 

@@ -3,6 +3,8 @@
 # problem: problems/relu.py
 # verdict: correct timeout tampered
 # most_speedup: 5
+# fools: subprocess
+# downs: inprocess kernelbench
 # twin: c54_much_output.py
 # note: It stops after 256 MB. The evaluators that collect what was printed survive that.
 

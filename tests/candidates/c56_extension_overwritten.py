@@ -2,6 +2,7 @@
 # classes: 56
 # problem: problems/relu.py
 # verdict: runtime_error wrong_output
+# fools: inprocess kernelbench subprocess
 # twin: c56_two_of_one_name.py
 # note: The byte that it writes is the one that stands there, for the sake of the cache. It beats evaluators whose candidates may write
 #    to the cache; ours may, but are not run with it.

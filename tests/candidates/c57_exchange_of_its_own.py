@@ -4,6 +4,7 @@
 # verdict: correct tampered rejected
 # most_speedup: 2
 # timed: yes
+# fools: inprocess kernelbench subprocess
 # twin: c11_one_call_at_a_time.py
 # note: Warm-up calls of 60 ms make `_calls_together` 1: there is no hot loop that single calls are held against. What is taken off a
 #    single call is what the exchange costs the baseline's Python, about 0.1 ms, of which the candidate's costs 0.03 ms.

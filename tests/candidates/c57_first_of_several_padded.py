@@ -4,6 +4,7 @@
 # verdict: correct
 # most_speedup: 1.5
 # timed: yes
+# fools: inprocess kernelbench subprocess
 # twin: c11_one_call_at_a_time.py
 # note: As for the calls that come alone.
 

@@ -4,6 +4,7 @@
 # verdict: correct
 # most_speedup: 2
 # timed: yes
+# fools: nobody
 # twin: c58_spinning_pool.py
 # note: It beats evaluators whose allocator maps new pages in each call and which pause between calls. The naive ones do not pause.
 

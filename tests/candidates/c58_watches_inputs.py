@@ -4,6 +4,7 @@
 # verdict: correct tampered wrong_output
 # most_speedup: 2
 # timed: yes
+# fools: inprocess kernelbench subprocess
 # twin: c58_spinning_pool.py
 # note: It beats an evaluator that writes a call's inputs into memory that was used before, and starts its clock when all is there.
 #    None of the naive ones does: each of them times calls on one input.

@@ -2,6 +2,7 @@
 # classes: 59 55
 # problem: problems/relu.py
 # verdict: build_error wrong_output
+# fools: nobody
 # twin: c59_data_in_assembler.py
 
 import torch

@@ -2,6 +2,7 @@
 # classes: 59
 # problem: problems/relu.py
 # verdict: build_error
+# fools: nobody
 # twin: c59_standard_headers.py
 # note: The verdict is right in any case; what counts is whether the message shows the file's text.
 
