@@ -20,6 +20,7 @@ from typing import Any, Protocol, TypeVar
 
 from kernel_env import errors
 from kernel_env.backends import Flavour, get_backend
+from kernel_env.baselines import against_baseline
 from kernel_env.builder.service import extensions
 from kernel_env.errors import ConfigError, KernelEnvError, MachineBusy, VerifierError
 from kernel_env.referee.batches import Batches, Kind, given_up
@@ -192,6 +193,7 @@ class LocalVerifier:
                 raise
             verdict = _verdict(await self._batches.ask(pool, kind, job, order))
         assert verdict is not None
+        verdict = against_baseline(verdict, problem, config)
         return replace(verdict, **{name: getattr(verdict, name) + prepared[name] for name in ("duration_ms", "build_ms", "own_ms")})
 
     async def _prepared(self, pool: Pool, job: Frame, order: Order) -> Frame:
@@ -248,7 +250,7 @@ class InprocessVerifier:
             for answer in self._worker.answers(referee, _job(operation, problem, candidate, config, seed)):
                 verdict = _verdict(answer)
                 if verdict is not None:
-                    return verdict
+                    return against_baseline(verdict, problem, config)
         raise VerifierError("verification ended without a verdict")
 
     async def aclose(self) -> None:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from kernel_env.baselines import check_baselines
 from kernel_env.episode import EpisodeState
 from kernel_env.errors import ConfigError
 from kernel_env.problems import find, load_problems
@@ -43,6 +44,7 @@ def verify(problem_name: str, file: Path, overrides: Sequence[str], *, as_json: 
         precision=chosen.precision,
     )
     problem = find(problems, problem_name)
+    check_baselines(settings.verify, [problem])
     seed = settings.run.seed if settings.run.seed is not None else secrets.randbits(62)
     state = EpisodeState(problem, episode_config(settings), seed)
     verdict, reward = asyncio.run(_judged(state, text, settings, bare=file.suffix == ".py"))

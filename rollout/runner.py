@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kernel_env.backends import get_backend
+from kernel_env.baselines import check_baselines
 from kernel_env.episode import EpisodeConfig, EpisodeState
 from kernel_env.errors import ConfigError, GateError, InfraError, KernelEnvError, PolicyError, PolicyExhausted
 from kernel_env.problems import load_problems, select
@@ -127,6 +128,7 @@ def plan(settings: Settings) -> Plan:
     """Resolve problems and policy. Raises ConfigError, DatasetError."""
     episode = episode_config(settings)
     problems = chosen_problems(settings)
+    check_baselines(settings.verify, problems)
     clock = LiveClock() if settings.verifier.clock == "live" else RecordedClock()
     policy = make_policy(settings.policy.spec, endpoint=settings.policy, now=clock.now)
     covered = tuple(p for p in problems if policy.covers(p.key))

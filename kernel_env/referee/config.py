@@ -9,6 +9,8 @@ from kernel_env.checks.provenance import TORCH_OPS
 from kernel_env.errors import ConfigError
 from kernel_env.referee.tolerance import tolerance
 
+EAGER = "eager"
+
 
 @dataclass(frozen=True)
 class VerifyConfig:
@@ -39,6 +41,11 @@ class VerifyConfig:
     noise_limit: float = 0.25
     """Times count only if at most this share of the time the baseline's threads waited for a core, or other work had the cores;
     else they are taken again."""
+    baseline: str = EAGER
+    """What a speedup is against: `eager`, the reference as it is, timed beside the candidate; or a file of times in KernelBench's
+    format, such as `kernel-env export` writes."""
+    baseline_of_other_hardware: bool = False
+    """Use such a file although it names other hardware than this."""
     measure_performance: bool = True
     """False: correctness only."""
     memory_limit_mb: int = 8192
