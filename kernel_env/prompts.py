@@ -115,12 +115,31 @@ def _measured(verdict: Verdict) -> str:
     timing = verdict.timing
     if timing is None:
         why = _UNTIMED.get(verdict.timing_note, verdict.timing_note)
-        return f"none, the kernel is correct. No time was measured: {why}."
+        return "\n".join([f"none, the kernel is correct. No time was measured: {why}.", *compiled_lines(verdict)])
     runtime, baseline = timing.runtime.median_ms, timing.baseline.median_ms
-    return (
+    text = (
         f"none, the kernel is correct. Speedup {timing.speedup:.2f}x: "
         f"{runtime:.4f} ms against {baseline:.4f} ms of the reference ({timing.baseline_kind})."
     )
+    return "\n".join([text, *compiled_lines(verdict)])
+
+
+def compiled_lines(verdict: Verdict) -> list[str]:
+    """One for each target of `verify.aot`: what each kernel uses there at most."""
+    lines = []
+    for target in dict.fromkeys(made.target for made in verdict.ahead):
+        mine = [made for made in verdict.ahead if made.target == target]
+        words = []
+        for kernel in dict.fromkeys(made.kernel for made in mine if made.kernel):
+            variants = [made for made in mine if made.kernel == kernel]
+            used = [f"{max(made.shared_bytes for made in variants):,} bytes of shared memory"]
+            if registers := [made.registers for made in variants if made.registers is not None]:
+                spilled = max(made.spilled_bytes or 0 for made in variants)
+                used = [f"{max(registers)} registers", f"{spilled:,} bytes spilled", *used]
+            words.append(f"{kernel} uses {', '.join(used)}")
+        words += [made.note for made in mine if not made.kernel]
+        lines.append(f"For {target}: {'; '.join(words)}.")
+    return lines
 
 
 def bounded(text: str, max_chars: int, tail_share: float) -> str:

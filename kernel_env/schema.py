@@ -184,6 +184,23 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Compiled:
+    """A kernel that was compiled for a GPU that is not here, and what it uses of it."""
+
+    target: str
+    """`cuda:90`, `hip:gfx942`, ..."""
+    kernel: str = ""
+    """Empty in a note that is about the target."""
+    registers: int | None = None
+    """A thread's; of AMD's those for vectors. None where it is not known."""
+    spilled_bytes: int | None = None
+    """What had no room in registers."""
+    shared_bytes: int = 0
+    """A block's."""
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What the referee found. `correct` is the only status that can carry a timing."""
 
@@ -201,6 +218,8 @@ class Verdict:
     """What was seen, most useful part first. The model reads a bounded part of it."""
     log: str = ""
     """Bounded standard output and error of the candidate. Never used for the verdict."""
+    ahead: tuple[Compiled, ...] = ()
+    """What was compiled for the targets of `verify.aot`."""
     timing: Timing | None = None
     timing_note: str = ""
     """Why there is no timing although correct (`interpreter`, `not measured`, `noisy`)."""

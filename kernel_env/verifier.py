@@ -32,7 +32,7 @@ from kernel_env.referee.scratch import Scratch
 from kernel_env.referee.slots import ORDINARY, Order, Slots
 from kernel_env.referee.streams import receive, send
 from kernel_env.sandbox import wanted
-from kernel_env.schema import Candidate, Problem, Verdict, from_json, to_json
+from kernel_env.schema import Candidate, Compiled, Problem, Verdict, from_json, to_json
 
 T = TypeVar("T")
 MAX_CODE_BYTES = 4 << 20
@@ -118,6 +118,12 @@ class Verifier(Protocol):
     async def aclose(self) -> None: ...
 
 
+def check_ahead(config: VerifyConfig, backend: str) -> None:
+    """Raises ConfigError where kernels of this back end cannot be compiled for other machines."""
+    if config.aot and backend != "triton":
+        raise ConfigError(f"verify.aot is for Triton kernels; back end {backend!r} is compiled for the machine that it runs on")
+
+
 def _job(operation: str, problem: Problem, candidate: Candidate, config: VerifyConfig, seed: int) -> Frame:
     mine = [to_json(candidate)]
     return {"op": operation, "problem": to_json(problem), "candidates": mine, "config": to_json(config), "seed": seed}
@@ -160,14 +166,17 @@ class LocalVerifier:
         missing = known.missing()
         if missing:
             raise ConfigError(f"back end {backend!r} {missing}")
-        if known.flavour not in self._pools:
+        return self._pool_of(known.flavour)
+
+    def _pool_of(self, flavour: Flavour) -> Pool:
+        if flavour not in self._pools:
             setup = {
                 "cache_dir": str(self.config.cache()), "cache_bytes": self.config.cache_bytes(), "clock": self.config.clock,
                 "clock_path": self.config.clock_path, "sandbox": self.config.sandbox_settings(),
                 "reuse_bytes": self.config.reuse_mb << 20,
             }  # fmt: skip
-            self._pools[known.flavour] = Pool(known.flavour, setup, self._scratch.path)
-        return self._pools[known.flavour]
+            self._pools[flavour] = Pool(flavour, setup, self._scratch.path)
+        return self._pools[flavour]
 
     async def verify(
         self, problem: Problem, candidate: Candidate, config: VerifyConfig, seed: int, order: Order = ORDINARY
@@ -179,10 +188,15 @@ class LocalVerifier:
         is replaced and the work done again, up to `pool.ATTEMPTS` times in all.
         """
         pool = self._pool(candidate.backend)
+        check_ahead(config, candidate.backend)
         kind = Kind(candidate.backend, (problem.digest, problem.key, problem.profile), config, seed, order.priority)
         with self._batches.coming(kind):
             prepared = await self._prepared(pool, _job("prepare", problem, candidate, config, seed), order)
         first = _verdict(prepared)
+        if first is not None:
+            return first
+        ahead, compiled = await self._ahead(problem, candidate, config, seed, order)
+        first = _verdict(ahead) if ahead else None
         if first is not None:
             return first
         job = _job("verify", problem, candidate, config, seed)
@@ -193,8 +207,18 @@ class LocalVerifier:
                 raise
             verdict = _verdict(await self._batches.ask(pool, kind, job, order))
         assert verdict is not None
-        verdict = against_baseline(verdict, problem, config)
-        return replace(verdict, **{name: getattr(verdict, name) + prepared[name] for name in ("duration_ms", "build_ms", "own_ms")})
+        verdict = replace(against_baseline(verdict, problem, config), ahead=compiled)
+        spent = {name: prepared[name] + ahead.get(name, 0.0) for name in ("duration_ms", "build_ms", "own_ms")}
+        return replace(verdict, **{name: getattr(verdict, name) + spent[name] for name in spent})
+
+    async def _ahead(
+        self, problem: Problem, candidate: Candidate, config: VerifyConfig, seed: int, order: Order
+    ) -> tuple[Frame, tuple[Compiled, ...]]:
+        """What became of compiling it for other machines, if that was asked for."""
+        if not config.aot:
+            return {}, ()
+        answer = await self._prepared(self._pool_of("plain"), _job("ahead", problem, candidate, config, seed), order)
+        return answer, tuple(from_json(Compiled, made) for made in answer.get("ahead", ()))
 
     async def _prepared(self, pool: Pool, job: Frame, order: Order) -> Frame:
         found: list[Frame] = []
@@ -241,6 +265,8 @@ class InprocessVerifier:
         self, problem: Problem, candidate: Candidate, config: VerifyConfig, seed: int, order: Order = ORDINARY
     ) -> Verdict:
         flavour = get_backend(candidate.backend).flavour
+        if config.aot:
+            raise ConfigError("verify.aot needs a runner of its own: it does not go with verifier=inprocess")
         if flavour == "interpret" and os.environ.get("TRITON_INTERPRET") != "1":
             raise ConfigError(
                 "verifier=inprocess with Triton needs TRITON_INTERPRET=1 in the environment before anything imports triton"

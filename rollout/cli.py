@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 HELP = """kernel-env: multi-turn kernel generation, verified and timed on this machine
 
   kernel-env eval [--multirun] [OPTION=VALUE ...]     play episodes; the same command resumes
-  kernel-env verify PROBLEM FILE [--json] [OPTION=VALUE ...]
+  kernel-env verify PROBLEM FILE [--json] [--aot TARGET] [OPTION=VALUE ...]
                                                       judge one candidate (a .py file, or a whole reply)
   kernel-env replay RUN [PROBLEM [TURN]]              verify a run's turns again and say what differs
   kernel-env report RUN                               write the report of a run again
@@ -130,10 +130,27 @@ def _play(settings: Settings, text: str) -> int:
 def _verify(argv: list[str]) -> int:
     from rollout.commands import verify
 
+    argv, targets = _targets(argv)
     words, overrides, flags = _split(argv, ("--json",))
     if len(words) != 2:
-        raise ConfigError("usage: kernel-env verify PROBLEM FILE [--json] [OPTION=VALUE ...]")
+        raise ConfigError("usage: kernel-env verify PROBLEM FILE [--json] [--aot TARGET] [OPTION=VALUE ...]")
+    overrides += [f"verify.aot=[{','.join(targets)}]"] if targets else []
     return verify(words[0], Path(words[1]), overrides, as_json="--json" in flags)
+
+
+def _targets(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Without `--aot TARGET`, which may come more than once; and those."""
+    left, targets, words = [], [], iter(argv)
+    for word in words:
+        if word == "--aot":
+            targets.append(next(words, ""))
+        elif word.startswith("--aot="):
+            targets.append(word.removeprefix("--aot="))
+        else:
+            left.append(word)
+    if "" in targets:
+        raise ConfigError("--aot is followed by a target, such as cuda:90")
+    return left, [name for text in targets for name in text.split(",")]
 
 
 def _replay(argv: list[str]) -> int:

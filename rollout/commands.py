@@ -17,6 +17,7 @@ from kernel_env.baselines import check_baselines
 from kernel_env.episode import EpisodeState
 from kernel_env.errors import ConfigError
 from kernel_env.problems import find, load_problems
+from kernel_env.prompts import compiled_lines
 from kernel_env.reward import measured_reward
 from kernel_env.schema import Generation, Problem, Reward, Verdict, to_json
 from rollout import compose
@@ -102,6 +103,8 @@ def show(problem: Problem, verdict: Verdict, reward: Reward) -> None:
         )
     elif verdict.timing_note:
         console.print(f"not timed ({verdict.timing_note})")
+    for line in compiled_lines(verdict):
+        console.print(escape(line))
     if verdict.degenerate:
         console.print(
             "[yellow]the problem is degenerate:[/yellow] its output hardly varies with its inputs, and a constant may pass"

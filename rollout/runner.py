@@ -21,7 +21,7 @@ from kernel_env.problems import load_problems, select
 from kernel_env.referee.clock import LiveClock, RecordedClock
 from kernel_env.referee.config import derive_seed
 from kernel_env.schema import Episode, Problem, StopReason, Turn, episode_key
-from kernel_env.verifier import InprocessVerifier, LocalVerifier, Verifier
+from kernel_env.verifier import InprocessVerifier, LocalVerifier, Verifier, check_ahead
 from rollout.documents import Results, RunInfo
 from rollout.fingerprint import Change, changes, fingerprint
 from rollout.policies import GenerationRequest, Policy, make_policy
@@ -129,6 +129,7 @@ def plan(settings: Settings) -> Plan:
     episode = episode_config(settings)
     problems = chosen_problems(settings)
     check_baselines(settings.verify, problems)
+    check_ahead(settings.verify, settings.backend.name)
     clock = LiveClock() if settings.verifier.clock == "live" else RecordedClock()
     policy = make_policy(settings.policy.spec, endpoint=settings.policy, now=clock.now)
     covered = tuple(p for p in problems if policy.covers(p.key))

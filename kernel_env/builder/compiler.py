@@ -38,8 +38,11 @@ dies, however it dies, and then the whole process group goes, down to the last s
 _MOST_DENIED = 8
 _RECORDED = 'sh,-c,"$@"; code=$?; echo $code >>+statuses; exit $code,stage'
 """For GCC's -wrapper: write down how each stage ends. The driver itself reports a killed stage as an ordinary failure."""
-_DIAGNOSTIC = re.compile(r"^[^\s:][^:\n]*:(\d+:)+( fatal)? [Ee]rror: |^[^\s:][^:\n]*: error: ", re.MULTILINE)
-"""A complaint about the source or a flag (`fatal error` counts only with a line: without one it is about the machine)."""
+_DIAGNOSTIC = re.compile(
+    r"^[^\s:][^:\n]*:(\d+:)+( fatal)? [Ee]rror: |^[^\s:][^:\n]*: error: |^ptxas ([^\n]*, line \d+; )?(error|fatal) *: ",
+    re.MULTILINE,
+)
+"""A complaint about the source or a flag (GCC's `fatal error` counts only with a line: without one it is about the machine)."""
 _DENIED = re.compile(r"fatal error: (?P<path>/[^\n]*): Permission denied$", re.MULTILINE)
 """A header, or a file that `__has_include` asks for: the source's fault only if the file is none of ours. (A source can have any
 line printed, so it is seen for oneself whether that is true.)"""
@@ -74,8 +77,9 @@ class Outcome:
     log: str
 
 
-def run(command: list[str], work: Path, limits: Limits, readable: tuple[str, ...]) -> Outcome:
-    """Run `command` (GCC's driver and its arguments) in `work`, which holds all its temporary files.
+def run(command: list[str], work: Path, limits: Limits, readable: tuple[str, ...], *, staged: bool = True) -> Outcome:
+    """Run `command` in `work`, which holds all its temporary files. With `staged` it is GCC's driver and its arguments, and how
+    each of its stages ends is looked at.
 
     It writes nowhere else, and reads the system's files and those below `readable` only: a source can name any file.
 
@@ -83,7 +87,8 @@ def run(command: list[str], work: Path, limits: Limits, readable: tuple[str, ...
     """
     (work / "+statuses").write_text("")
     environment = {"PATH": f"{Path(command[0]).parent}:/usr/local/bin:/usr/bin:/bin", "TMPDIR": str(work), "LC_ALL": "C.UTF-8"}
-    guarded = ["/bin/sh", "-c", _GUARD, "guard", command[0], "-wrapper", _RECORDED, *command[1:]]
+    wrapper = ["-wrapper", _RECORDED] if staged else []
+    guarded = ["/bin/sh", "-c", _GUARD, "guard", command[0], *wrapper, *command[1:]]
     with open(work / "+log", "wb") as log, Fence(readable, str(work)) as fence:
         process = subprocess.Popen(
             guarded,

@@ -23,9 +23,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from kernel_env.builder import bindings
+from kernel_env.builder import bindings, ptxas
 from kernel_env.builder.compiler import LOG_BYTES, End, Limits, Outcome, run
 from kernel_env.builder.diagnostics import without_paths
+from kernel_env.builder.ptxas import Assembled
 from kernel_env.builder.quota import touch, trim
 from kernel_env.builder.symbols import imported
 from kernel_env.builder.toolchain import (
@@ -148,6 +149,18 @@ class Builder:
             with contextlib.suppress(OSError):  # what could not be removed now is, after a later build
                 trim(self.cache_dir, self._most_bytes)
         return made
+
+    def assemble(self, ptx: str, arch: str) -> Assembled:
+        """What a kernel in PTX uses of a GPU of this compute capability (`90`). One that the assembler refuses is a result. Raises
+        BuilderError."""
+        with self._workdir() as work, self._cores.shared():
+            (work / "kernel.ptx").write_text(ptx)
+            command = ptxas.command(arch, "kernel.ptx", "kernel.o")
+            outcome = run(command, work, self._limits, self.toolchain.readable, staged=False)
+        if outcome.end is End.OK:
+            return ptxas.read(outcome.log)
+        gave_up = f"the assembler gave up: the kernel needs more than {self._limits}\n" if outcome.end is End.LIMITS else ""
+        return Assembled(False, log=gave_up + outcome.log)
 
     def prelude(self, name: str = FULL) -> Path | None:
         """Directory of a precompiled prelude, made now if it is not there.

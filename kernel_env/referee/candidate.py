@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -161,13 +161,14 @@ class OnTrial:
 
     # ---------------------------------------------------------- its process
 
-    def load(self) -> None:
-        """Start it and import its source. Raises Failed."""
+    def load(self, targets: Sequence[str] = ()) -> None:
+        """Start it and import its source; with `targets` what it launches is compiled for those and runs nothing. Raises Failed."""
         self.runner = endpoint = self.house.launch("candidate", self._build, self.config)
         self.side = Side(endpoint, self.ask)
         self.stage = Stage.LOAD
         candidate, precision = self.job.candidate, self.job.problem.precision
-        self.ask({"op": "load", "code": candidate.code, "entry": candidate.entry, "precision": precision})
+        frame: Frame = {"op": "load", "code": candidate.code, "entry": candidate.entry, "precision": precision}
+        self.ask({**frame, "targets": list(targets)} if targets else frame)
         endpoint.freeze()
 
     def close(self) -> None:
@@ -252,6 +253,9 @@ class OnTrial:
         )
         if kind == "device" and self.backend.flavour == "interpret":
             return Failed(Status.NEEDS_DEVICE, self.stage, f"this machine cannot run it: {text}", category)
+        if kind == "compile":
+            name = str(frame.get("target", "a GPU"))
+            return Failed(Status.BUILD_ERROR, Stage.BUILD, f"for {name}: {text}", name)
         if kind == "memory":
             return Failed(Status.OUT_OF_MEMORY, self.stage, text, category)
         if kind == "output":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+from kernel_env.backends.targets import target
 from kernel_env.checks.provenance import TORCH_OPS
 from kernel_env.errors import ConfigError
 from kernel_env.referee.tolerance import tolerance
@@ -46,6 +47,9 @@ class VerifyConfig:
     format, such as `kernel-env export` writes."""
     baseline_of_other_hardware: bool = False
     """Use such a file although it names other hardware than this."""
+    aot: tuple[str, ...] = ()
+    """Triton kernels must also compile for these GPUs, which need not be here: some of `[cuda:80, cuda:90, cuda:100, hip:gfx942,
+    hip:gfx950]`, or others of their kind. What they use of registers and shared memory is in the feedback."""
     measure_performance: bool = True
     """False: correctness only."""
     memory_limit_mb: int = 8192
@@ -66,6 +70,8 @@ class VerifyConfig:
         if self.memory_limit_mb < 0:
             raise ConfigError(f"verify.memory_limit_mb must be 0 or more, got {self.memory_limit_mb}")
         tolerance(self.tolerance)
+        for name in self.aot:
+            target(name)
 
 
 def derive_seed(seed: int, *path: object) -> int:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from kernel_env.builder import Builder
 from kernel_env.errors import BuilderError, KernelEnvError, MachineBusy, VerifierError
 from kernel_env.hostlock import CoresLock
+from kernel_env.referee import ahead
 from kernel_env.referee.bench import Bench, Expected, Oracle, steps
 from kernel_env.referee.calibration import Calibrator
 from kernel_env.referee.candidate import Alone, Failed, House, Job, OnTrial
@@ -32,7 +33,7 @@ from kernel_env.referee.reference import Reference
 from kernel_env.referee.secret import Secret
 from kernel_env.referee.tolerance import tolerance
 from kernel_env.referee.watch import check_provenance
-from kernel_env.schema import Problem, Stage, Status, Timing, Verdict
+from kernel_env.schema import Compiled, Problem, Stage, Status, Timing, Verdict
 
 CHECK_BYTES = 8 << 20
 """Outputs of up to this size are compared as a whole in every round of timing; of larger ones so much, ..."""
@@ -131,6 +132,19 @@ class Referee:
         if one.backend.builds:
             with self.lock.shared(), contextlib.closing(one):
                 one.load()
+
+    def compile_ahead(self, job: Job) -> tuple[Prepared, tuple[Compiled, ...]]:
+        """Compile its Triton kernels for the targets of its config. Raises ProblemError, BuilderError, VerifierError."""
+        one, found = OnTrial(self.house, job), list[Compiled]()
+
+        def body() -> None:
+            reference = self._reference(job.problem, job.config)
+            with self.lock.shared(), contextlib.closing(one), contextlib.closing(reference):
+                found.extend(ahead.compiled(one, reference, self.house.builder))
+
+        verdict = one.concluded(body)
+        prepared = Prepared(verdict and one.finished(verdict), one.took_s * 1e3, **one.spent_ms("build", "own"))
+        return prepared, tuple(found)
 
     def verify(self, jobs: Sequence[Job]) -> Iterator[tuple[int, Verdict | KernelEnvError]]:
         """The whole verification of candidates that share all but themselves. Yields the outcome of each, by its number, as soon as

@@ -19,13 +19,14 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from kernel_env.backends.interpreter import causes, needs_device
 from kernel_env.backends.loading import BuildFailed, BuildFunction, routed_builds
 from kernel_env.backends.provenance import Provenance, alike, make_room, tensors
+from kernel_env.backends.targets import target
 from kernel_env.checks.provenance import unwatched
 from kernel_env.processes import name_process
 from kernel_env.referee import code_pages, signals, values
@@ -33,7 +34,13 @@ from kernel_env.referee.layout import leaves, paged
 from kernel_env.referee.protocol import MAX_ERROR_TEXT, Channel, ChannelClosed, Frame
 from kernel_env.schema import PRECISIONS
 
+if TYPE_CHECKING:
+    from kernel_env.backends.ahead import Ahead
+
 MAX_OPERATORS = 1000
+MOST_ASSEMBLY_BYTES = 3 << 20
+"""Of an answer, which may have 4 MB."""
+_NOTHING = contextlib.nullcontext()
 BETWEEN = 4
 """Blocks that stay between those of a program, and as many holes, ..."""
 KEPT_COPIES = 6
@@ -68,18 +75,24 @@ class Runner:
         self._looked_up: set[str] = set()
         """Names of functions that `ctypes` was asked for."""
         self._as_it_is: list[torch.Tensor] = []
+        self._ahead: Ahead | None = None
+        """Where its kernels are to be compiled for GPUs that are not here."""
         self._operations: dict[str, Callable[[Frame, Sequence[int]], Frame]] = {
             "load": self._load, "init_inputs": self._init_inputs, "init": self._init, "export_state": self._export_state,
             "sync_state": self._sync_state, "make_inputs": self._make_inputs, "take_inputs": self._take_inputs,
             "drop_inputs": self._drop_inputs, "scatter": self._scatter, "move_code": self._move_code, "call": self._call,
             "is_random": self._is_random, "collect": self._collect, "write": self._write, "signals": self._signals,
-            "trace": self._traced, "ablate": self._ablated,
+            "trace": self._traced, "ablate": self._ablated, "compile": self._compiled_ahead,
         }  # fmt: skip
 
     def handle(self, frame: Frame, fds: Sequence[int]) -> Frame:
         operation = self._operations[frame["op"]]
+        if frame.get("targets"):
+            from kernel_env.backends.ahead import Ahead
+
+            self._ahead = Ahead([target(name) for name in frame["targets"]])
         try:
-            with torch.no_grad(), routed_builds(self._build, self._watched):
+            with torch.no_grad(), routed_builds(self._build, self._watched), self._ahead.standing_in() if self._ahead else _NOTHING:
                 return operation(frame, fds)
         except BaseException as error:  # noqa: BLE001 - the boundary: whatever a program raises, SystemExit too, is its answer
             return {"error": self._describe_error(error, frame["op"])}
@@ -299,6 +312,20 @@ class Runner:
         inputs = self._inputs[0]
         return self._model(**inputs) if isinstance(inputs, dict) else self._model(*inputs)
 
+    def _compiled_ahead(self, frame: Frame, fds: Sequence[int]) -> Frame:
+        """Forward on the first inputs, whose launches are compiled for a target and run nothing. It may have `ended` early: what it
+        computes from results means nothing."""
+        assert self._ahead is not None
+        self._ahead.choose(target(frame["target"]))
+        ended = ""
+        try:
+            self._forward_once(frame)
+        except Exception as error:
+            if self._ahead.failed:
+                raise
+            ended = self._error_text(error)[:MAX_ERROR_TEXT]
+        return {"kernels": self._ahead.found(MOST_ASSEMBLY_BYTES), "ended": ended}
+
     def _is_random(self, frame: Frame, fds: Sequence[int]) -> Frame:
         """Whether the last call drew random numbers, after `seed` had been set for it."""
         now = torch.get_rng_state()
@@ -335,6 +362,8 @@ class Runner:
             kind = "output"
         elif _is_out_of_memory(error):
             kind = "memory"
+        elif self._ahead is not None and self._ahead.failed:
+            kind = "compile"
         elif self._interpreter and needs_device(error, self._source, _MODULE[self.role], launched=self._watcher().ran):
             kind = "device"
         return {"kind": kind, "type": _name(error, self._interpreter), "text": self._error_text(error)[:MAX_ERROR_TEXT]}

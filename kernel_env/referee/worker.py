@@ -89,6 +89,10 @@ def answers(referee: Referee, frame: Frame) -> Iterator[Frame]:
             prepared = referee.prepare(jobs[0])
             yield {**vars(prepared), "verdict": to_json(prepared.verdict)}
             return
+        if frame["op"] == "ahead":
+            prepared, compiled = referee.compile_ahead(jobs[0])
+            yield {**vars(prepared), "verdict": to_json(prepared.verdict), "ahead": [to_json(made) for made in compiled]}
+            return
         for number, outcome in referee.verify(jobs):
             left.discard(number)
             yield {"number": number, **(_raised(outcome) if isinstance(outcome, KernelEnvError) else {"verdict": to_json(outcome)})}

@@ -259,6 +259,9 @@ def main() -> None:
         from kernel_env.backends.interpreter import prepare
 
         prepare()
+    else:
+        with contextlib.suppress(Exception):  # without Triton, or in another version of it, a runner says what is missing
+            import kernel_env.backends.ahead
 
     import kernel_env.referee.runner  # noqa: F401 - brings torch: paid for once here, not in every runner
 
