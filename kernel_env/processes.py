@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import signal
+from pathlib import Path
 
 _PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36
 WAITING = "ke-waiting"
@@ -24,3 +26,11 @@ def name_process(name: str) -> None:
 def become_subreaper(be: bool = True) -> None:
     """Orphans of our descendants become our children, so that they can be found and killed; False takes that back."""
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, int(be), 0, 0, 0)
+
+
+def oom_kills() -> int:
+    """How many processes of this machine the kernel has killed for want of memory, those in containers' own limits included."""
+    with contextlib.suppress(OSError, ValueError):
+        rows = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+        return int(rows.get("oom_kill", 0))
+    return 0

@@ -408,4 +408,66 @@ class ModelNew(nn.Module):
 """,
 )
 
-_GUIDES = {"cpp": _CPP, "triton": _TRITON}
+_CUDA = _Guide(
+    system="You are an expert in writing CUDA kernels for efficient GPU programming.",
+    task="You make PyTorch modules faster on a GPU. You are given a reference module `Model` and write a class `ModelNew` that "
+    "computes the same results faster, with CUDA kernels of your own that are compiled by "
+    "`torch.utils.cpp_extension.load_inline`.",
+    rules="""\
+- Compile at module level with `load_inline(name=..., cpp_sources=..., cuda_sources=..., functions=[...])`. `cuda_sources` has the
+  `__global__` kernels and the functions that launch them, `cpp_sources` declares those functions. Functions take and return
+  `torch::Tensor`, `int64_t`, `double`, `bool`, `std::string`, and `std::vector` or `std::optional` of these.
+- The compiler is nvcc with C++20 and `-O3`. `extra_cuda_cflags` may add options that only change the code, such as
+  `--use_fast_math`, `-maxrregcount=64` or `-DNAME=1`; options that name files or other programs are refused, and so are cuBLAS
+  and cuDNN.
+- Tensors are on the GPU. Call `contiguous()` before you use `data_ptr<float>()`, allocate results with `torch::empty`, launch on
+  the current stream, and never move tensors to another device.""",
+    example_reference=_CPP.example_reference,
+    example='''import torch
+import torch.nn as nn
+from torch.utils.cpp_extension import load_inline
+
+CUDA_SOURCE = r"""
+#include <torch/extension.h>
+#include <ATen/cuda/CUDAContext.h>
+
+// relu(x * scale + y) in one pass over memory.
+__global__ void scale_add_relu_kernel(const float* x, const float* y, float* out, float scale, int64_t n) {
+    int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x;
+    if (i < n) {
+        float v = x[i] * scale + y[i];
+        out[i] = v < 0.0f ? 0.0f : v;
+    }
+}
+
+torch::Tensor scale_add_relu(torch::Tensor x, torch::Tensor y, double scale) {
+    auto a = x.contiguous();
+    auto b = y.contiguous();
+    auto out = torch::empty_like(a);
+    int64_t n = a.numel();
+    auto stream = at::cuda::getCurrentCUDAStream();
+    scale_add_relu_kernel<<<(n + 255) / 256, 256, 0, stream>>>(
+        a.data_ptr<float>(), b.data_ptr<float>(), out.data_ptr<float>(), static_cast<float>(scale), n);
+    return out;
+}
+"""
+
+extension = load_inline(
+    name="scale_add_relu",
+    cpp_sources="torch::Tensor scale_add_relu(torch::Tensor x, torch::Tensor y, double scale);",
+    cuda_sources=CUDA_SOURCE,
+    functions=["scale_add_relu"],
+)
+
+
+class ModelNew(nn.Module):
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return extension.scale_add_relu(x, y, self.scale)
+''',
+)
+
+_GUIDES = {"cpp": _CPP, "triton": _TRITON, "cuda": _CUDA}

@@ -20,6 +20,7 @@ from typing import Any, Protocol, TypeVar
 
 from kernel_env import errors
 from kernel_env.backends import Flavour, get_backend
+from kernel_env.backends.targets import target
 from kernel_env.baselines import against_baseline
 from kernel_env.builder.service import extensions
 from kernel_env.errors import ConfigError, KernelEnvError, MachineBusy, VerifierError
@@ -120,8 +121,15 @@ class Verifier(Protocol):
 
 def check_ahead(config: VerifyConfig, backend: str) -> None:
     """Raises ConfigError where kernels of this back end cannot be compiled for other machines."""
-    if config.aot and backend != "triton":
-        raise ConfigError(f"verify.aot is for Triton kernels; back end {backend!r} is compiled for the machine that it runs on")
+    if not config.aot or backend == "triton":
+        return
+    if get_backend(backend).device != "cuda":
+        raise ConfigError(
+            f"verify.aot is for Triton and CUDA kernels; back end {backend!r} is compiled for the machine that it runs on"
+        )
+    other = next((name for name in config.aot if target(name).vendor != "cuda"), None)
+    if other is not None:
+        raise ConfigError(f"verify.aot: back end {backend!r} cannot be compiled for {other}")
 
 
 def _job(operation: str, problem: Problem, candidate: Candidate, config: VerifyConfig, seed: int) -> Frame:
@@ -207,7 +215,7 @@ class LocalVerifier:
                 raise
             verdict = _verdict(await self._batches.ask(pool, kind, job, order))
         assert verdict is not None
-        verdict = replace(against_baseline(verdict, problem, config), ahead=compiled)
+        verdict = replace(against_baseline(verdict, problem, config), ahead=(*verdict.ahead, *compiled))
         spent = {name: prepared[name] + ahead.get(name, 0.0) for name in ("duration_ms", "build_ms", "own_ms")}
         return replace(verdict, **{name: getattr(verdict, name) + spent[name] for name in spent})
 
@@ -215,7 +223,7 @@ class LocalVerifier:
         self, problem: Problem, candidate: Candidate, config: VerifyConfig, seed: int, order: Order
     ) -> tuple[Frame, tuple[Compiled, ...]]:
         """What became of compiling it for other machines, if that was asked for."""
-        if not config.aot:
+        if not config.aot or candidate.backend != "triton":
             return {}, ()
         answer = await self._prepared(self._pool_of("plain"), _job("ahead", problem, candidate, config, seed), order)
         return answer, tuple(from_json(Compiled, made) for made in answer.get("ahead", ()))

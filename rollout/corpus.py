@@ -188,7 +188,7 @@ def _problem(directory: Path, name: str, bundled: dict[str, tuple[Problem, ...]]
         return Problem(1, 1, path.stem, path.read_text(), origin="corpus")
     if backend not in BACKENDS:  # one of another machine: nothing of it runs here
         return find(bundled["cpu"], name)
-    return find(bundled[get_backend(backend).profile], name)
+    return find(bundled.get(get_backend(backend).profile, bundled["cpu"]), name)
 
 
 def _check(directory: Path, classes: dict[int, CheatClass], entries: list[Entry]) -> None:

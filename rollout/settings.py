@@ -77,7 +77,7 @@ class ProblemSettings:
 @dataclass(frozen=True)
 class BackendSettings:
     name: str = "cpp"
-    """`cpp` or `triton`."""
+    """`cpp`, `triton` or `cuda`."""
     dataset_prompt: bool | None = None
     """Use the data set's own prompt. Default: where it has one that fits the back end."""
 

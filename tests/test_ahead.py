@@ -185,7 +185,7 @@ def test_a_target_that_does_not_exist_is_one_clear_line(name: str) -> None:
 
 def test_it_is_for_triton_and_needs_its_own_runner(verifier: BlockingVerifier, monkeypatch: pytest.MonkeyPatch) -> None:
     problem = Problem(1, 1, "ScaledRelu", REFERENCE)
-    with pytest.raises(ConfigError, match=r"verify\.aot is for Triton kernels; back end 'cpp'"):
+    with pytest.raises(ConfigError, match=r"verify\.aot is for Triton and CUDA kernels; back end 'cpp'"):
         verifier.verify(problem, Candidate(KERNEL, "cpp"), AHEAD, 1)
     with BlockingVerifier(lambda: InprocessVerifier(VerifierConfig())) as inprocess, pytest.raises(ConfigError, match="inprocess"):
         inprocess.verify(problem, Candidate(KERNEL, "triton"), AHEAD, 1)
@@ -203,7 +203,7 @@ def test_the_command_takes_targets(tmp_path: Path, capsys: pytest.CaptureFixture
         assert main([*options, *more]) == 2
         assert complaint in capsys.readouterr().err
     assert main(["eval", "verify.aot=[cuda:90]"]) == 2
-    assert "verify.aot is for Triton kernels" in capsys.readouterr().err
+    assert "verify.aot is for Triton and CUDA kernels" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------- the assembler

@@ -1,7 +1,8 @@
 """Back ends: the languages that candidates are written in, behind one protocol.
 
 A back end says how its candidates are checked and how they run on this machine. `cpp` is inline C++ through `load_inline`, built
-by the Builder and really timed on the CPU. `triton` runs in Triton's interpreter where there is no GPU: correctness only.
+by the Builder and really timed on the CPU. `triton` runs in Triton's interpreter where there is no GPU: correctness only. `cuda` is
+inline CUDA C++: it is compiled by nvcc, which needs no GPU, and goes no further in this version.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from kernel_env.checks.static import check_cpp, check_triton
+from kernel_env.checks.static import check_cpp, check_cuda, check_triton
+from kernel_env.cuda import nvcc
 from kernel_env.errors import ConfigError
 
 Flavour = Literal["plain", "interpret"]
@@ -35,9 +37,13 @@ class Backend:
     """The size profile that fits where it runs here."""
     requires: tuple[str, ...]
     """Python modules without which it cannot run."""
+    device: str = ""
+    """`cuda`: its kernels need a GPU to run, and are compiled only."""
 
     def missing(self) -> str | None:
         """Why this back end cannot run here, or None. Imports nothing."""
+        if self.device == "cuda" and nvcc() is None:
+            return "needs nvcc: install the CUDA toolkit, or set CUDA_HOME to where it is"
         absent = [m for m in self.requires if importlib.util.find_spec(m) is None]
         return f"needs the Python package {' and '.join(absent)}: run `pip install {' '.join(absent)}`" if absent else None
 
@@ -46,6 +52,9 @@ BACKENDS = {
     "cpp": Backend("cpp", check_cpp, flavour="plain", builds=True, timed=True, profile="cpu", requires=("torch",)),
     "triton": Backend(
         "triton", check_triton, flavour="interpret", builds=False, timed=False, profile="interpret", requires=("torch", "triton")
+    ),
+    "cuda": Backend(
+        "cuda", check_cuda, flavour="plain", builds=True, timed=False, profile="full", requires=("torch",), device="cuda"
     ),
 }
 

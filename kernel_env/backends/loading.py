@@ -32,12 +32,31 @@ class BuildFailed(RuntimeError):
     """The compiler refused the candidate's source; the text is the compiler's log."""
 
 
+class NeedsGpu(RuntimeError):
+    """A function of a CUDA extension was called where none can run."""
+
+
+class CompiledOnly(ModuleType):
+    """Stands for an extension with CUDA kernels, which was compiled and cannot run here. It has any function that is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            raise NeedsGpu(f"{name}() runs CUDA kernels, and no GPU can be used here")
+
+        return call
+
+
 @contextlib.contextmanager
-def routed_builds(build: BuildFunction, loaded: Callable[[ModuleType | None], None] = lambda module: None) -> Iterator[None]:
+def routed_builds(
+    build: BuildFunction, loaded: Callable[[ModuleType | None], None] = lambda module: None, *, cuda: bool = False
+) -> Iterator[None]:
     """While active, `load_inline` and `load` of torch.utils.cpp_extension ask `build` instead of running a compiler. `loaded` is
-    told of each extension: its module, or None where it only registers operators."""
+    told of each extension: its module, or None where it only registers operators. With `cuda` sources may be CUDA's."""
     kept = cpp_extension.load_inline, cpp_extension.load
-    router = _Router(build, loaded)
+    router = _Router(build, loaded, cuda)
     cpp_extension.load_inline, cpp_extension.load = router.load_inline, router.load
     try:
         yield
@@ -46,8 +65,8 @@ def routed_builds(build: BuildFunction, loaded: Callable[[ModuleType | None], No
 
 
 class _Router:
-    def __init__(self, build: BuildFunction, loaded: Callable[[ModuleType | None], None]) -> None:
-        self._build, self._loaded = build, loaded
+    def __init__(self, build: BuildFunction, loaded: Callable[[ModuleType | None], None], cuda: bool) -> None:
+        self._build, self._loaded, self._cuda = build, loaded, cuda
 
     def load_inline(
         self,
@@ -71,12 +90,16 @@ class _Router:
         use_pch: bool = False,
         no_implicit_headers: bool = False,
     ) -> Any:
-        """Same parameters as torch's own. Sources are joined into one translation unit, as torch does."""
-        if cuda_sources or sycl_sources or with_cuda:
-            raise BuildFailed("this back end builds C++ only: cuda_sources and sycl_sources are not available")
+        """Same parameters as torch's own. Sources of a language are joined into one translation unit, as torch does."""
+        if sycl_sources or ((cuda_sources or with_cuda) and not self._cuda):
+            what = "C++ and CUDA" if self._cuda else "C++"
+            raise BuildFailed(
+                f"this back end builds {what} only: {'' if self._cuda else 'cuda_sources and '}sycl_sources are not available"
+            )
         _refuse_paths(extra_include_paths)
-        text = "\n".join([cpp_sources] if isinstance(cpp_sources, str) else cpp_sources)
-        return self._load([(f"{name}.cpp", text)], _functions(functions), extra_cflags, extra_ldflags, is_python_module)
+        sources = [(f"{name}.cu", _joined(cuda_sources))] if cuda_sources else []
+        sources.append((f"{name}.cpp", _joined(cpp_sources)))
+        return self._load(sources, _functions(functions), extra_cflags, extra_ldflags, is_python_module, extra_cuda_cflags)
 
     def load(
         self,
@@ -98,9 +121,11 @@ class _Router:
         """Same parameters as torch's own. The files are read here, in the runner, with the candidate's own rights."""
         _refuse_paths(extra_include_paths)
         paths = [Path(p) for p in ([sources] if isinstance(sources, str) else sources)]
-        if any(p.suffix not in (".cpp", ".cc", ".cxx", ".c") for p in paths):
-            raise BuildFailed("this back end builds C++ only: sources must be .cpp files")
-        return self._load([(p.name, _with_headers(p)) for p in paths], [], extra_cflags, extra_ldflags, is_python_module)
+        kinds = (".cpp", ".cc", ".cxx", ".c", *((".cu",) if self._cuda else ()))
+        if any(p.suffix not in kinds for p in paths):
+            raise BuildFailed(f"this back end builds {' and '.join(('C++', 'CUDA')[: 1 + self._cuda])} only: not all sources are")
+        texts = [(p.name, _with_headers(p)) for p in paths]
+        return self._load(texts, [], extra_cflags, extra_ldflags, is_python_module, extra_cuda_cflags)
 
     def _load(
         self,
@@ -109,6 +134,7 @@ class _Router:
         compile_flags: Sequence[str] | None,
         link_flags: Sequence[str] | None,
         is_python_module: bool,
+        cuda_flags: Sequence[str] | None = None,
     ) -> Any:
         answer = self._build(
             {
@@ -116,10 +142,14 @@ class _Router:
                 "functions": [[str(n), str(d)] for n, d in functions],
                 "compile_flags": [str(f) for f in compile_flags or ()],
                 "link_flags": [str(f) for f in link_flags or ()],
+                "cuda_flags": [str(f) for f in cuda_flags or ()],
             }
         )
         if not answer["ok"]:
             raise BuildFailed(answer["log"])
+        if any(name.endswith(".cu") for name, _ in sources):
+            self._loaded(None)
+            return CompiledOnly(answer["module"])
         if not is_python_module:
             torch.ops.load_library(answer["path"])  # type: ignore[no-untyped-call]
             self._loaded(None)
@@ -141,6 +171,10 @@ def _with_headers(path: Path, depth: int = 0) -> str:
         return _with_headers(beside, depth + 1) if depth < 8 and beside.is_file() else match[0]
 
     return _INCLUDE.sub(text, path.read_text())
+
+
+def _joined(sources: str | Sequence[str]) -> str:
+    return "\n".join([sources] if isinstance(sources, str) else sources)
 
 
 def _functions(functions: str | Sequence[str] | Mapping[str, str] | None) -> list[tuple[str, str]]:

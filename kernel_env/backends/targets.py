@@ -18,6 +18,9 @@ CDNA and RDNA instruction set references."""
 _PROCESSORS = {"80": 108, "90": 132, "100": 148, "gfx942": 304, "gfx950": 256}
 KNOWN = ("cuda:80", "cuda:90", "cuda:100", "hip:gfx942", "hip:gfx950")
 
+CUDA_TARGETS = ("cuda:90",)
+"""What CUDA sources are compiled for where nothing else is asked."""
+
 
 @dataclass(frozen=True)
 class Target:

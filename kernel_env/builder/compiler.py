@@ -13,6 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from kernel_env.errors import BuilderError
+from kernel_env.processes import oom_kills
 from kernel_env.sandbox import Fence
 
 LOG_BYTES = 64_000
@@ -36,11 +37,16 @@ exit $code
 """Shell: wait for a line (the limits are set), then run the compiler. Standard input is a lifeline: it closes when the builder
 dies, however it dies, and then the whole process group goes, down to the last stage."""
 _MOST_DENIED = 8
+_STAGE_DIED = re.compile(r"^nvcc error +: '[^'\n]{1,80}' died due to signal (\d+)", re.MULTILINE)
+"""Of CUDA's driver, which tells in words only how a stage ended. A source can print the same, so it is believed if it is known."""
 _RECORDED = 'sh,-c,"$@"; code=$?; echo $code >>+statuses; exit $code,stage'
 """For GCC's -wrapper: write down how each stage ends. The driver itself reports a killed stage as an ordinary failure."""
 _DIAGNOSTIC = re.compile(
-    r"^[^\s:][^:\n]*:(\d+:)+( fatal)? [Ee]rror: |^[^\s:][^:\n]*: error: |^ptxas ([^\n]*, line \d+; )?(error|fatal) *: ",
-    re.MULTILINE,
+    r"""
+    ^[^\s:][^:\n]*:(\d+:)+(\ fatal)?\ [Ee]rror:\  | ^[^\s:][^:\n]*:\ error:\ 
+  | ^ptxas\ ([^\n]*,\ line\ \d+;\ )?(error|fatal)\ *:\  | ^[^\s(][^(\n]*\(\d+\):\ (catastrophic\ )?error
+    """,
+    re.MULTILINE | re.VERBOSE,
 )
 """A complaint about the source or a flag (GCC's `fatal error` counts only with a line: without one it is about the machine)."""
 _DENIED = re.compile(r"fatal error: (?P<path>/[^\n]*): Permission denied$", re.MULTILINE)
@@ -86,6 +92,7 @@ def run(command: list[str], work: Path, limits: Limits, readable: tuple[str, ...
     Raises BuilderError when it cannot be started, was killed by someone else, or the disk is full.
     """
     (work / "+statuses").write_text("")
+    killed = oom_kills()
     environment = {"PATH": f"{Path(command[0]).parent}:/usr/local/bin:/usr/bin:/bin", "TMPDIR": str(work), "LC_ALL": "C.UTF-8"}
     wrapper = ["-wrapper", _RECORDED] if staged else []
     guarded = ["/bin/sh", "-c", _GUARD, "guard", command[0], *wrapper, *command[1:]]
@@ -114,6 +121,8 @@ def run(command: list[str], work: Path, limits: Limits, readable: tuple[str, ...
     with open(work / "+log", "rb") as printed:
         text = printed.read(LOG_BYTES).decode(errors="replace")
     statuses = [process.returncode, *map(int, (work / "+statuses").read_text().split())]
+    if not staged and process.returncode and oom_kills() > killed and _STAGE_DIED.search(text):
+        raise BuilderError("the compiler was killed for want of memory; nothing is said about the source")
     return Outcome(_ended(command[0], statuses, text, shutil.disk_usage(work).free, (*readable, str(work))), text)
 
 

@@ -23,9 +23,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from kernel_env.builder import bindings, ptxas
+from kernel_env.builder import bindings, nvcc, ptxas
 from kernel_env.builder.compiler import LOG_BYTES, End, Limits, Outcome, run
 from kernel_env.builder.diagnostics import without_paths
+from kernel_env.builder.nvcc import Resources
 from kernel_env.builder.ptxas import Assembled
 from kernel_env.builder.quota import touch, trim
 from kernel_env.builder.symbols import imported
@@ -66,13 +67,18 @@ _SLIM_NAMES = re.compile(
     r"""
     Tensor | TensorOptions | TensorAccessor | (empty|zeros|ones|full)(_like)? | k[A-Z]\w+ | ScalarType | Scalar
   | IntArrayRef | ArrayRef | Half | BFloat16 | MemoryFormat | Device | DeviceType | Layout | Dtype | dtype | device
-  | optional | nullopt
+  | optional | nullopt | cuda
   | parallel_for | get_num_threads | get_thread_num | divup | GRAIN_SIZE | internal
     """,
     re.VERBOSE,
 )
 """What of torch the slim prelude declares; whoever gets it wrong loses a second."""
-_SLIM_HEADERS = re.compile(r"torch/(extension|torch|all)\.h | ATen/(Parallel|Dispatch|core/Tensor|cpu/vec/.*)\.h", re.VERBOSE)
+_SLIM_HEADERS = re.compile(
+    r"""
+    torch/(extension|torch|all|types)\.h | ATen/(Parallel|Dispatch|core/Tensor|cpu/vec/.*|cuda/CUDAContext|cuda/Exceptions)\.h
+    """,
+    re.VERBOSE,
+)
 
 Category = Literal["", "compile", "link", "limits", "flag", "functions"]
 
@@ -87,6 +93,14 @@ class BuildRequest:
     """(name, docstring) to bind; empty when the source brings its own bindings."""
     compile_flags: tuple[str, ...] = ()
     link_flags: tuple[str, ...] = ()
+    cuda_flags: tuple[str, ...] = ()
+    """Of sources whose names end in `.cu`."""
+    archs: tuple[str, ...] = ()
+    """Compute capabilities that those are compiled for: `90`, ... Not the candidate's choice."""
+
+    @property
+    def is_cuda(self) -> bool:
+        return any(name.endswith(".cu") for name, _ in self.sources)
 
 
 @dataclass(frozen=True)
@@ -102,6 +116,8 @@ class BuildResult:
     build_ms: float = 0.0
     imports: tuple[str, ...] = ()
     """Symbols that it takes from other libraries."""
+    resources: tuple[Resources, ...] = ()
+    """What its CUDA kernels use."""
 
 
 def extensions(cache_dir: Path) -> Path:
@@ -133,8 +149,10 @@ class Builder:
         A source that does not compile is a result, not an exception. Raises BuilderError when the compiler is missing or was
         killed, or the disk is full.
         """
-        request = replace(request, compile_flags=_words(request.compile_flags), link_flags=_words(request.link_flags))
-        key = self._key("extension", [asdict(request), asdict(self._limits), code_identity()])
+        flags, link, cuda = map(_words, (request.compile_flags, request.link_flags, request.cuda_flags))
+        request = replace(request, compile_flags=flags, link_flags=link, cuda_flags=cuda)
+        tools = [nvcc.toolkit().version] if request.is_cuda else []
+        key = self._key("extension", [asdict(request), asdict(self._limits), code_identity(), *tools])
         module = f"ke_{key[:20]}"
         fault = _refusal(request)
         if fault is not None:
@@ -183,8 +201,10 @@ class Builder:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def _run(self, command: list[str], work: Path, limits: Limits) -> Outcome:
+        staged = command[0] == self.toolchain.compiler
+        readable = (*self.toolchain.readable, str(self.cache_dir / "prelude"), *(() if staged else (str(nvcc.toolkit().home),)))
         with self._cores.shared():
-            return run(command, work, limits, (*self.toolchain.readable, str(self.cache_dir / "prelude")))
+            return run(command, work, limits, readable, staged=staged)
 
     # -------------------------------------------------------------- cache
 
@@ -241,7 +261,7 @@ class Builder:
             return self._compile_and_link(request, work, module, STOCK)
         if _is_slim(text):
             category, log = self._compile_and_link(request, work, module, SLIM)
-            if category != "compile":
+            if category != "compile" or nvcc.is_own_error(log):
                 return category, log
         category, log = self._compile_and_link(request, work, module, FULL)
         if category == "compile" and bindings.needs_pybind(log, request.functions):
@@ -257,11 +277,18 @@ class Builder:
         quick = name != STOCK and prelude is not None
         compile_unit = self._unit_command(effective_flags(request.compile_flags), quick=quick)
         compile_unit += ["-include", str(prelude / name)] if prelude else []
+        compile_unit += ["-isystem", str(nvcc.toolkit().home / "include"), *self._cuda_defines] if request.is_cuda else []
         units = _write_units(request, work, module, quick=quick)
         objects = [f"{unit}.o" for unit in units]
+        named = f"-DTORCH_EXTENSION_NAME={module}"
         steps: list[tuple[Category, list[str]]] = [
-            *(("compile", [*compile_unit, f"-DTORCH_EXTENSION_NAME={module}", "-c", unit, "-o", f"{unit}.o"]) for unit in units),
-            ("link", [tools.compiler, "-shared", *objects, "-o", f"{module}.so", *tools.link_flags, *request.link_flags]),
+            *(
+                ("compile", self._cuda_command(request, unit, name if quick else "", named))
+                if unit.endswith(".cu")
+                else ("compile", [*compile_unit, named, "-c", unit, "-o", f"{unit}.o"])
+                for unit in units
+            ),
+            ("link", [tools.compiler, "-shared", *objects, "-o", f"{module}.so", *self._link_flags(request)]),
         ]
         hidden = (work, INCLUDE / "shim", INCLUDE, *((prelude,) if prelude else ()), *tools.include_dirs)
         for step, command in steps:
@@ -270,6 +297,30 @@ class Builder:
             if outcome.end is not End.OK:
                 return ("limits" if outcome.end is End.LIMITS else step), log
         return "", log
+
+    def _cuda_command(self, request: BuildRequest, unit: str, prelude: str, named: str) -> list[str]:
+        """The headers of a prelude are read each time: nvcc knows no precompiled ones."""
+        ours = [f"-I{INCLUDE / 'shim'}", f"-I{INCLUDE}", "-include", str(INCLUDE / prelude)] if prelude else []
+        system = [word for path in self.toolchain.include_dirs for word in ("-isystem", str(path))]
+        flags, _ = nvcc.checked(request.cuda_flags)
+        includes = [*self.toolchain.defines, *self._cuda_defines, named, *ours, *system]
+        return nvcc.command(nvcc.toolkit(), request.archs, flags, includes, unit, f"{unit}.o")
+
+    @property
+    def _cuda_defines(self) -> tuple[str, ...]:
+        """A CPU build of torch has the CUDA headers, but not one that is generated for a CUDA build."""
+        generated = self.toolchain.torch_dir / "include/c10/cuda/impl/cuda_cmake_macros.h"
+        return () if generated.exists() else ("-DC10_CUDA_NO_CMAKE_CONFIGURE_FILE",)
+
+    def _link_flags(self, request: BuildRequest) -> list[str]:
+        """With CUDA's runtime, and torch's part for it where it has one: what a CPU build of torch lacks stays open."""
+        flags = [*self.toolchain.link_flags, *request.link_flags]
+        if request.is_cuda:
+            lib = self.toolchain.torch_dir / "lib"
+            torchs = ["-lc10_cuda", "-ltorch_cuda"] if (lib / "libc10_cuda.so").exists() else []
+            where = [f"-L{nvcc.toolkit().home / name}" for name in ("lib64", "lib")]
+            flags += [*where, "-lcudart_static", "-lrt", "-ldl", "-lpthread", *torchs]
+        return flags
 
     def _unit_command(self, flags: tuple[str, ...], *, quick: bool) -> list[str]:
         tools = self.toolchain
@@ -308,6 +359,9 @@ def _refusal(request: BuildRequest) -> tuple[Category, str] | None:
         return "flag", f"compiler flag not allowed: {flag[:200]}"
     if len(" ".join((*request.compile_flags, *request.link_flags))) > MOST_FLAG_CHARS:
         return "flag", f"compiler flags of more than {MOST_FLAG_CHARS} characters"
+    flag = nvcc.checked(request.cuda_flags)[1]
+    if flag is not None:
+        return "flag", f"CUDA compiler flag not allowed: {flag[:200]}"
     name = bindings.refused_name(request.functions)
     if name is not None:
         return "functions", f"functions names {name!r}, which is not the name of a C++ function"
@@ -330,15 +384,15 @@ def _text(request: BuildRequest) -> str:
 
 def _write_units(request: BuildRequest, work: Path, module: str, *, quick: bool) -> list[str]:
     """One file a translation unit, the bindings at the end of the last; returns their names."""
-    head = "" if quick else "#include <torch/extension.h>\n"
     units = []
     for index, (name, text) in enumerate(request.sources):
         last = index == len(request.sources) - 1
         tail = bindings.source(request.functions, module, quick=quick) if last else ""
-        shown = _plain_name(name)
+        shown, kind = _plain_name(name), "cu" if name.endswith(".cu") else "cpp"
+        head = nvcc.HEAD if kind == "cu" else "" if quick else "#include <torch/extension.h>\n"
         _write(work / shown, text)  # so that diagnostics can quote its lines
-        _write(work / f"+{index}.cpp", f'{head}#line 1 "{shown}"\n{text}\n{tail}')
-        units.append(f"+{index}.cpp")
+        _write(work / f"+{index}.{kind}", f'{head}#line 1 "{shown}"\n{text}\n{tail}')
+        units.append(f"+{index}.{kind}")
     return units
 
 
@@ -361,7 +415,8 @@ def _read(entry: Path, module: str) -> BuildResult | None:
         touch(entry)
         path = "" if meta["category"] else str(library)
         ok, imports = not meta["category"], tuple(meta["imports"])
-        return BuildResult(ok, module, path, meta["log"], meta["category"], cached=True, imports=imports)
+        resources = tuple(Resources(**row) for row in meta["resources"])
+        return BuildResult(ok, module, path, meta["log"], meta["category"], cached=True, imports=imports, resources=resources)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -370,7 +425,8 @@ def _describe(finished: Path, module: str, category: Category, log: str) -> None
     """Write meta.json beside the library, if there is one."""
     library = b"" if category else (finished / f"{module}.so").read_bytes()
     sha256, imports = ("", ()) if category else (hashlib.sha256(library).hexdigest(), imported(library))
-    meta = {"category": category, "sha256": sha256, "log": log, "imports": imports}
+    resources = [] if category else [asdict(used) for used in nvcc.read(log)]
+    meta = {"category": category, "sha256": sha256, "log": nvcc.without_resources(log), "imports": imports, "resources": resources}
     (finished / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 

@@ -159,6 +159,16 @@ def check_cpp(source: str, entry: str = "ModelNew") -> str | None:
     return None
 
 
+def check_cuda(source: str, entry: str = "ModelNew") -> str | None:
+    """Why `source` cannot be a CUDA kernel, in one sentence, or None."""
+    reason = check_cpp(source, entry)
+    if reason is not None:
+        return reason.replace("compiles no C++", "compiles no CUDA").replace("C++ extension", "CUDA extension")
+    if "__global__" not in source and not isinstance(facts(source, entry), SourceFault):
+        return "The source has no CUDA kernel: no function is declared __global__."
+    return None
+
+
 def _parse(source: str) -> ast.Module | SourceFault:
     if len(source) > MAX_SOURCE_CHARS:
         return SourceFault("limits", f"The source has {len(source)} characters; at most {MAX_SOURCE_CHARS} are allowed.")

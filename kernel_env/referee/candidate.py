@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kernel_env.backends import get_backend
+from kernel_env.backends.targets import CUDA_TARGETS, target
 from kernel_env.builder import Builder, BuildRequest
 from kernel_env.errors import VerifierError
 from kernel_env.referee.bench import Bench, Construction, Expected, Trial, handed
@@ -25,7 +26,7 @@ from kernel_env.referee.process import BuildHandler, Endpoint, RunnerDied, Runne
 from kernel_env.referee.protocol import MAX_ERROR_TEXT, Frame
 from kernel_env.referee.reference import fetched, output_at
 from kernel_env.referee.tolerance import Tolerance, tolerance
-from kernel_env.schema import Candidate, Problem, Stage, Status, Verdict
+from kernel_env.schema import Candidate, Compiled, Problem, Stage, Status, Verdict
 
 MOST_CALLS = 30
 """An attempt to time a candidate may last as long as its trials, or as so many of its calls."""
@@ -85,6 +86,8 @@ class OnTrial:
         """Category and log of its build that failed."""
         self.built: set[str] = set()
         """Paths of extensions that were built for it, or found built."""
+        self.compiled: list[Compiled] = []
+        """Its CUDA kernels."""
         self.imports: set[str] = set()
         """Symbols that its extensions take from other libraries."""
         self.weights = ""
@@ -151,6 +154,7 @@ class OnTrial:
             clock=self.clock.kind,
             isolation=self.runner.isolation if self.runner else (),
             log=self.runner.log() if self.runner else "",
+            ahead=tuple(self.compiled),
             **self.spent_ms("build", "own", "baseline"),
             **more,
         )
@@ -168,6 +172,7 @@ class OnTrial:
         self.stage = Stage.LOAD
         candidate, precision = self.job.candidate, self.job.problem.precision
         frame: Frame = {"op": "load", "code": candidate.code, "entry": candidate.entry, "precision": precision}
+        frame["cuda"] = self.backend.device == "cuda"
         self.ask({**frame, "targets": list(targets)} if targets else frame)
         endpoint.freeze()
 
@@ -199,6 +204,8 @@ class OnTrial:
                 tuple((str(n), str(d)) for n, d in frame["functions"]),
                 tuple(map(str, frame["compile_flags"])),
                 tuple(map(str, frame["link_flags"])),
+                tuple(map(str, frame.get("cuda_flags", ()))),
+                tuple(target(name).arch for name in self.config.aot or CUDA_TARGETS) if self.backend.device == "cuda" else (),
             )
         except (KeyError, TypeError, ValueError, RecursionError):
             self.build_failure = ("request", "malformed build request")
@@ -208,6 +215,10 @@ class OnTrial:
         self.builds += not result.cached
         self.imports.update(result.imports)
         self.built.update([result.path] if result.ok else [])
+        self.compiled += [
+            Compiled(f"cuda:{used.arch}", used.kernel, used.registers, used.spilled_bytes, used.shared_bytes)
+            for used in result.resources
+        ]
         if not result.ok:
             self.build_failure = (result.category, result.log)
         return {"ok": result.ok, "module": result.module, "path": result.path, "log": result.log}
@@ -251,7 +262,7 @@ class OnTrial:
             str(error.get("text", ""))[:MAX_ERROR_TEXT],
             str(error.get("type", ""))[:200],
         )
-        if kind == "device" and self.backend.flavour == "interpret":
+        if kind == "device" and (self.backend.flavour == "interpret" or self.backend.device):
             return Failed(Status.NEEDS_DEVICE, self.stage, f"this machine cannot run it: {text}", category)
         if kind == "compile":
             name = str(frame.get("target", "a GPU"))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kernel_env.errors import VerifierError
+from kernel_env.processes import oom_kills
 from kernel_env.referee.placement import place_workers, threads
 from kernel_env.referee.protocol import Channel, ChannelClosed, Frame, NotAFrame
 from kernel_env.referee.scratch import remove_tree
@@ -55,14 +56,6 @@ class RunnerDied(Exception):
 def no_builds(frame: Frame) -> Frame:
     """The build handler of a problem's own code."""
     return {"ok": False, "log": "a problem's reference cannot build extensions"}
-
-
-def _oom_kills() -> int:
-    """How many processes of this machine the kernel has killed for want of memory, those in containers' own limits included."""
-    with contextlib.suppress(OSError, ValueError):
-        rows = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
-        return int(rows.get("oom_kill", 0))
-    return 0
 
 
 def _signal_name(number: int) -> str:
@@ -280,7 +273,7 @@ class RunnerProcess:
 
     def _begin(self) -> None:
         """Take the runner's first frame: sent before it has seen any code, so it is our own word."""
-        self._oom_kills = _oom_kills()
+        self._oom_kills = oom_kills()
         try:
             hello = self._receive(time.monotonic() + READY_LIMIT_S)
         except RunnerDied as death:
@@ -329,7 +322,7 @@ class RunnerProcess:
         gone = bool(select.select([self._pidfd], [], [], _ENDING_S)[0])
         self.close()
         status = self._zygote.status()
-        if gone and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL and _oom_kills() > self._oom_kills:
+        if gone and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL and oom_kills() > self._oom_kills:
             return VerifierError(
                 "this machine ran out of memory and the kernel killed a runner: use fewer verifier.slots, a smaller "
                 "verify.memory_limit_mb or smaller problems (problems.profile)"

@@ -132,6 +132,10 @@ class Referee:
         if one.backend.builds:
             with self.lock.shared(), contextlib.closing(one):
                 one.load()
+        if one.backend.device:
+            names = ", ".join(sorted({made.target for made in one.compiled})) or "no target"
+            words = f"its kernels were compiled for {names}; running them on a GPU is not in this version"
+            raise Failed(Status.NEEDS_DEVICE, Stage.LOAD, words)
 
     def compile_ahead(self, job: Job) -> tuple[Prepared, tuple[Compiled, ...]]:
         """Compile its Triton kernels for the targets of its config. Raises ProblemError, BuilderError, VerifierError."""

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kernel_env.backends.interpreter import causes, needs_device
-from kernel_env.backends.loading import BuildFailed, BuildFunction, routed_builds
+from kernel_env.backends.loading import BuildFailed, BuildFunction, NeedsGpu, routed_builds
 from kernel_env.backends.provenance import Provenance, alike, make_room, tensors
 from kernel_env.backends.targets import target
 from kernel_env.checks.provenance import unwatched
@@ -59,6 +59,8 @@ class Runner:
         self._build = build
         self._interpreter = interpreter
         self._source = ""
+        self._cuda = False
+        """Whether its sources may be CUDA's."""
         self._dtype: torch.dtype | None = None
         """What floating-point inputs, parameters and buffers are brought to."""
         self._module: ModuleType | None = None
@@ -87,15 +89,19 @@ class Runner:
 
     def handle(self, frame: Frame, fds: Sequence[int]) -> Frame:
         operation = self._operations[frame["op"]]
+        self._cuda |= bool(frame.get("cuda"))
         if frame.get("targets"):
             from kernel_env.backends.ahead import Ahead
 
             self._ahead = Ahead([target(name) for name in frame["targets"]])
         try:
-            with torch.no_grad(), routed_builds(self._build, self._watched), self._ahead.standing_in() if self._ahead else _NOTHING:
+            with torch.no_grad(), self._builds(), self._ahead.standing_in() if self._ahead else _NOTHING:
                 return operation(frame, fds)
         except BaseException as error:  # noqa: BLE001 - the boundary: whatever a program raises, SystemExit too, is its answer
             return {"error": self._describe_error(error, frame["op"])}
+
+    def _builds(self) -> contextlib.AbstractContextManager[None]:
+        return routed_builds(self._build, self._watched, cuda=self._cuda)
 
     # ---------------------------------------------------------- program
 
@@ -362,6 +368,8 @@ class Runner:
             kind = "output"
         elif _is_out_of_memory(error):
             kind = "memory"
+        elif isinstance(error, NeedsGpu):
+            kind = "device"
         elif self._ahead is not None and self._ahead.failed:
             kind = "compile"
         elif self._interpreter and needs_device(error, self._source, _MODULE[self.role], launched=self._watcher().ran):
