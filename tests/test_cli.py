@@ -110,7 +110,7 @@ WRONG: list[tuple[str, str]] = [
     ("eval run.name=a/b", "run.name 'a/b' is not a plain folder name"),
     ("eval problems=mine", "problems=mine: choose one of bundled, huggingface, jsonl, kernelbench"),
     ("eval reward=sead", "reward=sead: choose one of dr-kernel, kevin, seed, tritonforge"),
-    ("eval backend.name=cudda", "unknown back end 'cudda': choose one of cpp, triton"),
+    ("eval backend.name=cudda", "unknown back end 'cudda': did you mean 'cuda'?"),
     ("eval verifier.kind=magic", "verifier.kind=magic: choose process or inprocess"),
     ("eval problems.ids=99", "no problem id 99; there are level 1 (1-"),
     ("eval problems.names=*Flux*", "no problem named *Flux*; there are level 1 (1-"),

@@ -20,6 +20,7 @@ from kernel_env import errors, schema
 from kernel_env.schema import (
     SCHEMA_VERSION,
     Candidate,
+    Compiled,
     Episode,
     Generation,
     Problem,
@@ -65,6 +66,7 @@ EXAMPLES: dict[str, Any] = {
     "candidate": Candidate("x = 'ü'\n", "cpp"),
     "stats": STATS,
     "timing": TIMING,
+    "compiled": Compiled("cuda:90", "relu", 32, 0, 1024, "hm"),
     "verdict": CORRECT,
     "verdict_wrong": WRONG,
     "verdict_unscored": UNSCORED,

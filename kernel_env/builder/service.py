@@ -277,7 +277,9 @@ class Builder:
         quick = name != STOCK and prelude is not None
         compile_unit = self._unit_command(effective_flags(request.compile_flags), quick=quick)
         compile_unit += ["-include", str(prelude / name)] if prelude else []
-        compile_unit += ["-isystem", str(nvcc.toolkit().home / "include"), *self._cuda_defines] if request.is_cuda else []
+        if request.is_cuda:
+            shim = [f"-I{INCLUDE / 'cuda_shim'}"] if quick else []
+            compile_unit += [*shim, "-isystem", str(nvcc.toolkit().home / "include"), *self._cuda_defines]
         units = _write_units(request, work, module, quick=quick)
         objects = [f"{unit}.o" for unit in units]
         named = f"-DTORCH_EXTENSION_NAME={module}"
@@ -290,7 +292,7 @@ class Builder:
             ),
             ("link", [tools.compiler, "-shared", *objects, "-o", f"{module}.so", *self._link_flags(request)]),
         ]
-        hidden = (work, INCLUDE / "shim", INCLUDE, *((prelude,) if prelude else ()), *tools.include_dirs)
+        hidden = (work, INCLUDE / "cuda_shim", INCLUDE / "shim", INCLUDE, *((prelude,) if prelude else ()), *tools.include_dirs)
         for step, command in steps:
             outcome = self._run(command, work, self._limits)
             log = (log + without_paths(outcome.log, hidden))[:LOG_BYTES]
@@ -300,7 +302,8 @@ class Builder:
 
     def _cuda_command(self, request: BuildRequest, unit: str, prelude: str, named: str) -> list[str]:
         """The headers of a prelude are read each time: nvcc knows no precompiled ones."""
-        ours = [f"-I{INCLUDE / 'shim'}", f"-I{INCLUDE}", "-include", str(INCLUDE / prelude)] if prelude else []
+        shims = [f"-I{INCLUDE / name}" for name in ("cuda_shim", "shim")]
+        ours = [*shims, f"-I{INCLUDE}", "-include", str(INCLUDE / prelude)] if prelude else []
         system = [word for path in self.toolchain.include_dirs for word in ("-isystem", str(path))]
         flags, _ = nvcc.checked(request.cuda_flags)
         includes = [*self.toolchain.defines, *self._cuda_defines, named, *ours, *system]
