@@ -74,8 +74,9 @@ async def honest(verifier: LocalVerifier) -> Verdict:
 
 async def play(kinds: Iterable[tuple[int, Kind]], *, alone: bool, looks: int) -> None:
     """Their verdicts, and what is there after every `looks` of them."""
+    others = await waiting_elsewhere()
     async with verifying(alone=alone) as verifier:
-        before = await at_rest()
+        before = await at_rest(others)
         assert {held.name for held in before.processes.values()} >= {"worker", "zygote"}
         for number, kind in kinds:
             verdict = await guarded(verifier.verify(PROBLEM, kind.candidate(number), kind.config, number))
@@ -148,15 +149,26 @@ def test_an_honest_verdict_comes_while_a_hostile_one_is_still_at_it(temporary: P
     asyncio.run(scenario())
 
 
-async def at_rest() -> Traces:
+async def waiting_elsewhere() -> int:
+    """How many runners wait for a verifier of other tests, once it has forked them."""
+    seen: list[int] = []
+    for _ in range(int(GUARD_S / 0.1)):
+        seen.append(Traces.now().waiting)
+        if len(seen) > 10 and len(set(seen[-10:])) == 1:
+            return seen[-1]
+        await asyncio.sleep(0.1)
+    raise AssertionError("it never came to rest")
+
+
+async def at_rest(others: int) -> Traces:
     """What is there when nothing more comes or goes: runners for the next job are forked, and those of the last one end, while
-    nobody waits for that."""
+    nobody waits for that. `others` wait for a verifier of other tests."""
     gc.collect()  # what other tests left to it
     before = Traces.now()
     for _ in range(int(GUARD_S / 0.1)):
         await asyncio.sleep(0.1)
         after = Traces.now()
-        if after.waiting == sum(PREPARED.values()) and not before.left(after):
+        if after.waiting == others + sum(PREPARED.values()) and not before.left(after):
             return after
         before = after
     raise AssertionError("it never came to rest")
@@ -197,8 +209,9 @@ def test_an_honest_one_among_hostile_ones_of_its_batch_has_its_verdict_and_so_ha
     config = replace(kinds[0].config, measure_performance=True)
 
     async def scenario() -> None:
+        others = await waiting_elsewhere()
         async with verifying(build_slots=1) as verifier:  # one worker for all
-            before = await at_rest()
+            before = await at_rest(others)
             asked = [verifier.verify(PROBLEM, kind.candidate(number), config, 1) for number, kind in enumerate(kinds)]
             for kind, verdict in zip(kinds, await asyncio.gather(*asked), strict=True):
                 assert wrong(kind, verdict) == ""
