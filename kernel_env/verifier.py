@@ -204,9 +204,10 @@ class LocalVerifier:
         if first is not None:
             return first
         ahead, compiled = await self._ahead(problem, candidate, config, seed, order)
+        spent = {name: prepared[name] + ahead.get(name, 0.0) for name in ("duration_ms", "build_ms", "own_ms")}
         first = _verdict(ahead) if ahead else None
         if first is not None:
-            return first
+            return replace(first, **spent)
         job = _job("verify", problem, candidate, config, seed)
         try:
             verdict = _verdict(await self._batches.ask(pool, kind, job, order))
@@ -216,7 +217,6 @@ class LocalVerifier:
             verdict = _verdict(await self._batches.ask(pool, kind, job, order))
         assert verdict is not None
         verdict = replace(against_baseline(verdict, problem, config), ahead=(*verdict.ahead, *compiled))
-        spent = {name: prepared[name] + ahead.get(name, 0.0) for name in ("duration_ms", "build_ms", "own_ms")}
         return replace(verdict, **{name: getattr(verdict, name) + spent[name] for name in spent})
 
     async def _ahead(

@@ -131,7 +131,7 @@ def _verify(argv: list[str]) -> int:
     from rollout.commands import verify
 
     argv, targets = _targets(argv)
-    words, overrides, flags = _split(argv, ("--json",))
+    words, overrides, flags = _split(argv, ("--json", "--aot"))
     if len(words) != 2:
         raise ConfigError("usage: kernel-env verify PROBLEM FILE [--json] [--aot TARGET] [OPTION=VALUE ...]")
     overrides += [f"verify.aot=[{','.join(targets)}]"] if targets else []

@@ -88,6 +88,21 @@ class ModelNew(torch.nn.Module):
         kernel[(triton.cdiv(x.numel(), 4096),)](x, y, x.numel(), BLOCK=4096)
         return y
 """
+_CUDA = '''import torch
+from torch.utils.cpp_extension import load_inline
+
+source = """
+__global__ void twice(float* x) { x[threadIdx.x] *= 2.0f; }
+void run(torch::Tensor x) { twice<<<1, 1>>>(x.data_ptr<float>()); }
+"""
+module = load_inline(name="canary", cpp_sources="void run(torch::Tensor x);", cuda_sources=source, functions=["run"])
+
+
+class ModelNew(torch.nn.Module):
+    def forward(self, x):
+        module.run(x)
+        return x
+'''
 CANARIES = {"cpp": _CPP, "triton": _TRITON}
 """A known-good kernel with `1.0` put in, a known-bad one with `1.5`."""
 
@@ -127,7 +142,9 @@ def _gpu() -> Finding:
     if found:
         return Finding("GPU", Level.NOTE, f"{'; '.join(found)}: seen, but this version verifies on the CPU only")
     return Finding(
-        "GPU", Level.NOTE, "none: `cpp` is built and timed on the CPU; `triton` runs in the interpreter, correctness only"
+        "GPU",
+        Level.NOTE,
+        "none: `cpp` is built and timed on the CPU; `triton` runs in the interpreter, correctness only; `cuda` is compiled only",
     )
 
 
@@ -172,7 +189,9 @@ async def _canaries(settings: Settings) -> list[Finding]:
     """For each back end: a known-good kernel must come out correct and a known-bad one wrong."""
     verifier = LocalVerifier(settings.verifier)
     try:
-        return [await _canary(verifier, name, source, settings.backend.name == name) for name, source in CANARIES.items()]
+        needed = settings.backend.name
+        found = [await _canary(verifier, name, source, needed == name) for name, source in CANARIES.items()]
+        return [*found, await _compiles(verifier, needed == "cuda")]
     finally:
         await verifier.aclose()
 
@@ -191,6 +210,18 @@ async def _canary(verifier: LocalVerifier, backend: str, source: str, needed: bo
         return Finding(name, bad, f"a known-bad kernel came out {wrong.status}")
     timed = "timed" if good.timing else good.timing_note
     return Finding(name, Level.OK, f"known-good correct, known-bad caught; verdict in {good.duration_ms:.0f} ms; {timed}")
+
+
+async def _compiles(verifier: LocalVerifier, needed: bool) -> Finding:
+    """A CUDA kernel comes no further than that."""
+    name, bad = "back end cuda", Level.FAIL if needed else Level.NOTE
+    try:
+        verdict = await verifier.verify(PROBLEM, Candidate(_CUDA, "cuda"), VerifyConfig(), seed=1)
+    except KernelEnvError as error:
+        return Finding(name, bad, str(error))
+    if verdict.status is not Status.NEEDS_DEVICE:
+        return Finding(name, bad, f"a known-good kernel came out {verdict.status}: {verdict.message}")
+    return Finding(name, Level.NOTE, f"compiled in {verdict.build_ms:.0f} ms; not run in this version")
 
 
 async def _endpoint(settings: Settings) -> Finding:

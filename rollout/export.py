@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,11 +60,6 @@ def fast_p(speedups: Iterable[float | None], p: float) -> float:
     if not found:
         raise ValueError("fast_p of no problem")
     return sum(speedup is not None and speedup > p for speedup in found) / len(found)
-
-
-def geometric_mean(speedups: Sequence[float]) -> float | None:
-    """None of none."""
-    return math.exp(statistics.fmean(map(math.log, speedups))) if speedups else None
 
 
 def export(reader: RunReader, directory: Path, which: str = "best") -> list[Level]:
@@ -173,7 +167,8 @@ def _summary(level: int, asked: set[int], chosen: Sequence[tuple[Episode, Turn]]
     speedups = [first[number].speedup if number in first else None for number in asked]
     untimed = sum(verdict.timing is None for verdict in right)
     shares = {p: fast_p(speedups, p) for p in THRESHOLDS}
-    mean = geometric_mean([speedup for speedup in speedups if speedup is not None])
+    known = [speedup for speedup in speedups if speedup is not None]
+    mean = statistics.geometric_mean(known) if known else None
     return Level(level, len(asked), len(right), len(asked - first.keys()), untimed, shares, mean)
 
 

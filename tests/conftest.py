@@ -67,6 +67,14 @@ def real_problems() -> Path:
     return JSONL
 
 
+@pytest.fixture
+def checkout() -> Path:
+    """A checkout of KernelBench."""
+    if "KERNELBENCH_ROOT" not in os.environ:
+        pytest.skip("KERNELBENCH_ROOT names no checkout of https://github.com/ScalingIntelligence/KernelBench")
+    return Path(os.environ["KERNELBENCH_ROOT"])
+
+
 REFERENCE = """
 import torch
 import torch.nn as nn

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from kernel_env.builder import Builder
 from kernel_env.errors import ConfigError
 from kernel_env.parsing import extract_kernel
 from kernel_env.prompts import FeedbackConfig, compiled_lines, error_text
+from kernel_env.referee import ahead as module
+from kernel_env.referee.ahead import _target
+from kernel_env.referee.candidate import Failed
 from kernel_env.referee.config import VerifyConfig
 from kernel_env.schema import Candidate, Compiled, Problem, Stage, Status, Verdict, from_json, to_json
 from kernel_env.verifier import BlockingVerifier, InprocessVerifier, VerifierConfig
@@ -180,6 +184,8 @@ def test_lines_for_the_model_have_a_kernels_worst_variant() -> None:
 def test_a_target_that_does_not_exist_is_one_clear_line(name: str) -> None:
     with pytest.raises(ConfigError, match="is no target to compile for: "):
         VerifyConfig(aot=(name,))
+    with pytest.raises(ConfigError, match="names a target twice"):
+        VerifyConfig(aot=("cuda:90", "cuda:90"))
     assert target("cuda:90") == Target("cuda", "90") and target("hip:gfx942").warp == 64 and target("hip:gfx1100").warp == 32
 
 
@@ -229,10 +235,29 @@ def test_the_assembler_takes_what_is_right_and_says_what_is_wrong(tmp_path: Path
     assert not list((tmp_path / "tmp").iterdir())
 
 
-def test_the_assembler_reads_no_other_file(tmp_path: Path) -> None:
-    secret = tmp_path / "secret.ptx"
-    secret.write_text("hello, this is a secret")
-    made = Builder(tmp_path / "cache").assemble(
-        f'.version 8.0\n.target sm_90\n.address_size 64\n.file 1 "{secret}"\n.include "{secret}"\n', "90"
-    )
-    assert not made.ok and "hello" not in made.log
+# ---------------------------------------------------------- what a hostile program says of its kernels
+
+FORGED = {
+    "infinitely much memory": '{"kernels": [{"kernel": "k", "shared": Infinity, "assembly": "x"}], "ended": ""}',
+    "assembly that cannot be written down": '{"kernels": [{"kernel": "k", "shared": 0, "assembly": "\\ud800"}], "ended": ""}',
+    "a count of 5,000 digits": '{"kernels": [{"kernel": "k", "shared": 0, "assembly": ".vgpr_count: N"}], "ended": ""}'.replace(
+        "N", "1" * 5000
+    ),
+    "something else": '{"kernels": 7}',
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+@pytest.mark.parametrize("chosen", BOTH)
+def test_a_forged_answer_is_its_own_failure(tmp_path: Path, name: str, chosen: str) -> None:
+    """None of ours: a candidate that could bring that about would stay unscored whenever it likes."""
+    with suppress(Failed):
+        assert all(made.target == chosen for made in _target(Builder(tmp_path), target(chosen), json.loads(FORGED[name])))
+
+
+def test_the_assembler_has_a_limit_for_all_kernels_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_ASSEMBLING_S", -1.0)
+    answer = {"kernels": [{"kernel": "k", "shared": 0, "assembly": "never seen"}], "ended": ""}
+    assert [made.note for made in _target(Builder(tmp_path), target("cuda:90"), answer)] == [
+        "too large, or one too many, to be looked at"
+    ]

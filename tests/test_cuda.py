@@ -10,7 +10,7 @@ import pytest
 
 from kernel_env import cuda
 from kernel_env.backends import get_backend
-from kernel_env.builder import Builder, BuildRequest, nvcc
+from kernel_env.builder import Builder, BuildRequest, nvcc, ptxas
 from kernel_env.checks.static import check_cuda
 from kernel_env.errors import ConfigError
 from kernel_env.parsing import extract_kernel
@@ -145,6 +145,18 @@ def test_flags_only_change_the_code(flags: list[str], kept: tuple[str, ...], ref
 def test_a_flag_that_is_not_allowed_reaches_no_compiler(builder: Builder) -> None:
     made = builder.build(request(KERNEL, "-Xlinker", "x"))
     assert (made.ok, made.category, made.log) == (False, "flag", "CUDA compiler flag not allowed: -Xlinker")
+
+
+def test_who_asks_for_no_gpu_gets_no_cuda(builder: Builder) -> None:
+    """A candidate of another back end can send such a request by itself: it is its own failure, with or without a toolkit."""
+    made = builder.build(request(archs=()))
+    assert (made.ok, made.category, made.log) == (False, "compile", "CUDA sources are not compiled for this back end")
+
+
+def test_a_count_of_5000_digits_is_none() -> None:
+    digits = "1" * 5000
+    log = f"Compiling entry function 'k' for 'sm_90a'\nptxas info    : Used {digits} registers, {digits} bytes smem\n"
+    assert list(nvcc.read(log)) == [] and ptxas.read(log + f"{digits} bytes spill stores, 0 bytes spill loads").registers == 0
 
 
 def test_what_the_compiler_says_of_kernels_is_read() -> None:

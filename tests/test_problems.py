@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -199,13 +198,6 @@ def test_a_source_keeps_its_bytes(tmp_path: Path) -> None:
 def test_a_broken_checkout_is_one_clear_line(files: dict[str, str | bytes], complaint: str, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=complaint):
         load_problems("kernelbench", write_checkout(tmp_path, files))
-
-
-@pytest.fixture
-def checkout() -> Path:
-    if "KERNELBENCH_ROOT" not in os.environ:
-        pytest.skip("KERNELBENCH_ROOT names no checkout of https://github.com/ScalingIntelligence/KernelBench")
-    return Path(os.environ["KERNELBENCH_ROOT"])
 
 
 @pytest.mark.external

@@ -8,16 +8,44 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kernel_env.errors import MachineBusy, ProblemError
 from kernel_env.referee import clock, referee
+from kernel_env.referee.candidate import OnTrial
+from kernel_env.referee.process import LocalEndpoint
+from kernel_env.referee.protocol import Frame
 from kernel_env.schema import Candidate, Problem, Stage, Status
 from kernel_env.verifier import BlockingVerifier, InprocessVerifier, LocalVerifier, VerifierConfig
 from tests.conftest import GOOD, QUICK, REFERENCE, Judge, python_candidate
 
 RETURN = "return extension.scaled_relu(x, self.scale)"
+
+
+def test_an_output_is_looked_at_before_anything_else_is_asked(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a trial: the reply freezes the program, and it goes on only when its output has been compared. Else what a thread does a
+    little later would count."""
+    seen: list[str] = []
+    request, compare = LocalEndpoint.request, OnTrial.compare
+
+    def asked(self: LocalEndpoint, frame: Frame, *rest: Any, **named: Any) -> Frame:
+        seen.append(f"{frame['op']}, frozen at the reply" if self.freeze_at_reply else frame["op"])
+        self.freeze_at_reply = False  # as a process of its own takes it
+        return request(self, frame, *rest, **named)
+
+    def compared(self: OnTrial, *rest: Any) -> None:
+        seen.append("compare")
+        compare(self, *rest)
+
+    monkeypatch.setattr(LocalEndpoint, "request", asked)
+    monkeypatch.setattr(OnTrial, "compare", compared)
+    with BlockingVerifier(InprocessVerifier) as verifier:
+        config = replace(QUICK, num_correct_trials=2, measure_performance=False)
+        assert verifier.verify(problem, Candidate(python_candidate(RETURN), "cpp"), config, 1).correct
+    after = [seen[at + 1 : at + 3] for at, what in enumerate(seen) if what == "call, frozen at the reply"]
+    assert after == [["compare", "is_random"]] * 3, "two trials, and one of another amplitude"
 
 
 def test_a_correct_kernel_is_correct_and_timed(judge: Judge) -> None:

@@ -84,7 +84,7 @@ class Ahead:
         def compiling(*arguments: Any, **named: Any) -> Any:
             try:
                 return compile_(*arguments, **named)
-            except Exception:
+            except Exception:  # whatever the compiler raises is its word on the kernel
                 self.failed = True
                 raise
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from kernel_env.errors import BuilderError
 
-_SPILLS = re.compile(r"(\d+) bytes spill stores, (\d+) bytes spill loads")
-_REGISTERS = re.compile(r"Used (\d+) registers")
+_SPILLS = re.compile(r"(\d{1,9}) bytes spill stores, (\d{1,9}) bytes spill loads")
+_REGISTERS = re.compile(r"Used (\d{1,9}) registers")
 
 
 @dataclass(frozen=True)

@@ -151,7 +151,7 @@ class Builder:
         """
         flags, link, cuda = map(_words, (request.compile_flags, request.link_flags, request.cuda_flags))
         request = replace(request, compile_flags=flags, link_flags=link, cuda_flags=cuda)
-        tools = [nvcc.toolkit().version] if request.is_cuda else []
+        tools = [nvcc.toolkit().version] if request.is_cuda and request.archs else []
         key = self._key("extension", [asdict(request), asdict(self._limits), code_identity(), *tools])
         module = f"ke_{key[:20]}"
         fault = _refusal(request)
@@ -172,7 +172,7 @@ class Builder:
         """What a kernel in PTX uses of a GPU of this compute capability (`90`). One that the assembler refuses is a result. Raises
         BuilderError."""
         with self._workdir() as work, self._cores.shared():
-            (work / "kernel.ptx").write_text(ptx)
+            _write(work / "kernel.ptx", ptx)
             command = ptxas.command(arch, "kernel.ptx", "kernel.o")
             outcome = run(command, work, self._limits, self.toolchain.readable, staged=False)
         if outcome.end is End.OK:
@@ -248,7 +248,7 @@ class Builder:
                 category, log = "limits", f"the extension is larger than {MOST_LIBRARY_BYTES >> 20} MiB"
             if not category:
                 (work / f"{module}.so").rename(finished / f"{module}.so")
-            _describe(finished, module, category, log)
+            _describe(finished, module, category, log, is_cuda=request.is_cuda)
             _publish(finished, entry)
         made = _read(entry, module)
         assert made is not None
@@ -261,7 +261,7 @@ class Builder:
             return self._compile_and_link(request, work, module, STOCK)
         if _is_slim(text):
             category, log = self._compile_and_link(request, work, module, SLIM)
-            if category != "compile" or nvcc.is_own_error(log):
+            if category != "compile" or (request.is_cuda and nvcc.is_own_error(log)):
                 return category, log
         category, log = self._compile_and_link(request, work, module, FULL)
         if category == "compile" and bindings.needs_pybind(log, request.functions):
@@ -355,6 +355,8 @@ def _refusal(request: BuildRequest) -> tuple[Category, str] | None:
     """Category and reason of a request that reaches no compiler."""
     if not request.sources:
         return "compile", "there is no source to compile"
+    if request.is_cuda and not request.archs:
+        return "compile", "CUDA sources are not compiled for this back end"
     if len(request.sources) > MOST_SOURCES:
         return "compile", f"{len(request.sources)} source files; at most {MOST_SOURCES} are compiled into one extension"
     flag = refused_flag(request.compile_flags, request.link_flags)
@@ -424,12 +426,13 @@ def _read(entry: Path, module: str) -> BuildResult | None:
         return None
 
 
-def _describe(finished: Path, module: str, category: Category, log: str) -> None:
+def _describe(finished: Path, module: str, category: Category, log: str, *, is_cuda: bool) -> None:
     """Write meta.json beside the library, if there is one."""
     library = b"" if category else (finished / f"{module}.so").read_bytes()
     sha256, imports = ("", ()) if category else (hashlib.sha256(library).hexdigest(), imported(library))
-    resources = [] if category else [asdict(used) for used in nvcc.read(log)]
-    meta = {"category": category, "sha256": sha256, "log": nvcc.without_resources(log), "imports": imports, "resources": resources}
+    resources = [asdict(used) for used in nvcc.read(log)] if is_cuda and not category else []
+    log = nvcc.without_resources(log) if is_cuda else log
+    meta = {"category": category, "sha256": sha256, "log": log, "imports": imports, "resources": resources}
     (finished / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 

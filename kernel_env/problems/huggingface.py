@@ -28,13 +28,15 @@ def read_huggingface(path: str | Path | None) -> list[Problem]:
             "problems=huggingface needs the Python package datasets: run `pip install 'kernel-env[datasets]'`"
         ) from None
     where = str(path or DATASET)
+    if "/" not in where and not Path(where).exists():
+        raise DatasetError(f"{where}: neither a local copy of a data set nor OWNER/NAME of one on the hub (problems.path)")
     try:
         if Path(where, "dataset_dict.json").exists():
             loaded = datasets.load_from_disk(where)
         else:
             name, _, revision = (where, "", "") if Path(where).exists() else where.partition("@")
             loaded = datasets.load_dataset(name, revision=revision or None)
-    except Exception as error:
+    except Exception as error:  # of the hub, the network or the file system: each with classes of its own
         words = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DatasetError(
             f"{where}: cannot be loaded: {words}; problems.path is a data set's name or a local copy of one"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,25 +20,27 @@ from kernel_env.referee.measure import give_slots
 from kernel_env.referee.reference import Reference
 from kernel_env.schema import Compiled, Stage, Status
 
-MOST_KERNELS = 64
-"""Variants that are looked at for a target."""
-_AMD = {name: re.compile(rf"\.{name}: +(\d+)") for name in ("vgpr_count", "agpr_count", "vgpr_spill_count", "sgpr_spill_count")}
+MOST_KERNELS, MOST_ASSEMBLING_S = 64, 60.0
+"""Variants that are looked at for a target, and how long the assembler is given for them: they are the candidate's own words."""
+_AMD = {
+    name: re.compile(rf"\.{name}: +(\d{{1,9}})") for name in ("vgpr_count", "agpr_count", "vgpr_spill_count", "sgpr_spill_count")
+}
 
 
 def compiled(one: OnTrial, reference: Reference, builder: Builder) -> list[Compiled]:
     """What was compiled for each target of its config. Raises Failed where a kernel cannot be."""
     found: list[Compiled] = []
-    names, seed = one.config.aot, derive_seed(one.job.seed, "ahead")
+    left, seed = list(one.config.aot), derive_seed(one.job.seed, "ahead")
     try:
         _get_ready(one, reference, seed)
-        for name in names:
-            one.stage = Stage.BUILD
-            answer = one.ask({"op": "compile", "target": name, "seed": seed})
-            found += _target(builder, target(name), answer)
+        one.stage = Stage.BUILD
+        while left:
+            answer = one.ask({"op": "compile", "target": left[0], "seed": seed})
+            found += _target(builder, target(left[0]), answer)
+            del left[0]
     except Failed as failed:
         if failed.status is Status.BUILD_ERROR:
             raise
-        left = names[len({made.target for made in found}) :]
         found += [Compiled(name, note=f"not compiled: {failed.message}"[:500]) for name in left]
     return found
 
@@ -59,9 +62,10 @@ def _target(builder: Builder, chosen: Target, answer: Any) -> Iterator[Compiled]
     kernels, ended = _parsed(answer)
     refused: dict[str, str] = {}
     made: list[Compiled] = []
+    until = time.monotonic() + MOST_ASSEMBLING_S
     for kernel, shared, assembly in kernels[:MOST_KERNELS]:
-        if not assembly:
-            made.append(Compiled(chosen.name, kernel, shared_bytes=shared, note="too large to be looked at"))
+        if not assembly or time.monotonic() > until:
+            made.append(Compiled(chosen.name, kernel, shared_bytes=shared, note="too large, or one too many, to be looked at"))
         elif chosen.vendor == "hip":
             used = {name: max((int(found[1]) for found in pattern.finditer(assembly)), default=0) for name, pattern in _AMD.items()}
             spilled = 4 * (used["vgpr_spill_count"] + used["sgpr_spill_count"])
@@ -86,5 +90,5 @@ def _parsed(answer: Any) -> tuple[list[tuple[str, int, str]], str]:
     try:
         rows = [(str(row["kernel"])[:200], int(row["shared"]), str(row["assembly"])) for row in answer["kernels"]]
         return rows, str(answer["ended"])
-    except (KeyError, TypeError, ValueError, RecursionError):
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
         raise Failed(Status.RUNTIME_ERROR, Stage.BUILD, "a malformed answer", "protocol") from None

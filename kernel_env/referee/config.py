@@ -72,6 +72,8 @@ class VerifyConfig:
         tolerance(self.tolerance)
         for name in self.aot:
             target(name)
+        if len(set(self.aot)) < len(self.aot):
+            raise ConfigError(f"verify.aot={','.join(self.aot)} names a target twice")
 
 
 def derive_seed(seed: int, *path: object) -> int:

@@ -90,11 +90,11 @@ class Runner:
     def handle(self, frame: Frame, fds: Sequence[int]) -> Frame:
         operation = self._operations[frame["op"]]
         self._cuda |= bool(frame.get("cuda"))
-        if frame.get("targets"):
-            from kernel_env.backends.ahead import Ahead
-
-            self._ahead = Ahead([target(name) for name in frame["targets"]])
         try:
+            if frame.get("targets"):
+                from kernel_env.backends.ahead import Ahead
+
+                self._ahead = Ahead([target(name) for name in frame["targets"]])
             with torch.no_grad(), self._builds(), self._ahead.standing_in() if self._ahead else _NOTHING:
                 return operation(frame, fds)
         except BaseException as error:  # noqa: BLE001 - the boundary: whatever a program raises, SystemExit too, is its answer
@@ -326,7 +326,7 @@ class Runner:
         ended = ""
         try:
             self._forward_once(frame)
-        except Exception as error:
+        except Exception as error:  # whatever a program raises that goes on with results which are none
             if self._ahead.failed:
                 raise
             ended = self._error_text(error)[:MAX_ERROR_TEXT]
