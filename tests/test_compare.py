@@ -334,3 +334,51 @@ def test_arenas_are_the_same_byte_by_byte() -> None:
     second.map[999] = 0
     assert same_bytes(first, second)
     assert not same_bytes(first, Arena(999))
+
+
+ROWS = torch.arange(1000).reshape(100, 10)
+
+
+def agree(expected: torch.Tensor, got: torch.Tensor, *others: torch.Tensor, tol: Tolerance = TIGHT) -> bool:
+    (layout, memory), (got_layout, got_memory) = laid_out(expected), laid_out(got)
+    return compare(layout, memory, got_layout, got_memory, tol, others=[laid_out(other)[1] for other in others]) is None
+
+
+def with_element(value: torch.Tensor, *elements: tuple[int, float]) -> torch.Tensor:
+    changed = value.clone()
+    for index, element in elements:
+        changed.view(-1)[index] = element
+    return changed
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32, torch.bfloat16, torch.complex64])
+def test_a_few_elements_may_be_what_the_reference_gives_elsewhere(dtype: torch.dtype) -> None:
+    rows = (ROWS % 256).to(dtype)
+    got, one, two = with_element(rows, (3, 7), (999, 5)), with_element(rows, (3, 7), (500, 1)), with_element(rows, (999, 5))
+    assert not agree(rows, got)
+    assert not agree(rows, got, one)
+    assert agree(rows, got, one, two), "each of them in some answer"
+    assert not agree(rows, with_element(got, (4, 77)), one, two), "one that is in none"
+    assert not agree(rows, with_element(rows, (3, 8)), one, two), "undetermined is not arbitrary"
+
+
+def test_an_answer_that_could_be_any_excuses_nothing() -> None:
+    assert agree(ROWS, with_element(ROWS, *((i, 0) for i in range(50))), ROWS * 0)
+    assert not agree(ROWS, with_element(ROWS, *((i, 0) for i in range(52))), ROWS * 0), "more than 5%; the first is 0 anyway"
+    assert agree(ROWS[0, :3], torch.tensor([2, 1, 0]), torch.tensor([2, 1, 0])), "two are few, of however many"
+    assert not agree(ROWS[0, :3] + 3, torch.tensor([0, 0, 0]), torch.tensor([0, 0, 0]))
+
+
+def test_undetermined_floats_are_met_as_nearly_as_others() -> None:
+    expected = torch.ones(100)
+    other = with_element(expected, (7, 3.0), (8, math.nan), (9, math.inf))
+    for index, element, fine in ((7, 3.0001, True), (7, 3.1, False), (8, math.nan, True), (8, 1.5, False), (9, math.inf, True)):
+        assert agree(expected, with_element(expected, (index, element)), other, tol=TOLERANCES["kernelbench"]) is fine
+
+
+def test_what_may_be_undetermined_is_said() -> None:
+    for wrong, may in ((1, True), (50, True), (51, False)):
+        found = difference(ROWS, with_element(ROWS, *((i, -1) for i in range(wrong))))
+        assert found is not None and found.wrong == wrong and found.total == 1000 and found.may_be_undetermined is may
+    shape = difference(ROWS, ROWS[0])
+    assert shape is not None and not shape.may_be_undetermined

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from kernel_env.referee.inputs import _SIGNS, Draw, InputPool, InputSet
+from kernel_env.referee.inputs import _LAST_BITS, _SIGNS, Draw, InputPool, InputSet, nudge
 from kernel_env.referee.layout import ALIGN, Arena
 from kernel_env.referee.values import plan, read, write
 
@@ -336,3 +337,40 @@ def test_the_order_is_the_generators() -> None:
         for p in (first, again, other)
     ]
     assert draws[0] == draws[1] != draws[2]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.complex64])
+def test_numbers_are_nudged_in_their_last_bits_only(dtype: torch.dtype) -> None:
+    values = torch.randn(100_000, dtype=dtype, generator=torch.Generator().manual_seed(1))
+    nudged = made(values, True)
+    nudge(nudged.arena, nudged, 1)
+    flat = [torch.view_as_real(t) if dtype.is_complex else t for t in (values, read(nudged.tree, nudged.arena.map))]
+    was, now = (t.reshape(-1) for t in flat)
+    away = (was.abs() - now.abs()).to(torch.float64)
+    assert (away >= 0).all() and (was.sign() == now.sign()).all()
+    away, was = away[normal := was.abs() > 2 * torch.finfo(was.dtype).tiny], was[normal]
+    step = torch.finfo(was.dtype).eps * 2.0 ** torch.floor(torch.log2(was.abs().to(torch.float64)))
+    steps = torch.round(away / step)  # next to a power of two they are half as large
+    assert set(steps.unique().tolist()) == set(map(float, range(_LAST_BITS + 1)))
+    assert 0.2 < (steps == 0).double().mean() < 0.35
+
+
+def test_nothing_but_plainly_drawn_numbers_is_nudged() -> None:
+    value = [torch.ones(1000), torch.ones(1000), torch.arange(1000), torch.tensor([0.0, -0.0, 1e-45, -1e-45, math.inf, math.nan])]
+    nudged = made(value, False, True, True, True)
+    nudge(nudged.arena, nudged, 1)
+    fixed, plain, whole, special = read(nudged.tree, nudged.arena.map)
+    assert torch.equal(fixed, value[0]) and torch.equal(whole, value[2])
+    assert len(plain.unique()) == _LAST_BITS + 1 and plain.max() == 1
+    assert raw(special[:4]) == raw(value[3][:4]), "nothing changes its sign"
+    assert special[4] > 1e38
+
+
+def test_equal_numbers_stand_the_other_way_in_reverse() -> None:
+    value = torch.full((1000,), 0.7)
+    sets = [made(value, True) for _ in range(2)]
+    for reverse, nudged in enumerate(sets):
+        nudge(nudged.arena, nudged, 5, reverse=bool(reverse))
+    one, other = (read(nudged.tree, nudged.arena.map) for nudged in sets)
+    first, second = ((t[:-1] > t[1:]).int() - (t[:-1] < t[1:]).int() for t in (one, other))
+    assert torch.equal(first, -second) and (first != 0).double().mean() > 0.7

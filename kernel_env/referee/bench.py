@@ -7,15 +7,16 @@ there is room: a group's samples come one after the other. What a candidate is h
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import random
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kernel_env.referee.calibration import Calibration, Opened
 from kernel_env.referee.compare import compare, same_bytes
 from kernel_env.referee.config import VerifyConfig, derive_seed
-from kernel_env.referee.inputs import InputSet
-from kernel_env.referee.layout import Arena, Buffer
+from kernel_env.referee.inputs import InputSet, nudge
+from kernel_env.referee.layout import Arena, Buffer, Part
 from kernel_env.referee.measure import Side, give_slots
 from kernel_env.referee.memory import code_files, is_readable, private_bytes
 from kernel_env.referee.ownership import traits
@@ -23,6 +24,8 @@ from kernel_env.referee.reference import Reference, fetched, output_at
 from kernel_env.referee.secret import Secret
 from kernel_env.referee.tolerance import Tolerance
 
+OPINIONS = 16
+"""Answers of the reference on inputs that differ in their last bits. Each two show equal numbers in both orders, 3 times in 4."""
 KEPT_SETS = 2
 """Inputs of regular trials that are always kept, to make those of timed calls from."""
 
@@ -91,6 +94,10 @@ class Trial:
     @property
     def size(self) -> int:
         return self.inputs.arena.size + self.expected.memory.size
+
+    def write(self, place: Part) -> None:
+        """Its inputs."""
+        place.copy_from(self.inputs.arena)
 
 
 def steps(config: VerifyConfig, seed: int, calibration: Calibration, tolerance: Tolerance) -> list[Step]:
@@ -175,6 +182,18 @@ class Oracle:
             self.side.output, self.side.index, self.side.slot = output_at(answer, 0), 0, 0
             seen.append(self.expected())
         return compare(seen[0].layout, seen[0].memory, seen[1].layout, seen[1].memory, tolerance) is None
+
+    def opinions(self, like: InputSet, write: Callable[[Part], None], seed: int, rng: random.Random) -> Generator[Expected]:
+        """What it answers where inputs differ in their last bits from those that `write` writes."""
+        give_slots(self.side, like, 1)
+        last_bits = 0
+        for count in range(OPINIONS):
+            last_bits = last_bits if count % 2 else rng.getrandbits(62)
+            write(self.side.slots[0])
+            nudge(self.side.slots[0], like, last_bits, reverse=bool(count % 2))
+            answer = self.reference.ask({"op": "call", "indices": [0], "seeds": [seed]})
+            self.side.output, self.side.index, self.side.slot = output_at(answer, 0), 0, 0
+            yield self.expected()
 
     def close(self) -> None:
         """Idempotent."""
@@ -366,6 +385,12 @@ class Bench:
             self._oracle.made += 1  # so that it is no baseline any more
             self._answers[what] = self._oracle.expected(lasting=True)
         return self._answers[what]
+
+    def opinions(self, index: int, like: InputSet, write: Callable[[Part], None], seed: int) -> Generator[Expected]:
+        """What the reference of this step, in a process of its own, answers on inputs that differ from these in their last bits."""
+        with contextlib.closing(Oracle(self.opened(), self.now)) as other:
+            other.construct(self.construction(index))
+            yield from other.opinions(like, write, seed, self._secret)
 
     def rest(self) -> None:
         """Keep what was computed if there is room for all of it, and end all processes. Idempotent."""

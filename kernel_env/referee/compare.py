@@ -4,12 +4,16 @@ Floating-point leaves agree where |got - expected| <= atol + rtol * |expected| (
 with NaN and infinities with equal ones only. Everything else agrees exactly. Where outputs are known well enough
 (`Tolerance.least`) parts of a tensor are compared by themselves too: one that is small beside the others could be left out, element
 by element.
+
+An element that differs may be undetermined: which of two equal numbers comes first, or what a threshold does with one that lies on
+it. It is when the reference itself gives the other answer on inputs that differ in their last bits; such answers are `others`.
 """
 
 from __future__ import annotations
 
 import ctypes
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +28,9 @@ _CHUNK = 1 << 16
 """Elements compared at a time: what comparing needs of memory stays in a core's cache. A multiple of `PART`."""
 PART, PART_SHARE = 4096, 0.05
 """Elements of a part, and how much of its mean magnitude its mean difference may be."""
+UNDETERMINED, _UNDETERMINED_COUNT = 0.05, 2
+"""A share of a tensor's elements, and a number, of which the larger one may be undetermined; tensors of more than `_CHUNK` elements
+are taken chunk by chunk. Where it is more, the reference says too little to excuse anyone."""
 _MESSAGE_CHARS = 2000
 """An untrusted tree can be described at any length."""
 
@@ -34,17 +41,33 @@ class Difference:
 
     category: str
     message: str
+    wrong: int = 0
+    """Elements of a tensor that differ, ..."""
+    total: int = 0
+    """... of so many. 0 where it is no matter of single elements."""
+
+    @property
+    def may_be_undetermined(self) -> bool:
+        return 0 < self.wrong <= max(UNDETERMINED * self.total, _UNDETERMINED_COUNT)
 
 
 def compare(
-    expected: Any, expected_arena: Memory, got: Any, got_arena: Memory, tol: Tolerance, path: str = "output"
+    expected: Any,
+    expected_arena: Memory,
+    got: Any,
+    got_arena: Memory,
+    tol: Tolerance,
+    path: str = "output",
+    *,
+    others: Sequence[Memory] = (),
 ) -> Difference | None:
     """Compare two spec trees over their mappings. Tensor data of `got` is read at the places that `expected` dictates.
 
-    `got` may be untrusted JSON: anything malformed is a structural difference.
+    `got` may be untrusted JSON: anything malformed is a structural difference. `others` hold further answers of the reference,
+    laid out as the expected one: a few elements may be as they are there.
     """
     try:
-        found = _compare(expected, expected_arena, got, got_arena, _Limits(tol), path)
+        found = _compare(expected, expected_arena, got, got_arena, _Limits(tol, others), path)
         return found and replace(found, message=found.message[:_MESSAGE_CHARS])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # untrusted tree: malformed is a difference
         return Difference("structure", f"{path} cannot be read as a value")
@@ -53,8 +76,8 @@ def compare(
 class _Limits:
     """Tolerances of tensors in the order in which they are met."""
 
-    def __init__(self, tol: Tolerance) -> None:
-        self._tol, self._met = tol, 0
+    def __init__(self, tol: Tolerance, others: Sequence[Memory]) -> None:
+        self._tol, self._met, self.others = tol, 0, others
 
     def of_tensor(self, dtype: str) -> tuple[float, float, float | None]:
         """atol, rtol, and what is always allowed."""
@@ -72,7 +95,7 @@ def _compare(expected: Any, a: Memory, got: Any, b: Memory, limits: _Limits, pat
         return Difference("structure", f"{path} should be {_described(expected)}, got {_described(got)}")
     if kind == "tensor":
         spec = TensorSpec.parse(value)
-        return _compare_tensor(spec, a, TensorSpec.parse(got_value), b, limits.of_tensor(spec.dtype), path)
+        return _compare_tensor(spec, a, TensorSpec.parse(got_value), b, limits, path)
     if kind in ("list", "tuple"):
         if len(value) != len(got_value):
             return Difference("structure", f"{path} should have {len(value)} items, got {len(got_value)}")
@@ -106,15 +129,14 @@ def _compare_plain(expected: Any, got: Any, tol: float, path: str) -> Difference
     return None if same else Difference("values", f"{path}: expected {expected!r:.60}, got {got!r:.60}")
 
 
-def _compare_tensor(
-    spec: TensorSpec, a: Memory, got: TensorSpec, b: Memory, limits: tuple[float, float, float | None], path: str
-) -> Difference | None:
+def _compare_tensor(spec: TensorSpec, a: Memory, got: TensorSpec, b: Memory, limits: _Limits, path: str) -> Difference | None:
+    found = limits.of_tensor(spec.dtype)
     if got.shape != spec.shape:
         return Difference("shape", f"{path} has the wrong shape: expected {list(spec.shape)}, got {list(got.shape)}")
     if got.dtype != spec.dtype:
         return Difference("dtype", f"{path} has the wrong dtype: expected {spec.dtype}, got {got.dtype}")
+    report = _Report(spec, found, path, [flat(spec, other) for other in limits.others])
     expected_flat, got_flat = flat(spec, a), flat(spec, b)
-    report = _Report(spec, limits, path)
     for start in range(0, expected_flat.size, _CHUNK):
         report.add(
             start, wide(expected_flat[start : start + _CHUNK], spec.dtype), wide(got_flat[start : start + _CHUNK], spec.dtype)
@@ -138,8 +160,8 @@ def wide(values: Array, dtype: str) -> Array:
 class _Report:
     """Collects where a tensor differs, chunk by chunk."""
 
-    def __init__(self, spec: TensorSpec, limits: tuple[float, float, float | None], path: str) -> None:
-        self.spec, self.path = spec, path
+    def __init__(self, spec: TensorSpec, limits: tuple[float, float, float | None], path: str, others: Sequence[Array]) -> None:
+        self.spec, self.path, self.others = spec, path, others
         self.atol, self.rtol, self.least = limits
         self.always = self.atol if self.least is None else min(self.atol, self.least)
         """A difference that is allowed anywhere."""
@@ -167,8 +189,8 @@ class _Report:
                 room += magnitude.dtype.type(self.atol)
                 if (size <= room).all() and np.isfinite(room).all():
                     return
-                bad = ~((size <= room) & np.isfinite(expected))
-                bad &= ~((expected == got) | (np.isnan(expected) & np.isnan(got)))
+                bad = self._bad(expected, got, size, room)
+        bad = self._determined(start, bad, got)
         count = int(np.count_nonzero(bad))
         if count == 0:
             return
@@ -181,6 +203,28 @@ class _Report:
         top = int(where[int(np.argmax(errors))])
         if self.worst is None or float(errors.max()) > self.worst[0]:
             self.worst = (float(errors.max()), start + top, expected[top], got[top])
+
+    @staticmethod
+    def _bad(expected: Array, got: Array, size: Array, room: Array) -> Array:
+        bad: Array = ~((size <= room) & np.isfinite(expected))
+        bad &= ~((expected == got) | (np.isnan(expected) & np.isnan(got)))
+        return bad
+
+    def _determined(self, start: int, bad: Array, got: Array) -> Array:
+        """Without those that the reference gives elsewhere, if they are few."""
+        left = bad
+        for flat_other in self.others:
+            where = np.flatnonzero(left)
+            other, mine = wide(flat_other[start : start + left.size], self.spec.dtype)[where], got[where]
+            left = left.copy()
+            if other.dtype.kind not in "fc":
+                left[where] = other != mine
+                continue
+            with np.errstate(invalid="ignore", over="ignore"):
+                room = np.abs(other) * self.rtol + self.atol
+                left[where] = self._bad(other, mine, np.abs(mine - other), room)
+        excused = np.count_nonzero(bad) - np.count_nonzero(left)
+        return left if excused <= max(UNDETERMINED * bad.size, _UNDETERMINED_COUNT) else bad
 
     def _look_at_parts(self, start: int, expected: Array, size: Array) -> None:
         whole = expected.size // PART * PART
@@ -207,7 +251,7 @@ class _Report:
         text += f".\nFirst at {self._index(self.first[0])}: expected {_number(self.first[1])}, got {_number(self.first[2])}."
         text += f"\nWorst at {self._index(index)}: expected {_number(expected)}, got {_number(got)} (absolute error {error:.4g})."
         text += f"\nShape {list(self.spec.shape)}, dtype {self.spec.dtype}."
-        return Difference("nonfinite" if self.nonfinite else "values", text)
+        return Difference("nonfinite" if self.nonfinite else "values", text, self.wrong, total)
 
     def _index(self, flat_index: int) -> str:
         return str([int(i) for i in np.unravel_index(flat_index, self.spec.shape)]) if self.spec.shape else "[]"

@@ -33,6 +33,8 @@ _CHUNK = 1 << 16
 """Elements that are mixed at a time, within a core's cache."""
 _SIGNS = 65_521
 """After so many numbers (a prime) the signs come again; they begin at another place in each draw."""
+_LAST_BITS = 3
+"""Steps between neighbours in a floating-point type: what rounding may do to a number in a few operations."""
 _FRESH_SETS = 32
 _FRESH_BYTES = 64 << 20
 """Sets that are made anew for a round of timing: so many, as far as they fit into so many bytes, and two at least."""
@@ -158,6 +160,23 @@ class InputPool:
         for made in self._fresh:
             made.arena.close()
         self._fresh, self._deck = [], []
+
+
+def nudge(memory: Memory, like: InputSet, seed: int, *, reverse: bool = False) -> None:
+    """Bring numbers of plainly drawn tensors nearer to zero by up to `_LAST_BITS` of the steps of their type, each at random. Their
+    bounds hold for them still. In reverse, what went farthest with this seed goes least far: equal ones then lie the other way."""
+    numbers = np.random.default_rng(seed)
+    target = _bytes(memory)
+    for spec, plain in zip(leaves(like.tree), like.plain, strict=True):
+        if not plain or spec.dtype not in _STORED:
+            continue
+        values = _values(target, spec)
+        bits = values.view(f"u{values.itemsize}")
+        for start in range(0, bits.size, _CHUNK):
+            part = bits[start : start + _CHUNK]
+            magnitude = part & np.array((1 << (8 * part.itemsize - 1)) - 1, part.dtype)
+            steps = numbers.integers(0, _LAST_BITS, part.size, dtype=part.dtype, endpoint=True)
+            part -= np.where(magnitude > _LAST_BITS, _LAST_BITS - steps if reverse else steps, 0)
 
 
 def _mixes(spec: TensorSpec) -> bool:

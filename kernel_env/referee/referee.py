@@ -20,7 +20,7 @@ from kernel_env.hostlock import CoresLock
 from kernel_env.referee import ahead
 from kernel_env.referee.bench import Bench, Expected, Oracle, steps
 from kernel_env.referee.calibration import Calibrator
-from kernel_env.referee.candidate import Alone, Failed, House, Job, OnTrial
+from kernel_env.referee.candidate import Alone, Failed, House, Job, OnTrial, Opinions
 from kernel_env.referee.clock import Clock, Round, TimingPlan, against_alone, least_ms, slowed
 from kernel_env.referee.compare import same_bytes
 from kernel_env.referee.config import VerifyConfig, derive_seed
@@ -440,7 +440,9 @@ class _Group:
             return
         where, baseline, ours = "a timed call", oracle.side, one.ours
         try:
-            self._compare_some(oracle, one, draw, where, known)
+            last = len(bench.steps) - 1
+            opinions = functools.partial(bench.opinions, last, draw.source, functools.partial(pool.write, draw), draw.seed)
+            self._compare_some(oracle, one, draw, where, known, opinions)
             if not bench.changes and not same_bytes(baseline.slots[baseline.slot], ours.slots[ours.slot]):
                 raise one.mutated(where)
             whole = self.referee.secret.randrange(OWNERSHIP_CHECKS) == 0
@@ -451,7 +453,15 @@ class _Group:
             if not bench.unsteady:
                 raise
 
-    def _compare_some(self, oracle: Oracle, one: OnTrial, draw: Draw, where: str, known: list[tuple[Draw, Expected]]) -> None:
+    def _compare_some(
+        self,
+        oracle: Oracle,
+        one: OnTrial,
+        draw: Draw,
+        where: str,
+        known: list[tuple[Draw, Expected]],
+        opinions: Opinions,
+    ) -> None:
         output, got = oracle.side.output, one.ours.output
         sizes = [size for _, size in watched(output)]
         parts: list[tuple[Any, Any]] = []
@@ -459,12 +469,17 @@ class _Group:
             with contextlib.suppress(ValueError):  # comparing the whole says how they differ
                 each = CHECK_BYTES // EXCERPTS // len(sizes)
                 parts = [excerpt(output, got, each, self.referee.secret) for _ in range(EXCERPTS)]
-        for expected, mine in parts:
-            one.compare(oracle.expected(expected), where, one.tolerance, mine)
+        try:
+            for expected, mine in parts:
+                one.compare(oracle.expected(expected), where, one.tolerance, mine)
+        except Failed as failed:
+            if failed.category != "values":
+                raise
+            parts = []  # the whole tells what may be undetermined
         if not parts:
             if not known or known[0][0] is not draw:
                 known[:] = [(draw, oracle.expected(output))]
-            one.compare(known[0][1], where, one.tolerance, got)
+            one.compare(known[0][1], where, one.tolerance, got, opinions)
 
     def _check_possible(self, one: OnTrial, timing: Timing, oracle: Oracle) -> None:
         """Raises Failed for a time that is too short to write the output; unless the reference writes none."""
