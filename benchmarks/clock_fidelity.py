@@ -183,6 +183,8 @@ class Row:
     hot_loop_ms: float
     disagreement: float
     """By how much the referee's time is longer than in-process timing, as a share: the median of pairs."""
+    pairs: list[tuple[float, float]]
+    """Milliseconds: the referee's, and in-process timing right before."""
     too_busy: int
     """Repeats that gave no time."""
     intervals: list[tuple[float, float, float]]
@@ -212,7 +214,7 @@ def measured(verifier: BlockingVerifier, kernel: Kernel, repeats: int, cores: in
     config = VerifyConfig(num_correct_trials=2, torch_ops="unchecked")
     timings: list[Timing] = []
     in_process: list[tuple[float, float]] = []
-    ratios: list[float] = []
+    pairs: list[tuple[float, float]] = []
     for seed in range(repeats):
         paired = seed % max(1, repeats // IN_PROCESS_RUNS) == 0
         if paired:
@@ -222,8 +224,8 @@ def measured(verifier: BlockingVerifier, kernel: Kernel, repeats: int, cores: in
             if verdict.timing is None:
                 raise SystemExit(f"{name}: {verdict.status}: {verdict.message}")
             timings.append(verdict.timing)
-            ratios += [verdict.timing.baseline.median_ms / in_process[-1][0]] if paired else []
-    if not ratios:
+            pairs += [(verdict.timing.baseline.median_ms, in_process[-1][0])] if paired else []
+    if not pairs:
         raise SystemExit(f"{name}: this machine is too busy to take times")
     return Row(
         name,
@@ -235,7 +237,8 @@ def measured(verifier: BlockingVerifier, kernel: Kernel, repeats: int, cores: in
         statistics.median(t.baseline.median_ms for t in timings),
         statistics.median(fresh for fresh, _ in in_process),
         statistics.median(hot for _, hot in in_process),
-        statistics.median(ratios) - 1,
+        statistics.median(theirs / ours for theirs, ours in pairs) - 1,
+        pairs,
         repeats - len(timings),
         [(t.speedup, t.speedup_low, t.speedup_high) for t in timings],
     )

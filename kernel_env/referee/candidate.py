@@ -34,7 +34,7 @@ MOST_CALLS = 30
 """An attempt to time a candidate may last as long as its trials, or as so many of its calls."""
 LATER_S = 0.01
 """An output that is wrong is looked at once more after this: a thread may still be writing it."""
-FEW_OPINIONS = 6
+FEW_OPINIONS = 10
 """So many answers of the reference that do not explain any of the elements that differ are enough."""
 MODEST, MODEST_BYTES = 2, 256 << 20
 """Beside others it may hold so many times the memory of the reference's process, and so much more."""

@@ -1,0 +1,105 @@
+"""How much memory of a device one call of a problem's reference needs, found without a device and without the memory.
+
+The reference is made and called on torch's fake tensors, which have shapes and no contents. What is alive at once is counted:
+arguments, weights, inputs and everything that an operator returned, storage by storage. Not counted is what operators use inside
+(a convolution's workspace), nor what a device's driver holds.
+
+    python -m tests.device_memory kernelbench path/to/KernelBench gpu24    # the largest, and entries for those that are too large
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from kernel_env.problems import load_problems
+from kernel_env.problems.sizing import constants, resize
+from kernel_env.schema import Problem
+
+GPU24_BYTES = 9 << 30
+"""What one side may need where 24 GiB hold both, each with a context of the driver and the clock's spare inputs."""
+
+
+class Peak(TorchDispatchMode):
+    """Counts the bytes of all storages that are alive, and the most there ever were."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self._uses: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(found):
+            if isinstance(leaf, torch.Tensor):
+                self._hold(leaf)
+        return found
+
+    def _hold(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._uses:
+            self._uses[key] = 0
+            self.now += size
+            self.most = max(self.most, self.now)
+        self._uses[key] += 1
+        weakref.finalize(tensor, self._let_go, key, size)
+
+    def _let_go(self, key: int, size: int) -> None:
+        self._uses[key] -= 1
+        if not self._uses[key]:
+            del self._uses[key]
+            self.now -= size
+
+
+def needed(source: str) -> int:
+    """Bytes. Raises what the reference raises on tensors without contents."""
+    module: dict[str, Any] = {"__name__": "problem"}
+    with Peak() as peak, FakeTensorMode(), torch.no_grad():
+        exec(compile(source, "problem.py", "exec"), module)
+        model = module["Model"](*module["get_init_inputs"]())
+        model(*module["get_inputs"]())
+    return peak.most
+
+
+_BATCH = ("batch", "batch_size", "b", "n", "num_samples", "tokens")
+"""Constants that are halved first, by their names in lower case; then whatever is largest."""
+
+
+def fitted(source: str, limit: int) -> Mapping[str, int]:
+    """Constants that are smaller than as written, so that it fits."""
+    sizes: dict[str, int] = {}
+    while needed(resize(source, sizes)) > limit:
+        known = {name: sizes.get(name, constant.value) for name, constant in constants(source).items()}
+        batch = [name for name, value in known.items() if name.lower() in _BATCH and value > 1]
+        name = batch[0] if batch else max(known, key=lambda name: known[name])
+        sizes[name] = known[name] // 2
+    return sizes
+
+
+def _rows(problems: tuple[Problem, ...]) -> Iterator[tuple[Problem, int | str]]:
+    for problem in problems:
+        try:
+            yield problem, needed(problem.source)
+        except Exception as error:  # whatever the reference does with a tensor that has no contents
+            yield problem, f"{type(error).__name__}: {str(error).splitlines()[0][:100]}"
+
+
+def main(source: str, path: str, profile: str) -> None:
+    for problem, found in _rows(load_problems(source, path or None, profile)):
+        name = f"level{problem.level}/{problem.problem_id}_{problem.name}"
+        if isinstance(found, str):
+            print(f"{name}: {found}")
+        elif found > GPU24_BYTES:
+            print(f'"{name}": {fitted(problem.source, GPU24_BYTES)},  # {found / 2**30:.1f} GiB')
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
