@@ -8,6 +8,7 @@ program is ours; it has no sandbox and finds its extensions already built, as th
 
     python -m benchmarks.verify_overhead                 # 3 verdicts a problem
     python -m benchmarks.verify_overhead --repeats 20    # enough for a p99
+    python -m benchmarks.verify_overhead --profile interpret    # problems of some 100 KB: what does not grow with tensors
 
 `--json FILE` keeps the numbers. Run it in the checkout's directory, on a quiet machine.
 """
@@ -29,6 +30,7 @@ from pathlib import Path
 
 from kernel_env.parsing import extract_kernel
 from kernel_env.problems import load_problems
+from kernel_env.problems.sizing import Profile
 from kernel_env.referee.config import VerifyConfig
 from kernel_env.schema import Candidate, Problem
 from kernel_env.verifier import BlockingVerifier, LocalVerifier, VerifierConfig
@@ -99,9 +101,9 @@ class Cost:
         return self.wall_ms - self.own_ms - self.baseline_ms - self.build_ms
 
 
-def candidates() -> list[tuple[Problem, str]]:
+def candidates(profile: str = "full") -> list[tuple[Problem, str]]:
     """The last recorded reply to each bundled problem."""
-    problems = {problem.key: problem for problem in load_problems("bundled", None, "full")}
+    problems = {problem.key: problem for problem in load_problems("bundled", None, profile)}
     last = {}
     for file in sorted((files("rollout") / "recordings" / "bundled/cpp").iterdir(), key=lambda file: file.name):
         last[file.name.rsplit("_", 1)[0]] = extract_kernel(file.read_text()).code
@@ -149,6 +151,7 @@ def plotted(costs: dict[str, list[Cost]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3, help="verdicts for each problem")
+    parser.add_argument("--profile", default="full", choices=[profile.value for profile in Profile], help="size of the problems")
     parser.add_argument("--json", type=Path, help="write the numbers there")
     chosen = parser.parse_args()
     untimed = VerifyConfig(measure_performance=False)
@@ -156,7 +159,7 @@ def main() -> None:
     costs: dict[str, list[Cost]] = {name: [] for name in (*ways, "fresh process, timed")}
     rows = []
     with BlockingVerifier(lambda: LocalVerifier(VerifierConfig())) as verifier:
-        for problem, code in candidates():
+        for problem, code in candidates(chosen.profile):
             verified(verifier, problem, code, untimed, 0)  # builds it, and what is kept of a problem
             mine: dict[str, list[Cost]] = {name: [] for name in costs}
             for repeat in range(chosen.repeats):

@@ -51,7 +51,7 @@ class ProblemSettings:
     """The checkout or file to read; of `huggingface` a local copy, or a name on the hub such as
     `ScalingIntelligence/KernelBench@REVISION` (default: KernelBench's own)."""
     profile: str = "auto"
-    """Size profile: `full`, `cpu`, `interpret`, or `auto`: `interpret` for Triton in the interpreter, else `cpu`."""
+    """Size profile: `full`, `gpu24`, `cpu`, `interpret`, or `auto`: `interpret` for Triton in the interpreter, else `cpu`."""
     precision: str | None = None
     """Bring floating-point inputs, parameters and buffers to `fp32`, `fp16` or `bf16`. Default: as the problem makes them."""
     levels: Any = None

@@ -9,7 +9,9 @@ arguments, weights, inputs and everything that an operator returned, storage by 
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import warnings
 import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -62,33 +64,43 @@ class Peak(TorchDispatchMode):
 def needed(source: str) -> int:
     """Bytes. Raises what the reference raises on tensors without contents."""
     module: dict[str, Any] = {"__name__": "problem"}
-    with Peak() as peak, FakeTensorMode(), torch.no_grad():
-        exec(compile(source, "problem.py", "exec"), module)
+    with warnings.catch_warnings(action="ignore"), Peak() as peak, FakeTensorMode(), torch.no_grad():
+        exec(compile(source, "problem.py", "exec"), module)  # noqa: S102 - a problem of a data set
         model = module["Model"](*module["get_init_inputs"]())
         model(*module["get_inputs"]())
     return peak.most
 
 
-_BATCH = ("batch", "batch_size", "b", "n", "num_samples", "tokens")
-"""Constants that are halved first, by their names in lower case; then whatever is largest."""
+_BATCH = ("batch_size", "BATCH", "b", "B")
+"""Constants that are halved first; then whatever is largest."""
 
 
 def fitted(source: str, limit: int) -> Mapping[str, int]:
-    """Constants that are smaller than as written, so that it fits."""
+    """Constants that are smaller than as written, so that it fits. What is as large as the one that is halved may have to be halved
+    with it."""
     sizes: dict[str, int] = {}
     while needed(resize(source, sizes)) > limit:
         known = {name: sizes.get(name, constant.value) for name, constant in constants(source).items()}
-        batch = [name for name, value in known.items() if name.lower() in _BATCH and value > 1]
+        batch = [name for name in _BATCH if known.get(name, 0) > 1]
         name = batch[0] if batch else max(known, key=lambda name: known[name])
-        sizes[name] = known[name] // 2
+        alike = [other for other, value in known.items() if value == known[name]]
+        sizes = next(
+            made for made in ({**sizes, **{n: known[n] // 2 for n in names}} for names in ([name], alike)) if _runs(source, made)
+        )
     return sizes
+
+
+def _runs(source: str, sizes: Mapping[str, int]) -> bool:
+    with contextlib.suppress(RuntimeError):
+        return needed(resize(source, sizes)) > 0
+    return False
 
 
 def _rows(problems: tuple[Problem, ...]) -> Iterator[tuple[Problem, int | str]]:
     for problem in problems:
         try:
             yield problem, needed(problem.source)
-        except Exception as error:  # whatever the reference does with a tensor that has no contents
+        except Exception as error:  # noqa: BLE001 - whatever the reference does with a tensor that has no contents
             yield problem, f"{type(error).__name__}: {str(error).splitlines()[0][:100]}"
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from kernel_env.referee import compare as module
-from kernel_env.referee.compare import PART, Difference, compare, same_bytes
+from kernel_env.referee.compare import FEW_ANSWERS, PART, Difference, compare, excused, same_bytes
 from kernel_env.referee.layout import Arena, Buffer
 from kernel_env.referee.tolerance import TOLERANCES, Signal, Tolerance
 from kernel_env.referee.values import packed, plan, write
@@ -341,7 +343,7 @@ ROWS = torch.arange(1000).reshape(100, 10)
 
 def agree(expected: torch.Tensor, got: torch.Tensor, *others: torch.Tensor, tol: Tolerance = TIGHT) -> bool:
     (layout, memory), (got_layout, got_memory) = laid_out(expected), laid_out(got)
-    return compare(layout, memory, got_layout, got_memory, tol, others=[laid_out(other)[1] for other in others]) is None
+    return excused(layout, memory, got_layout, got_memory, tol, (laid_out(other)[1] for other in others))
 
 
 def with_element(value: torch.Tensor, *elements: tuple[int, float]) -> torch.Tensor:
@@ -382,3 +384,29 @@ def test_what_may_be_undetermined_is_said() -> None:
         assert found is not None and found.wrong == wrong and found.total == 1000 and found.may_be_undetermined is may
     shape = difference(ROWS, ROWS[0])
     assert shape is not None and not shape.may_be_undetermined
+
+
+def test_answers_that_explain_nothing_are_not_asked_for_long() -> None:
+    asked: list[int] = []
+
+    def answers(last: torch.Tensor) -> Iterator[Arena]:
+        for index in range(FEW_ANSWERS + 5):
+            asked.append(index)
+            yield laid_out(ROWS if index < FEW_ANSWERS + 4 else last)[1]
+
+    got = with_element(ROWS, (3, 7), (5, 8))
+    for first, excuse, count in ((None, False, FEW_ANSWERS), (with_element(ROWS, (3, 7)), True, FEW_ANSWERS + 5)):
+        asked.clear()
+        (layout, memory), (got_layout, got_memory) = laid_out(ROWS), laid_out(got)
+        began = [] if first is None else [laid_out(first)[1]]
+        found = excused(layout, memory, got_layout, got_memory, TIGHT, itertools.chain(began, answers(got)))
+        assert found is excuse and len(asked) == count, "one that explained something is worth more"
+
+
+def test_of_several_outputs_each_may_be_undetermined() -> None:
+    expected, got = [ROWS, ROWS.float(), ROWS], [with_element(ROWS, (1, 0)), with_element(ROWS.float(), (2, 0)), ROWS]
+    for excuse, third in ((True, ROWS), (False, with_element(ROWS, (3, 0)))):
+        (layout, memory), (got_layout, got_memory), other = laid_out(expected), laid_out([*got[:2], third]), laid_out(got)[1]
+        assert excused(layout, memory, got_layout, got_memory, TIGHT, iter([other])) is excuse
+    (layout, memory), (got_layout, got_memory) = laid_out(expected), laid_out([got[0], 1 - got[1], ROWS])
+    assert not excused(layout, memory, got_layout, got_memory, TIGHT, iter([laid_out([got[0], 1 - got[1], ROWS])[1]]))

@@ -403,7 +403,7 @@ def test_shipped_profiles_name_known_origins_and_hold_positive_sizes() -> None:
     for origin, tables in profiles().items():
         assert origin in ("bundled", "jsonl", "kernelbench")
         for profile, table in tables.items():
-            assert profile in ("cpu", "interpret"), "full is as written"
+            assert profile in ("gpu24", "cpu", "interpret"), "full is as written"
             for key, sizes in table.items():
                 assert sizes, key
                 assert all(type(size) is int and size >= 0 for size in sizes.values()), key
@@ -421,7 +421,7 @@ def test_every_bundled_entry_of_a_profile_fits_a_bundled_problem() -> None:
     ("source", "profile", "complaint"),
     [
         ("bundle", "full", r"problems.source=bundle: not one of bundled, kernelbench, jsonl, huggingface; did you mean bundled"),
-        ("bundled", "ful", r"problems.profile=ful: not one of full, cpu, interpret; did you mean full"),
+        ("bundled", "ful", r"problems.profile=ful: not one of full, gpu24, cpu, interpret; did you mean full"),
     ],
 )
 def test_unknown_sources_and_profiles_are_refused(source: str, profile: str, complaint: str) -> None:

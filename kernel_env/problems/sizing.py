@@ -1,8 +1,8 @@
 """Problem sizes: module-level integer constants of a source, and replacing them without touching any other byte.
 
-A size profile is a table of such replacements. `full` leaves every problem as written; `cpu` fits an ordinary two-core
-machine with little memory; `interpret` is small enough for the Triton interpreter. The tables are in `profiles.json`, by
-origin, profile and `level{L}/{id}_{Name}`: the name is part of the key, so an entry never hits another data set's problem.
+A size profile is a table of such replacements. `full` leaves every problem as written; `gpu24` fits a GPU with 24 GB; `cpu` an
+ordinary two-core machine with little memory; `interpret` the Triton interpreter. The tables are in `profiles.json`, by origin,
+profile and `level{L}/{id}_{Name}`: the name is part of the key, so an entry never hits another data set's problem.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ Sizes = Mapping[str, int]
 
 class Profile(StrEnum):
     FULL = "full"
+    GPU24 = "gpu24"
     CPU = "cpu"
     INTERPRET = "interpret"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from kernel_env.builder import Builder, BuildRequest
 from kernel_env.errors import VerifierError
 from kernel_env.referee.bench import Bench, Construction, Expected, Trial, handed
 from kernel_env.referee.clock import Clock
-from kernel_env.referee.compare import Difference, compare, same_bytes
+from kernel_env.referee.compare import compare, excused, same_bytes
 from kernel_env.referee.config import VerifyConfig
 from kernel_env.referee.inputs import InputSet
 from kernel_env.referee.layout import Buffer
@@ -34,8 +35,6 @@ MOST_CALLS = 30
 """An attempt to time a candidate may last as long as its trials, or as so many of its calls."""
 LATER_S = 0.01
 """An output that is wrong is looked at once more after this: a thread may still be writing it."""
-FEW_OPINIONS = 10
-"""So many answers of the reference that do not explain any of the elements that differ are enough."""
 MODEST, MODEST_BYTES = 2, 256 << 20
 """Beside others it may hold so many times the memory of the reference's process, and so much more."""
 MOST_BUILDS = 32
@@ -355,7 +354,7 @@ class OnTrial:
         """
         memory = self._fetched(expected, where, got)
         found = compare(expected.layout, expected.memory, got, memory, tolerance)
-        if found is None or (opinions and self._is_undetermined(expected, tolerance, got, memory, found, opinions)):
+        if found is None or (opinions and found.may_be_undetermined and _undetermined(expected, tolerance, got, memory, opinions)):
             return
         if found.category in ("values", "nonfinite"):
             self.endpoint.thaw()
@@ -372,23 +371,6 @@ class OnTrial:
         except Unreadable as error:
             words = f"the output's memory cannot be read: {error}\n({where})"
             raise Failed(Status.WRONG_OUTPUT, self.stage, words, "unreadable") from None
-
-    def _is_undetermined(
-        self, expected: Expected, tolerance: Tolerance, got: Any, memory: Buffer, found: Difference, opinions: Opinions
-    ) -> bool:
-        """Whether the reference has these answers too, where inputs differ in their last bits."""
-        if not found.may_be_undetermined:
-            return False
-        others: list[Buffer] = []
-        with contextlib.closing(opinions()) as answers:
-            for answer in answers:
-                if answer.layout != expected.layout:
-                    return False
-                others.append(answer.memory)
-                left = compare(expected.layout, expected.memory, got, memory, tolerance, others=others)
-                if left is None or (len(others) == FEW_OPINIONS and left == found):
-                    return left is None
-        return False
 
     def check_ownership(self, theirs: Callable[[], frozenset[str]], where: str, earlier: Any = None, *, whole: bool = True) -> None:
         """What its output does not own, the reference's must not own either. With `whole`, also where it lies. Raises Failed."""
@@ -420,6 +402,13 @@ class OnTrial:
     def mutated(self, where: str) -> Failed:
         words = f"forward() changed its inputs; the reference leaves them as they are ({where})"
         return Failed(Status.MUTATED_INPUTS, self.stage, words)
+
+
+def _undetermined(expected: Expected, tolerance: Tolerance, got: Any, memory: Buffer, opinions: Opinions) -> bool:
+    """Whether the reference gives such answers too, where inputs differ in their last bits. Changes what is in `memory`."""
+    with contextlib.closing(opinions()) as answers:
+        alike = (answer.memory for answer in itertools.takewhile(lambda answer: answer.layout == expected.layout, answers))
+        return excused(expected.layout, expected.memory, got, memory, tolerance, alike)
 
 
 def _doing(frame: Frame) -> str:
