@@ -66,8 +66,8 @@ def test_the_batch_is_halved_first_until_it_fits() -> None:
     assert needed(resize(source, {"BATCH": 1, "N": MIB // 2})) <= 2 * MIB
 
 
-UNCOUNTED = {"level3_problem28", "level3_problem29", "level3_problem30", "level3_problem48", "level3_problem49"}
-"""References that cannot be called on tensors without contents, or without the package `einops`."""
+UNCOUNTED = {"level3_problem28", "level3_problem29", "level3_problem30"}
+"""References that cannot be called on tensors without contents."""
 
 
 def too_large(problems: Iterable[Problem]) -> list[str]:

@@ -242,6 +242,14 @@ def test_a_problem_that_fails_is_nobodys_score(judge: Judge, problem: Problem) -
         judge(GOOD, of=broken)
 
 
+def test_a_problem_without_its_package_says_what_to_do(judge: Judge, problem: Problem) -> None:
+    lacking = replace(problem, source=f"import no_such_package\n{REFERENCE}")
+    with pytest.raises(
+        ProblemError, match=r"failed in load: ModuleNotFoundError: No module named 'no_such_package'.*; install that"
+    ):
+        judge(GOOD, of=lacking)
+
+
 def test_a_candidate_cannot_see_seeds_or_expected_outputs_in_its_frames(judge: Judge) -> None:
     spy = python_candidate(
         RETURN,

@@ -42,7 +42,8 @@ class Reference:
             self.called_s += self.endpoint.elapsed_s
         if "error" in answer:
             first = str(answer["error"].get("text", "")).split("\n")
-            raise ProblemError(f"{where} failed in {doing}: {' '.join(first[:1])}{' at' + first[-1] if first[1:] else ''}")
+            missing = "; install that package beside this one" if first[0].startswith("ModuleNotFoundError") else ""
+            raise ProblemError(f"{where} failed in {doing}: {first[0]}{' at' + first[-1] if first[1:] else ''}{missing}")
         return answer
 
     @contextlib.contextmanager
