@@ -273,7 +273,8 @@ class Runner:
                     torch.manual_seed(seed)
                     outputs.append(call())
             else:
-                outputs += [call() for call in calls[part]]
+                for call in calls[part]:  # in this frame: cheats of the corpus count frames, and would behave elsewhere
+                    outputs.append(call())
             times.append(time.perf_counter())
         first_s, others_s = times[1] - times[0], times[2] - times[1]
         took_s = others_s / (len(calls) - 1) * len(calls) if len(calls) > 1 else first_s
