@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from kernel_env.referee.inputs import _LAST_BITS, _SIGNS, Draw, InputPool, InputSet, nudge
+from kernel_env.referee.inputs import _LAST_BITS, _SIGNS, Draw, InputPool, InputSet, can_be_nudged, nudge
 from kernel_env.referee.layout import ALIGN, Arena
 from kernel_env.referee.values import plan, read, write
 
@@ -339,38 +339,68 @@ def test_the_order_is_the_generators() -> None:
     assert draws[0] == draws[1] != draws[2]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.complex64])
-def test_numbers_are_nudged_in_their_last_bits_only(dtype: torch.dtype) -> None:
+NUDGED = [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.complex64]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("dtype", NUDGED)
+def test_numbers_are_nudged_in_their_last_bits_only(dtype: torch.dtype, reverse: bool) -> None:
     values = torch.randn(100_000, dtype=dtype, generator=torch.Generator().manual_seed(1))
     nudged = made(values, True)
-    nudge(nudged.arena, nudged, 1)
+    nudge(nudged.arena, nudged, 1, reverse=reverse)
     flat = [torch.view_as_real(t) if dtype.is_complex else t for t in (values, read(nudged.tree, nudged.arena.map))]
     was, now = (t.reshape(-1) for t in flat)
-    away = (was.abs() - now.abs()).to(torch.float64)
-    assert (away >= 0).all() and (was.sign() == now.sign()).all()
+    away = (now.abs() - was.abs()).to(torch.float64) * (1 if reverse else -1)
+    assert (away >= 0).all() and (was.sign() == now.sign()).all() and now.abs().max() <= was.abs().max()
     away, was = away[normal := was.abs() > 2 * torch.finfo(was.dtype).tiny], was[normal]
     step = torch.finfo(was.dtype).eps * 2.0 ** torch.floor(torch.log2(was.abs().to(torch.float64)))
-    steps = torch.round(away / step)  # next to a power of two they are half as large
-    assert set(steps.unique().tolist()) == set(map(float, range(_LAST_BITS + 1)))
-    assert 0.2 < (steps == 0).double().mean() < 0.35
+    steps = torch.round(away / step)  # beside a power of two they are half as large, or twice
+    most = _LAST_BITS[was.element_size()]
+    assert set(steps.unique().tolist()) >= set(map(float, range(most + 1))) and steps.max() <= 2 * most
+    assert 0.9 / (most + 1) < (steps == 0).double().mean() < 1.5 / (most + 1)
 
 
 def test_nothing_but_plainly_drawn_numbers_is_nudged() -> None:
-    value = [torch.ones(1000), torch.ones(1000), torch.arange(1000), torch.tensor([0.0, -0.0, 1e-45, -1e-45, math.inf, math.nan])]
-    nudged = made(value, False, True, True, True)
-    nudge(nudged.arena, nudged, 1)
-    fixed, plain, whole, special = read(nudged.tree, nudged.arena.map)
-    assert torch.equal(fixed, value[0]) and torch.equal(whole, value[2])
-    assert len(plain.unique()) == _LAST_BITS + 1 and plain.max() == 1
-    assert raw(special[:4]) == raw(value[3][:4]), "nothing changes its sign"
-    assert special[4] > 1e38
+    ones, whole = torch.ones(1000), torch.arange(1000)
+    for tensors, plain, can in (
+        ([ones], [True], True), ([ones, whole], [True, True], True), ([ones, whole], [True, False], False),
+        ([ones, ones], [False, True], False), ([whole], [True], False), ([torch.ones(0)], [True], False), ([], [], False),
+    ):  # fmt: skip
+        assert can_be_nudged(made(tensors, *plain)) is can
+    special = torch.tensor([0.0, -0.0, 1e-45, -1e-45, math.inf, -math.inf, math.nan, 1.0, 0.5, -1.0])
+    for reverse in (False, True):
+        nudged = made([whole, special], True, True)
+        nudge(nudged.arena, nudged, 1, reverse=reverse)
+        same, found = read(nudged.tree, nudged.arena.map)
+        assert torch.equal(same, whole) and raw(found[:7]) == raw(special[:7]), "no sign changes, and nothing becomes infinite"
+        assert found[7:].abs().max() <= 1 and torch.equal(found[7:].sign(), special[7:].sign())
 
 
-def test_equal_numbers_stand_the_other_way_in_reverse() -> None:
-    value = torch.full((1000,), 0.7)
-    sets = [made(value, True) for _ in range(2)]
-    for reverse, nudged in enumerate(sets):
-        nudge(nudged.arena, nudged, 5, reverse=bool(reverse))
-    one, other = (read(nudged.tree, nudged.arena.map) for nudged in sets)
-    first, second = ((t[:-1] > t[1:]).int() - (t[:-1] < t[1:]).int() for t in (one, other))
-    assert torch.equal(first, -second) and (first != 0).double().mean() > 0.7
+@pytest.mark.parametrize("dtype", NUDGED)
+def test_equal_numbers_come_to_lie_either_way(dtype: torch.dtype) -> None:
+    value = torch.full((1000,), 0.7, dtype=dtype)
+    value[0] = 1.0  # they may not go beyond the largest
+    seen = []
+    for reverse in (False, True):
+        nudged = made(value, True)
+        nudge(nudged.arena, nudged, 5, reverse=reverse)
+        found = read(nudged.tree, nudged.arena.map)[1:]
+        found = found.real if dtype.is_complex else found
+        seen.append((found[:-1] > found[1:]).int() - (found[:-1] < found[1:]).int())
+    assert torch.equal(seen[0], -seen[1]) and (seen[0] != 0).double().mean() > 0.7
+
+
+def test_a_threshold_is_met_from_both_sides() -> None:
+    """Sums that just pass it, and sums that just do not."""
+    rows = torch.rand(20_000, 64, generator=torch.Generator().manual_seed(1))
+    limits = (rows.double().sum(1) * 1000).floor() / 1000
+    sides = set()
+    for factor in (1 + 1e-7, 1 - 1e-7):
+        at = rows * (limits / rows.double().sum(1) * factor)[:, None]
+        was = at.double().sum(1) >= limits
+        for reverse in (False, True):
+            nudged = made(at.float(), True)
+            nudge(nudged.arena, nudged, 3, reverse=reverse)
+            now = read(nudged.tree, nudged.arena.map).double().sum(1) >= limits
+            sides |= {(bool(a), bool(b)) for a, b in zip(was, now, strict=True)}
+    assert sides == {(a, b) for a in (False, True) for b in (False, True)}

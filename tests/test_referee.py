@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from kernel_env.errors import MachineBusy, ProblemError
+from kernel_env.errors import MachineBusy, ProblemError, VerifierError
 from kernel_env.referee import bench, clock, referee
 from kernel_env.referee.candidate import OnTrial
-from kernel_env.referee.process import LocalEndpoint
+from kernel_env.referee.process import LocalEndpoint, RunnerDied, RunnerTimeout
 from kernel_env.referee.protocol import Frame
 from kernel_env.schema import Candidate, Problem, Stage, Status
 from kernel_env.verifier import BlockingVerifier, InprocessVerifier, LocalVerifier, VerifierConfig
@@ -35,9 +35,9 @@ def test_an_output_is_looked_at_before_anything_else_is_asked(problem: Problem, 
         self.freeze_at_reply = False  # as a process of its own takes it
         return request(self, frame, *rest, **named)
 
-    def compared(self: OnTrial, *rest: Any) -> None:
+    def compared(self: OnTrial, *rest: Any) -> bool:
         seen.append("compare")
-        compare(self, *rest)
+        return compare(self, *rest)
 
     monkeypatch.setattr(LocalEndpoint, "request", asked)
     monkeypatch.setattr(OnTrial, "compare", compared)
@@ -620,6 +620,65 @@ def test_a_faster_baseline_counts_only_if_the_candidate_slows_it_each_time(
     assert next(answers, "all asked") == "all asked"
 
 
+def argmax_of_four(reference: str = "return torch.argmax(x, dim=1)") -> str:
+    source = (Path(__file__).parent / "candidates/problems/largest_of_four.py").read_text()
+    return source.replace("return torch.argmax(x, dim=1)", reference)
+
+
+def of_no_arguments(forward: str, top: str = "") -> str:
+    return python_candidate(forward, top=top).replace("self, scale)", "self)").replace("self.scale = scale", "pass")
+
+
+@pytest.mark.parametrize(
+    ("reference", "forward", "status"),
+    [
+        (
+            "return (torch.argmax(x, 1), x.float().mean().item())",
+            "return (3 - torch.argmax(x.flip(1), 1), x.float().mean().item())",
+            Status.CORRECT,
+        ),
+        (
+            "return torch.floor(x.float().sum(1) * 1000).long()",
+            "return torch.floor(x.double().sum(1) * 1000).long()",
+            Status.CORRECT,
+        ),
+    ],
+    ids=["a number beside it", "a threshold"],
+)
+def test_what_the_reference_would_answer_decides(problem: Problem, reference: str, forward: str, status: Status) -> None:
+    with BlockingVerifier(InprocessVerifier) as verifier:
+        config = replace(QUICK, torch_ops="unchecked", tolerance="kernelbench", measure_performance=False)
+        posed = replace(problem, source=argmax_of_four(reference))
+        verdict = verifier.verify(posed, Candidate(of_no_arguments(forward), "cpp"), config, 1)
+    assert verdict.status is status, verdict.message
+
+
+@pytest.mark.parametrize("cause", [None, RunnerDied("killed by SIGKILL"), RunnerTimeout()])
+def test_a_reference_that_refuses_other_inputs_excuses_nobody(
+    problem: Problem, monkeypatch: pytest.MonkeyPatch, cause: Exception | None
+) -> None:
+    """What happens to its process is nobody's score."""
+
+    def refused(*_: Any) -> Any:
+        try:
+            if cause:
+                raise cause
+        except (RunnerDied, RunnerTimeout):
+            raise ProblemError("it ended") from None
+        raise ProblemError("no such inputs")
+        yield
+
+    monkeypatch.setattr(bench.Oracle, "opinions", refused)
+    config = replace(QUICK, torch_ops="unchecked", measure_performance=False)
+    candidate = Candidate(of_no_arguments("y = torch.argmax(x, 1); y[7] = 3 - y[7]; return y"), "cpp")
+    with BlockingVerifier(InprocessVerifier) as verifier:
+        if cause:
+            with pytest.raises(VerifierError, match="it ended"):
+                verifier.verify(replace(problem, source=argmax_of_four()), candidate, config, 1)
+        else:
+            assert verifier.verify(replace(problem, source=argmax_of_four()), candidate, config, 1).status is Status.WRONG_OUTPUT
+
+
 @pytest.mark.parametrize("timed", [False, True])
 @pytest.mark.parametrize(
     ("forward", "status"),
@@ -637,11 +696,9 @@ def test_which_of_two_equal_numbers_comes_first_is_nobodys_fault(
     problem: Problem, judge: Judge, monkeypatch: pytest.MonkeyPatch, forward: str, status: Status, timed: bool
 ) -> None:
     """The reference finds the first; a wrong one is still wrong. Timed: trials are right, as they are few; then it changes."""
-    source = (Path(__file__).parent / "candidates/problems/largest_of_four.py").read_text()
-    top = "calls = [0]"
     right = QUICK.num_correct_trials + 1 if timed else 0
     first = f"calls[0] += 1\n        if calls[0] <= {right}: return torch.argmax(x, dim=1)\n        "
-    code = python_candidate(first + forward, top=top).replace("self, scale)", "self)").replace("self.scale = scale", "pass")
+    code = of_no_arguments(first + forward, top="calls = [0]")
     seen: list[int] = []
     opinions = bench.Bench.opinions
 
@@ -652,7 +709,7 @@ def test_which_of_two_equal_numbers_comes_first_is_nobodys_fault(
     monkeypatch.setattr(bench.Bench, "opinions", counted)
     with BlockingVerifier(InprocessVerifier) as verifier:
         config = replace(QUICK, torch_ops="unchecked")
-        posed = replace(problem, source=source)
+        posed = replace(problem, source=argmax_of_four())
         verdict = verifier.verify(posed, Candidate(code, "cpp"), config, 1)
     assert verdict.status is status, verdict.message
     assert seen

@@ -12,20 +12,23 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from kernel_env.errors import ProblemError, VerifierError
 from kernel_env.referee.calibration import Calibration, Opened
 from kernel_env.referee.compare import compare, same_bytes
 from kernel_env.referee.config import VerifyConfig, derive_seed
-from kernel_env.referee.inputs import InputSet, nudge
+from kernel_env.referee.inputs import InputSet, can_be_nudged, nudge
 from kernel_env.referee.layout import Arena, Buffer, Part
 from kernel_env.referee.measure import Side, give_slots
 from kernel_env.referee.memory import code_files, is_readable, private_bytes
 from kernel_env.referee.ownership import traits
+from kernel_env.referee.process import RunnerDied, RunnerTimeout
 from kernel_env.referee.reference import Reference, fetched, output_at
 from kernel_env.referee.secret import Secret
 from kernel_env.referee.tolerance import Tolerance
 
-OPINIONS = 16
-"""Answers of the reference on inputs that differ in their last bits. Each two show equal numbers in both orders, 3 times in 4."""
+OPINIONS = 32
+"""Answers of the reference on inputs that differ in their last bits. Each two show equal numbers in both orders, 3 times in 4 at
+least; of three equal ones a given one comes first in two answers of five."""
 KEPT_SETS = 2
 """Inputs of regular trials that are always kept, to make those of timed calls from."""
 
@@ -387,10 +390,21 @@ class Bench:
         return self._answers[what]
 
     def opinions(self, index: int, like: InputSet, write: Callable[[Part], None], seed: int) -> Generator[Expected]:
-        """What the reference of this step, in a process of its own, answers on inputs that differ from these in their last bits."""
-        with contextlib.closing(Oracle(self.opened(), self.now)) as other:
-            other.construct(self.construction(index))
-            yield from other.opinions(like, write, seed, self._secret)
+        """What the reference of this step, in a process of its own, answers on inputs that differ from these in their last bits.
+
+        Nothing where inputs cannot be nudged, or where the reference refuses such. Raises VerifierError.
+        """
+        if not can_be_nudged(like):
+            return
+        rng = random.Random(derive_seed(self.seed, "opinions", seed))
+        try:
+            with contextlib.closing(Oracle(self.opened(), self.now)) as other:
+                other.construct(self.construction(index))
+                yield from other.opinions(like, write, seed, rng)
+        except ProblemError as error:
+            if isinstance(error.__context__, RunnerDied | RunnerTimeout):  # not the candidate's, nor its neighbours'
+                raise VerifierError(str(error)) from error
+            return  # it refuses such inputs: then there are no other answers
 
     def rest(self) -> None:
         """Keep what was computed if there is room for all of it, and end all processes. Idempotent."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from kernel_env.referee.clock import Clock
 from kernel_env.referee.compare import compare, excused, same_bytes
 from kernel_env.referee.config import VerifyConfig
 from kernel_env.referee.inputs import InputSet
-from kernel_env.referee.layout import Buffer
+from kernel_env.referee.layout import Buffer, leaves
 from kernel_env.referee.measure import ENDS, Fault, Side, Tampered, give_slots
 from kernel_env.referee.memory import private_bytes
 from kernel_env.referee.outputs import Unreadable
@@ -347,15 +346,17 @@ class OnTrial:
         tolerance: Tolerance,
         got: Any,
         opinions: Opinions | None = None,
-    ) -> None:
+    ) -> bool:
         """What it gave, of its last message. It is frozen. Raises Failed; and Tampered where it only was not finished.
 
-        `opinions` are asked for only where a few elements differ.
+        `opinions` are asked for only where a few elements differ. Returns whether they explained any.
         """
         memory = self._fetched(expected, where, got)
         found = compare(expected.layout, expected.memory, got, memory, tolerance)
-        if found is None or (opinions and found.may_be_undetermined and _undetermined(expected, tolerance, got, memory, opinions)):
-            return
+        if found is None:
+            return False
+        if opinions and found.may_be_undetermined and _undetermined(expected, tolerance, got, memory, opinions):
+            return True
         if found.category in ("values", "nonfinite"):
             self.endpoint.thaw()
             time.sleep(LATER_S)
@@ -407,7 +408,8 @@ class OnTrial:
 def _undetermined(expected: Expected, tolerance: Tolerance, got: Any, memory: Buffer, opinions: Opinions) -> bool:
     """Whether the reference gives such answers too, where inputs differ in their last bits. Changes what is in `memory`."""
     with contextlib.closing(opinions()) as answers:
-        alike = (answer.memory for answer in itertools.takewhile(lambda answer: answer.layout == expected.layout, answers))
+        specs = list(leaves(expected.layout))
+        alike = (answer.memory for answer in answers if list(leaves(answer.layout)) == specs)
         return excused(expected.layout, expected.memory, got, memory, tolerance, alike)
 
 

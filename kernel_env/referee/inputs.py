@@ -33,8 +33,13 @@ _CHUNK = 1 << 16
 """Elements that are mixed at a time, within a core's cache."""
 _SIGNS = 65_521
 """After so many numbers (a prime) the signs come again; they begin at another place in each draw."""
-_LAST_BITS = 3
-"""Steps between neighbours in a floating-point type: what rounding may do to a number in a few operations."""
+_LAST_BITS = {2: 3, 4: 7, 8: 7}
+"""Steps between neighbours in a floating-point type, by its bytes: what rounding may do to a number in a few operations."""
+_INFINITE = {
+    "float32": 0x7F80 << 16, "complex64": 0x7F80 << 16, "float64": 0x7FF << 52, "complex128": 0x7FF << 52, "float16": 0x7C00,
+    "bfloat16": 0x7F80,
+}  # fmt: skip
+"""The bits of infinity: those of finite numbers are smaller, and in their order."""
 _FRESH_SETS = 32
 _FRESH_BYTES = 64 << 20
 """Sets that are made anew for a round of timing: so many, as far as they fit into so many bytes, and two at least."""
@@ -162,21 +167,30 @@ class InputPool:
         self._fresh, self._deck = [], []
 
 
+def can_be_nudged(inputs: InputSet) -> bool:
+    """Only where every tensor was drawn plainly: others may depend on each other."""
+    return all(inputs.plain) and any(spec.dtype in _STORED and spec.nbytes for spec in leaves(inputs.tree))
+
+
 def nudge(memory: Memory, like: InputSet, seed: int, *, reverse: bool = False) -> None:
-    """Bring numbers of plainly drawn tensors nearer to zero by up to `_LAST_BITS` of the steps of their type, each at random. Their
-    bounds hold for them still. In reverse, what went farthest with this seed goes least far: equal ones then lie the other way."""
+    """Bring floating-point numbers nearer to zero by up to `_LAST_BITS` steps of their type, each at random. In reverse they go as
+    many steps away from it, though not beyond the largest of their tensor: what was equal lies the other way then, as do sums."""
     numbers = np.random.default_rng(seed)
     target = _bytes(memory)
-    for spec, plain in zip(leaves(like.tree), like.plain, strict=True):
-        if not plain or spec.dtype not in _STORED:
+    for spec in leaves(like.tree):
+        if spec.dtype not in _STORED or not spec.nbytes:
             continue
         values = _values(target, spec)
         bits = values.view(f"u{values.itemsize}")
-        for start in range(0, bits.size, _CHUNK):
-            part = bits[start : start + _CHUNK]
-            magnitude = part & np.array((1 << (8 * part.itemsize - 1)) - 1, part.dtype)
-            steps = numbers.integers(0, _LAST_BITS, part.size, dtype=part.dtype, endpoint=True)
-            part -= np.where(magnitude > _LAST_BITS, _LAST_BITS - steps if reverse else steps, 0)
+        sign, infinite = (bits.dtype.type(n) for n in (1 << (8 * bits.itemsize - 1), _INFINITE[spec.dtype]))
+        parts = [bits[start : start + _CHUNK] for start in range(0, bits.size, _CHUNK)]
+        largest = max((part & ~sign).max(where=(part & ~sign) < infinite, initial=0) for part in parts)
+        most = _LAST_BITS[bits.itemsize]
+        for part in parts:
+            magnitude = part & ~sign
+            steps = numbers.integers(0, most, part.size, dtype=part.dtype, endpoint=True)
+            moved = np.minimum(magnitude + steps, largest) if reverse else magnitude - steps
+            part[...] = np.where((magnitude > most) & (magnitude < infinite), (part & sign) | moved, part)
 
 
 def _mixes(spec: TensorSpec) -> bool:

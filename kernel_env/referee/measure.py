@@ -358,8 +358,8 @@ class Session:
             return True
         if entry.plans == PLANS:
             words = f"a call takes {now_s * 1e3:.3g} ms when it counts and {before_s * 1e3:.3g} ms when it does not"
-            self.noise = noise()
-            if self.noise > plan.noise_limit:
+            self.noise = max(self.noise, now := noise())
+            if now > plan.noise_limit:
                 return True
             raise Tampered("uneven", words)
         entry.begin_again()

@@ -473,13 +473,20 @@ class _Group:
             for expected, mine in parts:
                 one.compare(oracle.expected(expected), where, one.tolerance, mine)
         except Failed as failed:
-            if failed.category != "values":
+            if failed.category != "values" or not self._compare_whole(oracle, one, draw, where, known, opinions):
                 raise
-            parts = []  # the whole tells what may be undetermined
-        if not parts:
-            if not known or known[0][0] is not draw:
-                known[:] = [(draw, oracle.expected(output))]
-            one.compare(known[0][1], where, one.tolerance, got, opinions)
+        else:
+            if not parts:
+                self._compare_whole(oracle, one, draw, where, known, opinions)
+
+    @staticmethod
+    def _compare_whole(
+        oracle: Oracle, one: OnTrial, draw: Draw, where: str, known: list[tuple[Draw, Expected]], opinions: Opinions
+    ) -> bool:
+        """Raises Failed; else says whether something was undetermined."""
+        if not known or known[0][0] is not draw:
+            known[:] = [(draw, oracle.expected(oracle.side.output))]
+        return one.compare(known[0][1], where, one.tolerance, one.ours.output, opinions)
 
     def _check_possible(self, one: OnTrial, timing: Timing, oracle: Oracle) -> None:
         """Raises Failed for a time that is too short to write the output; unless the reference writes none."""
