@@ -58,6 +58,10 @@ class ProblemError(InfraError):
     pass
 
 
+class ReferenceEnded(ProblemError):
+    """Its process died, or met its time limit."""
+
+
 class BuilderError(InfraError):
     pass
 

@@ -4,13 +4,14 @@ The reference is made and called on torch's fake tensors, which have shapes and 
 arguments, weights, inputs and everything that an operator returned, storage by storage. Not counted is what operators use inside
 (a convolution's workspace), nor what a device's driver holds.
 
-    python -m tests.device_memory kernelbench path/to/KernelBench gpu24    # the largest, and entries for those that are too large
+    python -m tests.device_memory kernelbench --path path/to/KernelBench    # entries of `gpu24` for those that are too large
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
-import sys
+import json
 import warnings
 import weakref
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from kernel_env.errors import KernelEnvError
 from kernel_env.problems import load_problems
 from kernel_env.problems.sizing import constants, resize
 from kernel_env.schema import Problem
@@ -104,14 +106,27 @@ def _rows(problems: tuple[Problem, ...]) -> Iterator[tuple[Problem, int | str]]:
             yield problem, f"{type(error).__name__}: {str(error).splitlines()[0][:100]}"
 
 
-def main(source: str, path: str, profile: str) -> None:
-    for problem, found in _rows(load_problems(source, path or None, profile)):
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Which problems need more of a device than one side may have, and sizes that fit.")
+    parser.add_argument("source", help="as problems.source: bundled, kernelbench, jsonl or huggingface")
+    parser.add_argument("--path", help="as problems.path")
+    parser.add_argument("--profile", default="full", help="as problems.profile (default: full)")
+    chosen = parser.parse_args()
+    try:
+        problems = load_problems(chosen.source, chosen.path, chosen.profile)
+    except KernelEnvError as error:
+        parser.error(str(error))
+    too_large = 0
+    for problem, found in _rows(problems):
         name = f"level{problem.level}/{problem.problem_id}_{problem.name}"
         if isinstance(found, str):
-            print(f"{name}: {found}")
+            print(f"{name}: not counted: {found}")
         elif found > GPU24_BYTES:
-            print(f'"{name}": {fitted(problem.source, GPU24_BYTES)},  # {found / 2**30:.1f} GiB')
+            too_large += 1
+            sizes = json.dumps(fitted(problem.source, GPU24_BYTES))
+            print(f'"{name}": {sizes}  # as it is {found / 2**30:.1f} GiB', flush=True)
+    print(f"{too_large} of {len(problems)} problems need more than {GPU24_BYTES >> 30} GiB")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

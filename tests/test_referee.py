@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from kernel_env.errors import MachineBusy, ProblemError, VerifierError
+from kernel_env.errors import MachineBusy, ProblemError, ReferenceEnded, VerifierError
 from kernel_env.referee import bench, clock, referee
-from kernel_env.referee.candidate import OnTrial
-from kernel_env.referee.process import LocalEndpoint, RunnerDied, RunnerTimeout
+from kernel_env.referee.candidate import Failed, OnTrial
+from kernel_env.referee.process import LocalEndpoint
 from kernel_env.referee.protocol import Frame
 from kernel_env.schema import Candidate, Problem, Stage, Status
 from kernel_env.verifier import BlockingVerifier, InprocessVerifier, LocalVerifier, VerifierConfig
@@ -653,33 +653,49 @@ def test_what_the_reference_would_answer_decides(problem: Problem, reference: st
     assert verdict.status is status, verdict.message
 
 
-@pytest.mark.parametrize("cause", [None, RunnerDied("killed by SIGKILL"), RunnerTimeout()])
+@pytest.mark.parametrize("error", [ProblemError, ReferenceEnded])
 def test_a_reference_that_refuses_other_inputs_excuses_nobody(
-    problem: Problem, monkeypatch: pytest.MonkeyPatch, cause: Exception | None
+    problem: Problem, monkeypatch: pytest.MonkeyPatch, error: type[ProblemError]
 ) -> None:
     """What happens to its process is nobody's score."""
 
     def refused(*_: Any) -> Any:
-        try:
-            if cause:
-                raise cause
-        except (RunnerDied, RunnerTimeout):
-            raise ProblemError("it ended") from None
-        raise ProblemError("no such inputs")
+        raise error("not with such inputs")
         yield
 
     monkeypatch.setattr(bench.Oracle, "opinions", refused)
     config = replace(QUICK, torch_ops="unchecked", measure_performance=False)
     candidate = Candidate(of_no_arguments("y = torch.argmax(x, 1); y[7] = 3 - y[7]; return y"), "cpp")
     with BlockingVerifier(InprocessVerifier) as verifier:
-        if cause:
-            with pytest.raises(VerifierError, match="it ended"):
+        if error is ReferenceEnded:
+            with pytest.raises(VerifierError, match="not with such inputs"):
                 verifier.verify(replace(problem, source=argmax_of_four()), candidate, config, 1)
         else:
             assert verifier.verify(replace(problem, source=argmax_of_four()), candidate, config, 1).status is Status.WRONG_OUTPUT
 
 
-@pytest.mark.parametrize("timed", [False, True])
+@pytest.mark.parametrize("explained", [False, True])
+def test_what_a_part_has_shown_the_whole_takes_back_only_if_it_is_undetermined(
+    problem: Problem, monkeypatch: pytest.MonkeyPatch, explained: bool
+) -> None:
+    """A part may lie across two that are compared by themselves, or be filled in before the whole is looked at."""
+    compare = OnTrial.compare
+
+    def compared(self: OnTrial, expected: Any, where: str, tolerance: Any, got: Any, opinions: Any = None) -> bool:
+        if where != "a timed call":
+            return compare(self, expected, where, tolerance, got, opinions)
+        if opinions is None:
+            raise Failed(Status.WRONG_OUTPUT, self.stage, "a part is wrong", "values")
+        return explained
+
+    monkeypatch.setattr(OnTrial, "compare", compared)
+    monkeypatch.setattr(referee, "CHECK_BYTES", 256)
+    with BlockingVerifier(InprocessVerifier) as verifier:
+        verdict = verifier.verify(problem, Candidate(python_candidate(RETURN), "cpp"), QUICK, 1)
+    assert verdict.status is (Status.CORRECT if explained else Status.WRONG_OUTPUT), verdict.message
+
+
+@pytest.mark.parametrize("when", ["trials", "timed", "timed, in parts"])
 @pytest.mark.parametrize(
     ("forward", "status"),
     [
@@ -693,25 +709,28 @@ def test_a_reference_that_refuses_other_inputs_excuses_nobody(
     ids=["the last of equals", "one row that is wrong", "fewer bits"],
 )
 def test_which_of_two_equal_numbers_comes_first_is_nobodys_fault(
-    problem: Problem, judge: Judge, monkeypatch: pytest.MonkeyPatch, forward: str, status: Status, timed: bool
+    problem: Problem, monkeypatch: pytest.MonkeyPatch, forward: str, status: Status, when: str
 ) -> None:
     """The reference finds the first; a wrong one is still wrong. Timed: trials are right, as they are few; then it changes."""
-    right = QUICK.num_correct_trials + 1 if timed else 0
+    right = QUICK.num_correct_trials + 1 if when != "trials" else 0
     first = f"calls[0] += 1\n        if calls[0] <= {right}: return torch.argmax(x, dim=1)\n        "
     code = of_no_arguments(first + forward, top="calls = [0]")
-    seen: list[int] = []
-    opinions = bench.Bench.opinions
+    asked: list[bench.Oracle] = []
+    opinions = bench.Oracle.opinions
 
-    def counted(self: bench.Bench, *rest: Any) -> Any:
-        seen.append(1)
+    def noted(self: bench.Oracle, *rest: Any) -> Any:
+        asked.append(self)
         return opinions(self, *rest)
 
-    monkeypatch.setattr(bench.Bench, "opinions", counted)
+    monkeypatch.setattr(bench.Oracle, "opinions", noted)
+    if "parts" in when:
+        monkeypatch.setattr(referee, "CHECK_BYTES", 16_384)
     with BlockingVerifier(InprocessVerifier) as verifier:
         config = replace(QUICK, torch_ops="unchecked")
         posed = replace(problem, source=argmax_of_four())
         verdict = verifier.verify(posed, Candidate(code, "cpp"), config, 1)
     assert verdict.status is status, verdict.message
-    assert seen
-    if status is Status.WRONG_OUTPUT:
-        assert verdict.stage is (Stage.TIMING if timed else Stage.TRIALS)
+    if status is Status.CORRECT:
+        assert len(set(map(id, asked))) < len(asked), "one process answers more than once"
+    else:
+        assert asked and verdict.stage is (Stage.TRIALS if when == "trials" else Stage.TIMING)

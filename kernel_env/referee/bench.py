@@ -7,12 +7,11 @@ there is room: a group's samples come one after the other. What a candidate is h
 from __future__ import annotations
 
 import contextlib
-import random
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kernel_env.errors import ProblemError, VerifierError
+from kernel_env.errors import ProblemError, ReferenceEnded, VerifierError
 from kernel_env.referee.calibration import Calibration, Opened
 from kernel_env.referee.compare import compare, same_bytes
 from kernel_env.referee.config import VerifyConfig, derive_seed
@@ -21,7 +20,6 @@ from kernel_env.referee.layout import Arena, Buffer, Part
 from kernel_env.referee.measure import Side, give_slots
 from kernel_env.referee.memory import code_files, is_readable, private_bytes
 from kernel_env.referee.ownership import traits
-from kernel_env.referee.process import RunnerDied, RunnerTimeout
 from kernel_env.referee.reference import Reference, fetched, output_at
 from kernel_env.referee.secret import Secret
 from kernel_env.referee.tolerance import Tolerance
@@ -162,9 +160,8 @@ class Oracle:
         give_slots(self.side, inputs, 1)
         self.side.slots[0].copy_from(inputs.arena)
         started = self._now()
-        answer = self.reference.ask({"op": "call", "indices": [0], "seeds": [seed], "beside": beside})
+        self._ask_for(seed, beside=beside)
         took_s = self.side.call_s = self._now() - started
-        self.side.output, self.side.index, self.side.slot = output_at(answer, 0), 0, 0
         return bool(self.reference.ask({"op": "is_random", "seed": seed})["random"]), took_s
 
     def expected(self, part: Any = None, *, lasting: bool = False) -> Expected:
@@ -181,22 +178,25 @@ class Oracle:
         seen = []
         for _ in range(2):
             prepare()
-            answer = self.reference.ask({"op": "call", "indices": [0], "seeds": [seed]})
-            self.side.output, self.side.index, self.side.slot = output_at(answer, 0), 0, 0
+            self._ask_for(seed)
             seen.append(self.expected())
         return compare(seen[0].layout, seen[0].memory, seen[1].layout, seen[1].memory, tolerance) is None
 
-    def opinions(self, like: InputSet, write: Callable[[Part], None], seed: int, rng: random.Random) -> Generator[Expected]:
-        """What it answers where inputs differ in their last bits from those that `write` writes."""
+    def opinions(self, like: InputSet, write: Callable[[Part], None], forward: int, seed: int) -> Generator[Expected]:
+        """What it answers where inputs differ in their last bits from those that `write` writes; which bits follows from `seed`."""
         give_slots(self.side, like, 1)
-        last_bits = 0
         for count in range(OPINIONS):
-            last_bits = last_bits if count % 2 else rng.getrandbits(62)
+            self.reference.endpoint.thaw()
             write(self.side.slots[0])
-            nudge(self.side.slots[0], like, last_bits, reverse=bool(count % 2))
-            answer = self.reference.ask({"op": "call", "indices": [0], "seeds": [seed]})
-            self.side.output, self.side.index, self.side.slot = output_at(answer, 0), 0, 0
+            nudge(self.side.slots[0], like, derive_seed(seed, count // 2), reverse=count % 2 == 1)
+            self._ask_for(forward)
+            self.reference.endpoint.freeze()
             yield self.expected()
+
+    def _ask_for(self, seed: int, *, beside: bool = False) -> None:
+        """A call on what is in its first place. The output is the side's then."""
+        answer = self.reference.ask({"op": "call", "indices": [0], "seeds": [seed], "beside": beside})
+        self.side.output, self.side.index, self.side.slot = output_at(answer, 0), 0, 0
 
     def close(self) -> None:
         """Idempotent."""
@@ -257,6 +257,10 @@ class Bench:
     _secret: Secret = field(default_factory=Secret)
     _maker: Reference | None = None
     _oracle: Oracle | None = None
+    _adviser: Oracle | None = None
+    """The process that is asked for other answers, ..."""
+    _advises: int = 0
+    """... with models of this seed."""
     _trial_bytes: int = 0
     _fits: bool = True
 
@@ -389,22 +393,31 @@ class Bench:
             self._answers[what] = self._oracle.expected(lasting=True)
         return self._answers[what]
 
-    def opinions(self, index: int, like: InputSet, write: Callable[[Part], None], seed: int) -> Generator[Expected]:
-        """What the reference of this step, in a process of its own, answers on inputs that differ from these in their last bits.
+    def opinions(self, index: int, like: InputSet, write: Callable[[Part], None], forward: int) -> Generator[Expected]:
+        """What the reference of this step answers on inputs that differ in their last bits from those that `write` writes.
 
-        Nothing where inputs cannot be nudged, or where the reference refuses such. Raises VerifierError.
+        It does so in a process of its own, which is frozen in between and stays until other models are due. Nothing where inputs
+        cannot be nudged, or where the reference refuses such. Raises VerifierError.
         """
         if not can_be_nudged(like):
             return
-        rng = random.Random(derive_seed(self.seed, "opinions", seed))
+        made = self.construction(index)
         try:
-            with contextlib.closing(Oracle(self.opened(), self.now)) as other:
-                other.construct(self.construction(index))
-                yield from other.opinions(like, write, seed, rng)
-        except ProblemError as error:
-            if isinstance(error.__context__, RunnerDied | RunnerTimeout):  # not the candidate's, nor its neighbours'
-                raise VerifierError(str(error)) from error
+            if self._adviser is None or self._advises != made.seed:
+                self._dismiss()
+                self._adviser, self._advises = Oracle(self.opened(), self.now), made.seed
+                self._adviser.construct(made)
+            yield from self._adviser.opinions(like, write, forward, derive_seed(self.seed, "opinions", forward))
+        except ReferenceEnded as error:  # not the candidate's doing, nor its neighbours'
+            self._dismiss()
+            raise VerifierError(str(error)) from error
+        except ProblemError:
             return  # it refuses such inputs: then there are no other answers
+
+    def _dismiss(self) -> None:
+        if self._adviser is not None:
+            self._adviser.close()
+        self._adviser = None
 
     def rest(self) -> None:
         """Keep what was computed if there is room for all of it, and end all processes. Idempotent."""
@@ -413,5 +426,6 @@ class Bench:
         if self._maker is not None:
             self._maker.close()
         self._oracle = self._maker = None
+        self._dismiss()
         if not self.keeps:
             self._trials, self._constructions, self._extra, self._answers = {}, {}, {}, {}

@@ -44,7 +44,7 @@ _WEIGHTS = ("same_seed", "loaded", "own", "none")
 
 
 Opinions = Callable[[], Generator[Expected]]
-"""What else the reference would answer. Each costs a process."""
+"""What else the reference would answer. The first costs a process, and each a call."""
 
 
 @dataclass(frozen=True)

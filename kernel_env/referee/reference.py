@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from kernel_env.errors import ProblemError
+from kernel_env.errors import ProblemError, ReferenceEnded
 from kernel_env.referee.inputs import InputSet
 from kernel_env.referee.layout import Arena, Buffer, packed
 from kernel_env.referee.memory import is_readable
@@ -35,9 +35,9 @@ class Reference:
         try:
             answer = self.endpoint.request(frame, fds, limit_s)
         except RunnerTimeout:
-            raise ProblemError(f"{where}: {doing} took longer than {limit_s:g} s; raise verify.reference_timeout_s") from None
+            raise ReferenceEnded(f"{where}: {doing} took longer than {limit_s:g} s; raise verify.reference_timeout_s") from None
         except RunnerDied as death:
-            raise ProblemError(f"{where}: its process died ({death.cause}) in {doing}; is there enough memory?") from death
+            raise ReferenceEnded(f"{where}: its process died ({death.cause}) in {doing}; is there enough memory?") from death
         if frame["op"] == "call" and not frame.get("empty"):
             self.called_s += self.endpoint.elapsed_s
         if "error" in answer:

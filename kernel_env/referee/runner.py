@@ -261,20 +261,14 @@ class Runner:
         earlier = self._outputs if frame.get("beside") else []
         self._outputs = []
         model, outputs = _first if frame.get("empty") else self._model, self._outputs
-        calls = [
-            functools.partial(model, **inputs) if isinstance(inputs, dict) else functools.partial(model, *inputs)
-            for inputs in map(self._inputs.__getitem__, frame["indices"])
-        ]
-        seeds = frame.get("seeds") or []
+        calls = list(zip(frame["indices"], frame.get("seeds") or [None] * len(frame["indices"]), strict=True))
         times = [time.perf_counter()]
-        for part in (slice(0, 1), slice(1, None)):
-            if seeds:
-                for call, seed in zip(calls[part], seeds[part], strict=True):
+        for part in (calls[:1], calls[1:]):
+            for index, seed in part:
+                inputs = self._inputs[index]
+                if seed is not None:
                     torch.manual_seed(seed)
-                    outputs.append(call())
-            else:
-                for call in calls[part]:  # in this frame: cheats of the corpus count frames, and would behave elsewhere
-                    outputs.append(call())
+                outputs.append(model(**inputs) if isinstance(inputs, dict) else model(*inputs))
             times.append(time.perf_counter())
         first_s, others_s = times[1] - times[0], times[2] - times[1]
         took_s = others_s / (len(calls) - 1) * len(calls) if len(calls) > 1 else first_s
