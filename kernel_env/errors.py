@@ -8,6 +8,7 @@ A candidate's failure is data (`schema.Status`); everything below is an exceptio
     ├── GateError                  a run ended, but its numbers must not be believed                     (3)
     ├── InfraError                 this machine or a service failed; the turn stays unscored             (4)
     │   ├── ProblemError           the problem's own code failed: nobody can be scored on it             (4)
+    │   │   └── ReferenceEnded     its process died, or met its time limit                               (4)
     │   ├── BuilderError           the compiler itself is missing or was killed                          (4)
     │   ├── VerifierError          a referee, zygote or channel died                                     (4)
     │   ├── VerifierBusy           no slot became free within the queue limit                            (4)
