@@ -313,9 +313,12 @@ class Generation:
     model: str = ""
     duration_s: float = 0.0
     output_ids: tuple[int, ...] | None = None
+    """Tokens as the engine sampled them, a sampled end of text too; None where it does not say."""
     output_logprobs: tuple[float, ...] | None = None
     """Log-probability of each of `output_ids`, natural logarithm."""
     weight_version: str | None = None
+    prompt_ids: tuple[int, ...] | None = None
+    """Tokens that the engine was given, None where it does not say."""
 
     @property
     def has_thinking(self) -> bool:
@@ -324,6 +327,22 @@ class Generation:
     def __post_init__(self) -> None:
         if self.output_ids is not None and self.output_logprobs is not None:
             _require(len(self.output_ids) == len(self.output_logprobs), "one log-probability per output id")
+
+
+@dataclass(frozen=True)
+class Thinking:
+    """Whether a reply was to think at length first, and who decided that."""
+
+    arm: Literal["always", "never", "self"]
+    """`self`: the policy was asked."""
+    on: bool
+    answer: str = ""
+    """What the policy said, raw, ..."""
+    understood: bool | None = None
+    """... and whether that was a plain yes or no; None where nobody asked. If it was neither, a configured default decided."""
+    usage: Usage = Usage()
+    """Tokens of asking."""
+    duration_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -340,6 +359,8 @@ class Turn:
     reward: Reward
     feedback: str | None = None
     """The user message that follows, None when the episode ended here."""
+    thinking: Thinking | None = None
+    """None where the endpoint's own default stood."""
 
     def __post_init__(self) -> None:
         _require(self.index >= 0, "turn index is 0 or more")

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 
 from kernel_env.errors import ConfigError
-from rollout.policies.base import Endpoint, GenerationRequest, Policy, Sampling
+from rollout.policies.base import Capabilities, Endpoint, GenerationRequest, Policy, Sampling
 
-__all__ = ["Endpoint", "GenerationRequest", "Policy", "Sampling", "make_policy"]
+__all__ = ["Capabilities", "Endpoint", "GenerationRequest", "Policy", "Sampling", "make_policy"]
 
 
 def make_policy(spec: str, *, endpoint: Endpoint | None = None, now: Callable[[], float] = time.monotonic) -> Policy:

@@ -49,6 +49,23 @@ class GenerationRequest:
     """`Episode.key`: `level1_problem7`, or `level1_problem7_sample3`."""
     turn: int
     """From 0."""
+    thinking: bool | None = None
+    """Whether the model is to think at length first; None leaves that to the endpoint. Never a state of the policy: requests with
+    and without run side by side."""
+    prompt_ids: tuple[int, ...] | None = None
+    """The same messages as tokens, where the caller keeps them: policies with `Capabilities.token_ids` send these as they are."""
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a policy's replies bring, as far as is known before the first one."""
+
+    token_ids: bool = False
+    """`Generation.prompt_ids` and `output_ids` are the engine's own, and `GenerationRequest.prompt_ids` is honoured."""
+    logprobs: bool = False
+    """`Generation.output_logprobs` are there."""
+    thinking: bool = False
+    """`GenerationRequest.thinking` is honoured. Where it is not, asking for it is a ConfigError, never a silent nothing."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +107,9 @@ class Policy(Protocol):
     @property
     def name(self) -> str:
         """For records, e.g. `openai/Qwen/Qwen3-8B`."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
 
     async def preflight(self) -> None:
         """Find out, before any expensive work, whether replies can be had. Raises `PolicyError`."""

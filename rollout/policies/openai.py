@@ -36,7 +36,7 @@ from kernel_env.errors import (
     RateLimited,
 )
 from kernel_env.schema import Generation, Usage
-from rollout.policies.base import Endpoint, GenerationRequest, Sampling, storable
+from rollout.policies.base import Capabilities, Endpoint, GenerationRequest, Sampling, storable
 
 OPENAI_URL = "https://api.openai.com/v1"
 NO_KEY = "none"  # the package insists on a key; servers that need none ignore it
@@ -93,6 +93,10 @@ class OpenAIPolicy:
     def __repr__(self) -> str:
         return f"OpenAIPolicy({self._model!r}, base_url={self._where!r})"
 
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(thinking=True)
+
     def covers(self, episode: str) -> bool:
         return True
 
@@ -127,6 +131,9 @@ class OpenAIPolicy:
     def _chat(self, request: GenerationRequest) -> Send:
         options = dataclasses.asdict(request.sampling)  # its fields bear the protocol's names
         body = {name: value for name, value in options.items() if value is not None} | dict(self._endpoint.extra_body)
+        if request.thinking is not None:  # honoured by SGLang, vLLM and `transformers serve`
+            template = cast(Mapping[str, object], body.get("chat_template_kwargs") or {})
+            body["chat_template_kwargs"] = {**template, "enable_thinking": request.thinking}
         messages = [{name: storable(value) for name, value in message.items()} for message in request.messages]
         create = self._client.chat.completions.with_raw_response.create
         return lambda: create(model=self._model, messages=cast(Any, messages), extra_body=body)

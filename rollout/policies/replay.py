@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kernel_env.errors import BadReply, ConfigError, PolicyExhausted
 from kernel_env.schema import Generation
-from rollout.policies.base import GenerationRequest
+from rollout.policies.base import Capabilities, GenerationRequest
 
 BUILT_IN = Path(__file__).resolve().parent.parent / "recordings"
 _NAME = re.compile(r"(?P<episode>level\d+_problem\d+(?:_sample\d+)?)_turn(?P<turn>\d+)\.txt")
@@ -24,6 +24,7 @@ class ReplayPolicy:
 
     def __init__(self, path: str | Path) -> None:
         self.name = f"replay/{path}"
+        self.capabilities = Capabilities()
         self._files = _find(path)
 
     async def preflight(self) -> None:
