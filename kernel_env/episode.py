@@ -13,9 +13,13 @@ from kernel_env.parsing import extract_kernel, without_thinking
 from kernel_env.prompts import FeedbackConfig, improvement_message, initial_messages, restated_messages
 from kernel_env.referee.config import VerifyConfig, derive_seed
 from kernel_env.reward import RewardConfig, measured_reward, reached_stop
-from kernel_env.schema import Candidate, Generation, Message, Problem, Stage, Status, StopReason, Turn, Verdict
+from kernel_env.schema import Candidate, Generation, Message, Problem, Stage, Status, StopReason, Thinking, Turn, Verdict
 from kernel_env.verifier import MAX_CODE_BYTES, Verifier
 
+THOUGHT_ONLY = (
+    "The reply reached its token limit while it was still thinking, so there is no answer. Think more briefly, and answer with one "
+    "complete fenced Python block that defines class ModelNew."
+)
 HISTORIES = ("accumulate", "restated", "last-turn-only", "strip-thinking")
 
 
@@ -56,14 +60,15 @@ class EpisodeState:
     def done(self) -> bool:
         return self.stop_reason is not None
 
-    async def step(self, generation: Generation, verifier: Verifier) -> Turn:
-        """Judge one reply and append it. Raises InfraError when it could not be judged; the episode then stands where it stood."""
+    async def step(self, generation: Generation, verifier: Verifier, thinking: Thinking | None = None) -> Turn:
+        """Judge one reply and append it, with `thinking`. Raises InfraError when it could not be judged; the episode then stands
+        where it stood."""
         if self.done:
             raise ConfigError("the episode is over: reset it before the next step")
         index = len(self.turns)
         code, verdict = await self._verdict(generation, derive_seed(self.seed, "turn", index), verifier)
         reward = measured_reward(verdict, self.config.reward)
-        turn = Turn(index, self.messages, generation, code, verdict, reward)
+        turn = Turn(index, self.messages, generation, code, verdict, reward, thinking=thinking)
         if self._stop_after(turn) is None:
             turn = replace(turn, feedback=self._feedback(turn))
         self._append(turn)
@@ -112,6 +117,8 @@ class EpisodeState:
 
     async def _verdict(self, generation: Generation, seed: int, verifier: Verifier) -> tuple[str | None, Verdict]:
         extraction = extract_kernel(generation.text)
+        if extraction.code is None and generation.thought_only:
+            return None, self._unbuilt(Status.TRUNCATED, Stage.PARSE, THOUGHT_ONLY, seed, category="thinking")
         if extraction.code is None:
             return None, self._unbuilt(extraction.status or Status.NO_CODE, Stage.PARSE, extraction.message, seed)
         return extraction.code, await self.judge(extraction.code, seed, verifier)
@@ -123,7 +130,9 @@ class EpisodeState:
             return self._unbuilt(Status.REJECTED, Stage.CHECK, text, seed, code)
         return await verifier.verify(self.problem, Candidate(code, self.config.backend), self.config.verify, seed)
 
-    def _unbuilt(self, status: Status, stage: Stage, message: str, seed: int, code: str | None = None) -> Verdict:
+    def _unbuilt(
+        self, status: Status, stage: Stage, message: str, seed: int, code: str | None = None, category: str = ""
+    ) -> Verdict:
         return Verdict(
             status=status,
             stage=stage,
@@ -132,6 +141,7 @@ class EpisodeState:
             candidate_digest="" if code is None else Candidate(code, self.config.backend).digest,
             backend=self.config.backend,
             profile=self.problem.profile,
+            category=category,
             message=message,
             trials=self.config.verify.num_correct_trials,
             seed=seed,

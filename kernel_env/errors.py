@@ -6,6 +6,9 @@ A candidate's failure is data (`schema.Status`); everything below is an exceptio
     ├── ConfigError                the user's input: an unknown option, a missing file, a bad value      (2)
     │   └── DatasetError           a problem source that cannot be read, a malformed line                (2)
     ├── GateError                  a run ended, but its numbers must not be believed                     (3)
+    │   ├── EmptyReplies           every reply was empty                                                 (9)
+    │   ├── ThoughtOnly            every reply was cut off while it still was thinking                  (10)
+    │   └── NoneCorrect            not one was correct: more likely a fault than a result               (11)
     ├── InfraError                 this machine or a service failed; the turn stays unscored             (4)
     │   ├── ProblemError           the problem's own code failed: nobody can be scored on it             (4)
     │   │   └── ReferenceEnded     its process died, or met its time limit                               (4)
@@ -49,6 +52,18 @@ class DatasetError(ConfigError):
 
 class GateError(KernelEnvError):
     exit_code = 3
+
+
+class EmptyReplies(GateError):
+    exit_code = 9
+
+
+class ThoughtOnly(GateError):
+    exit_code = 10
+
+
+class NoneCorrect(GateError):
+    exit_code = 11
 
 
 class InfraError(KernelEnvError):

@@ -324,6 +324,17 @@ class Generation:
     def has_thinking(self) -> bool:
         return bool(self.reasoning) or "<think>" in self.text
 
+    @property
+    def empty(self) -> bool:
+        """Nothing at all: neither an answer nor a thought."""
+        return not (self.text.strip() or self.reasoning.strip())
+
+    @property
+    def thought_only(self) -> bool:
+        """Cut off at the token limit before any answer began."""
+        answered = bool(self.text.strip()) and ("<think>" not in self.text or "</think>" in self.text.rpartition("<think>")[2])
+        return self.finish_reason == "length" and self.has_thinking and not answered
+
     def __post_init__(self) -> None:
         if self.output_ids is not None and self.output_logprobs is not None:
             _require(len(self.output_ids) == len(self.output_logprobs), "one log-probability per output id")

@@ -31,7 +31,7 @@ HELP = """kernel-env: multi-turn kernel generation, verified and timed on this m
 
 `kernel-env eval --help` lists every option. Exit codes: 0 done; 1 the answer is no (verify, replay, scorecard, doctor); 2 wrong
 input; 3 nothing was scored; 4 infrastructure failed; 5 the model gave no reply; 6 unreachable; 7 wrong key; 8 no such
-model; 130 interrupted.
+model; 9 every reply was empty; 10 every reply was still thinking; 11 not one kernel was correct; 130 interrupted.
 """
 
 

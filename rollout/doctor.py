@@ -19,9 +19,10 @@ from kernel_env.builder.toolchain import toolchain
 from kernel_env.errors import ConfigError, KernelEnvError
 from kernel_env.referee.config import VerifyConfig
 from kernel_env.sandbox import MEANING, Layer
-from kernel_env.schema import Candidate, Problem, Status
+from kernel_env.schema import Candidate, Status
 from kernel_env.verifier import LocalVerifier
 from rollout import compose
+from rollout.canaries import CANARIES, CUDA, PROBLEM, canary
 from rollout.fingerprint import fingerprint, gpus
 from rollout.policies import make_policy
 from rollout.settings import Settings
@@ -40,71 +41,6 @@ class Finding:
     name: str
     level: Level
     text: str
-
-
-PROBLEM = Problem(
-    1, 1, "Canary",
-    "import torch\nimport torch.nn as nn\n\n\n"
-    "class Model(nn.Module):\n    def forward(self, x):\n        return x * 2.0 + 1.0\n\n\n"
-    "def get_inputs():\n    return [torch.randn(64, 256)]\n\n\ndef get_init_inputs():\n    return []\n",
-    origin="doctor",
-)  # fmt: skip
-"""A problem that every back end can solve in a few lines."""
-
-_CPP = '''import torch
-from torch.utils.cpp_extension import load_inline
-
-source = """
-#include <torch/extension.h>
-torch::Tensor run(torch::Tensor x) {
-  auto y = torch::empty_like(x);
-  const float* a = x.data_ptr<float>();
-  float* b = y.data_ptr<float>();
-  for (int64_t i = 0; i < x.numel(); ++i) b[i] = a[i] * 2.0f + %s;
-  return y;
-}
-"""
-module = load_inline(name="canary", cpp_sources=source, functions=["run"])
-
-
-class ModelNew(torch.nn.Module):
-    def forward(self, x):
-        return module.run(x)
-'''
-_TRITON = """import torch
-import triton
-import triton.language as tl
-
-
-@triton.jit
-def kernel(x, y, n, BLOCK: tl.constexpr):
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    tl.store(y + at, tl.load(x + at, mask=at < n) * 2.0 + %s, mask=at < n)
-
-
-class ModelNew(torch.nn.Module):
-    def forward(self, x):
-        y = torch.empty_like(x)
-        kernel[(triton.cdiv(x.numel(), 4096),)](x, y, x.numel(), BLOCK=4096)
-        return y
-"""
-_CUDA = '''import torch
-from torch.utils.cpp_extension import load_inline
-
-source = """
-__global__ void twice(float* x) { x[threadIdx.x] *= 2.0f; }
-void run(torch::Tensor x) { twice<<<1, 1>>>(x.data_ptr<float>()); }
-"""
-module = load_inline(name="canary", cpp_sources="void run(torch::Tensor x);", cuda_sources=source, functions=["run"])
-
-
-class ModelNew(torch.nn.Module):
-    def forward(self, x):
-        module.run(x)
-        return x
-'''
-CANARIES = {"cpp": _CPP, "triton": _TRITON}
-"""A known-good kernel with `1.0` put in, a known-bad one with `1.5`."""
 
 
 def doctor(overrides: Sequence[str], *, as_json: bool) -> int:
@@ -190,24 +126,18 @@ async def _canaries(settings: Settings) -> list[Finding]:
     verifier = LocalVerifier(settings.verifier)
     try:
         needed = settings.backend.name
-        found = [await _canary(verifier, name, source, needed == name) for name, source in CANARIES.items()]
+        found = [await _canary(verifier, name, needed == name) for name in CANARIES]
         return [*found, await _compiles(verifier, needed == "cuda")]
     finally:
         await verifier.aclose()
 
 
-async def _canary(verifier: LocalVerifier, backend: str, source: str, needed: bool) -> Finding:
+async def _canary(verifier: LocalVerifier, backend: str, needed: bool) -> Finding:
     name, bad = f"back end {backend}", Level.FAIL if needed else Level.NOTE
-    config = VerifyConfig(num_correct_trials=2, num_perf_trials=5, noise_limit=1e9, timing_precision=1e9)  # times are not looked at
     try:
-        good = await verifier.verify(PROBLEM, Candidate(source % "1.0", backend), config, seed=1)
-        wrong = await verifier.verify(PROBLEM, Candidate(source % "1.5", backend), config, seed=1)
+        good = await canary(verifier, backend)
     except KernelEnvError as error:
         return Finding(name, bad, str(error))
-    if good.status is not Status.CORRECT:
-        return Finding(name, bad, f"a known-good kernel came out {good.status}: {good.message}")
-    if wrong.status is not Status.WRONG_OUTPUT:
-        return Finding(name, bad, f"a known-bad kernel came out {wrong.status}")
     timed = "timed" if good.timing else good.timing_note
     return Finding(name, Level.OK, f"known-good correct, known-bad caught; verdict in {good.duration_ms:.0f} ms; {timed}")
 
@@ -216,7 +146,7 @@ async def _compiles(verifier: LocalVerifier, needed: bool) -> Finding:
     """A CUDA kernel comes no further than that."""
     name, bad = "back end cuda", Level.FAIL if needed else Level.NOTE
     try:
-        verdict = await verifier.verify(PROBLEM, Candidate(_CUDA, "cuda"), VerifyConfig(), seed=1)
+        verdict = await verifier.verify(PROBLEM, Candidate(CUDA, "cuda"), VerifyConfig(), seed=1)
     except KernelEnvError as error:
         return Finding(name, bad, str(error))
     if verdict.status is not Status.NEEDS_DEVICE:

@@ -44,12 +44,13 @@ def report_text(info: RunInfo, environment: Mapping[str, Any], episodes: Sequenc
         _head(results, ordered, environment),
         _success(results),
         _turn_analysis(ordered),
+        _thinking(ordered),
         _best_performers(results),
         _error_analysis(results.summary, ordered),
         _set_apart(info, ordered),
         _all_problems(results, ordered),
     )
-    return "\n".join(line for section in sections for line in (*section, ""))
+    return "\n".join(line for section in map(list, sections) if section for line in (*section, ""))
 
 
 def closing_table(episodes: Iterable[Episode]) -> Table:
@@ -176,6 +177,38 @@ def _changes(episodes: Sequence[Episode], index: int) -> list[int]:
     """Sign of the reward's change into turn `index`, for each episode where both turns were scored."""
     pairs = [(e.rewards_T[index - 1], e.rewards_T[index]) for e in episodes if len(e.turns) > index]
     return [(after > before) - (after < before) for before, after in pairs if before is not None and after is not None]
+
+
+def _thinking(episodes: Sequence[Episode]) -> Iterator[str]:
+    """Turns with long thinking beside those without, where the run decided that; nothing else."""
+    turns = [turn for e in episodes for turn in e.turns if turn.thinking is not None]
+    if not turns:
+        return
+    asked = [t.thinking for t in turns if t.thinking is not None and t.thinking.understood is not None]
+    rows = []
+    for name, on in (("on", True), ("off", False)):
+        chosen = [t for t in turns if t.thinking is not None and t.thinking.on is on]
+        rewards = [t.reward.value for t in chosen if t.reward.value is not None]
+        tokens = [float(t.generation.usage.completion_tokens) for t in chosen]
+        seconds = [t.generation.duration_s for t in chosen]
+        rows.append((name, str(len(chosen)), *map(_mean, (rewards, tokens, seconds))))
+    yield "## Thinking"
+    yield ""
+    yield from _table(("Long thinking", "turns", "average reward", "tokens a reply", "seconds a reply"), rows)
+    if asked:
+        tokens_of_asking = sum(t.usage.prompt_tokens + t.usage.completion_tokens for t in asked)
+        unclear = sum(not t.understood for t in asked)
+        yield ""
+        seconds_of_asking = sum(t.duration_s for t in asked)
+        yield (
+            f"The policy was asked before {len(asked)} turns ({tokens_of_asking} tokens, {seconds_of_asking:.1f} s in all); "
+            f"{unclear} answers were neither yes nor no."
+        )
+        yield "It chose which turns think: harder ones may be among either, so the rows do not compare like with like."
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{sum(values) / len(values):.3f}" if values else _NONE
 
 
 def _best_performers(results: Results) -> Iterator[str]:

@@ -20,9 +20,10 @@ from kernel_env.schema import from_json
 from kernel_env.verifier import VerifierConfig
 from rollout.policies.base import Endpoint, Sampling
 from rollout.returns import RETURNS
+from rollout.thinking import ThinkingConfig
 
 IGNORED_ON_RESUME = (
-    "run.root", "display", "rollout.concurrency",
+    "run.root", "run.canaries", "run.allow_zero", "display", "rollout.concurrency",
     "verifier.slots", "verifier.build_slots", "verifier.build_cores", "verifier.cache_dir", "verifier.cache_limit_mb",
     "verifier.reuse_mb",
     "policy.base_url", "policy.attempts", "policy.connect_s", "policy.request_s", "policy.retry_for_s", "policy.wait_s",
@@ -41,6 +42,10 @@ class RunSettings:
     """Where run directories are."""
     seed: int | None = None
     """Master seed. Default: drawn from the operating system when the run is created, and kept in its `run.json`."""
+    canaries: bool | None = None
+    """Before the first reply, verify a kernel that is right and one that is wrong. Default: for policies that cost something."""
+    allow_zero: bool = False
+    """Not one correct kernel is a result like any other. Else the run ends as suspect, with exit code 11."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +158,7 @@ class Settings:
     feedback: FeedbackConfig = field(default_factory=FeedbackConfig)
     policy: PolicySettings = field(default_factory=PolicySettings)
     sampling: Sampling = field(default_factory=Sampling)
+    thinking: ThinkingConfig = field(default_factory=ThinkingConfig)
     rollout: RolloutSettings = field(default_factory=RolloutSettings)
     display: DisplaySettings = field(default_factory=DisplaySettings)
 

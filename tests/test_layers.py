@@ -64,8 +64,9 @@ WAIST = {
     "Compiled": "target kernel registers spilled_bytes shared_bytes note",
     "Reward": "value parts reason",
     "Usage": "prompt_tokens completion_tokens",
-    "Generation": "text reasoning finish_reason usage model duration_s output_ids output_logprobs weight_version",
-    "Turn": "index messages generation code verdict reward feedback",
+    "Generation": "text reasoning finish_reason usage model duration_s output_ids output_logprobs weight_version prompt_ids",
+    "Thinking": "arm on answer understood usage duration_s",
+    "Turn": "index messages generation code verdict reward feedback thinking",
     "Episode": "problem sample turns stop_reason error",
 }
 

@@ -29,6 +29,7 @@ from kernel_env.schema import (
     Stats,
     Status,
     StopReason,
+    Thinking,
     Timing,
     Turn,
     Usage,
@@ -74,6 +75,7 @@ EXAMPLES: dict[str, Any] = {
     "reward_none": Reward(None, reason="needs_device"),
     "usage": Usage(1, 2),
     "generation": GENERATION,
+    "thinking": Thinking("self", True, "YES\n", True, Usage(40, 1), 0.25),
     "turn": TURN,
     "episode": EPISODE,
     "episode_failed": Episode(PROBLEM, 0, (), StopReason.INFRA_ERROR, "the zygote is gone"),
@@ -286,7 +288,7 @@ def drawn_tree() -> dict[str, tuple[str, int]]:
     """Class name -> (parent, exit code), from the picture in the module's docstring."""
     rows: dict[str, tuple[str, int]] = {}
     way: list[str] = ["KernelEnvError"]
-    for branch, name, code in re.findall(r"^ {4}([│├└─ ]+ )(\w+).*\((\d)\)$", errors.__doc__ or "", re.MULTILINE):
+    for branch, name, code in re.findall(r"^ {4}([│├└─ ]+ )(\w+).*\((\d+)\)$", errors.__doc__ or "", re.MULTILINE):
         depth = len(branch) // 4
         way[depth:] = [name]
         rows[name] = (way[depth - 1], int(code))

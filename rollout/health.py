@@ -1,0 +1,92 @@
+"""Whether a run's numbers may be believed: the gate at its end, and `status.json`.
+
+A job with 0% success never looks like a success. What became of each episode has a count of its own (scored, the model gave no
+reply, the infrastructure failed, this machine could not judge, not run); they add up to what was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from kernel_env.errors import EmptyReplies, GateError, InfraError, KernelEnvError, NoneCorrect, PolicyError, ThoughtOnly
+from kernel_env.schema import SCHEMA_VERSION, Episode, StopReason
+from rollout.documents import Summary
+
+
+class Health(StrEnum):
+    OK = "ok"
+    SUSPECT = "suspect"
+    """It ran to its end, and what it says is more likely a fault than a result."""
+    FAILED = "failed"
+    """Something was not scored that should have been."""
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """`status.json`: written last. Without it a run has not ended, whatever a scheduler says."""
+
+    schema_version: int
+    health: Health
+    exit_code: int
+    reason: str
+    """One line; empty where all is well."""
+    asked: int
+    scored: int
+    policy_failures: int
+    infra_errors: int
+    unscored: int
+    not_run: int
+    """These five add up to `asked`."""
+    correct: int
+    turns: int
+    empty_replies: int
+    thought_only_replies: int
+    """Turns."""
+
+
+def fault(summary: Summary, episodes: Sequence[Episode], where: str, *, allow_zero: bool) -> KernelEnvError | None:
+    """Why the run must not be read as a success. `where` says where to read on."""
+    failed = [e for e in episodes if e.error]
+    replies = [turn.generation for e in episodes for turn in e.turns]
+    again = "the same command tries them again"
+    if replies and all(reply.empty for reply in replies):
+        return EmptyReplies(f"all {len(replies)} replies were empty: check policy.model and its chat template; {where}")
+    if replies and all(reply.thought_only for reply in replies):
+        words = "ended at the token limit while still thinking: raise sampling.max_tokens, or set thinking.arm=never"
+        return ThoughtOnly(f"all {len(replies)} replies {words}; {where}")
+    if summary.total and summary.completed == 0:
+        why = f": {failed[0].error}" if failed else " (nothing could be judged on this machine)"
+        return GateError(f"none of {summary.total} episodes was scored{why}; {where}")
+    if summary.infra_errors:
+        error = next(e.error for e in failed if e.stop_reason is StopReason.INFRA_ERROR)
+        return InfraError(f"{summary.infra_errors} of {summary.total} episodes stay unscored: {error}; {again}")
+    if summary.policy_failures:
+        error = next(e.error for e in failed if e.stop_reason is StopReason.POLICY_FAILURE)
+        return PolicyError(f"{summary.policy_failures} of {summary.total} episodes got no reply: {error}; {again}")
+    if summary.total and not summary.correct and not allow_zero:
+        words = "which is more often a fault of the set-up than of the model: read some replies"
+        return NoneCorrect(f"none of {summary.total} episodes was ever correct, {words}, or set run.allow_zero=true; {where}")
+    return None
+
+
+def status(summary: Summary, episodes: Sequence[Episode], found: KernelEnvError | None) -> RunStatus:
+    replies = [turn.generation for e in episodes for turn in e.turns]
+    suspect = isinstance(found, (EmptyReplies, ThoughtOnly, NoneCorrect))
+    return RunStatus(
+        schema_version=SCHEMA_VERSION,
+        health=Health.OK if found is None else Health.SUSPECT if suspect else Health.FAILED,
+        exit_code=0 if found is None else found.exit_code,
+        reason="" if found is None else " ".join(str(found).split()),
+        asked=summary.total,
+        scored=summary.completed,
+        policy_failures=summary.policy_failures,
+        infra_errors=summary.infra_errors,
+        unscored=summary.unscored,
+        not_run=summary.not_run,
+        correct=summary.correct,
+        turns=summary.turns,
+        empty_replies=sum(reply.empty for reply in replies),
+        thought_only_replies=sum(reply.thought_only for reply in replies),
+    )

@@ -1,0 +1,60 @@
+"""A person as the policy: what is shown, and what is taken for a reply."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from pathlib import Path
+
+import pytest
+
+from kernel_env.errors import PolicyExhausted
+from kernel_env.schema import Message
+from rollout.policies import GenerationRequest, Sampling
+from rollout.policies.human import HumanPolicy
+
+FIRST: tuple[Message, ...] = ({"role": "system", "content": "You write kernels."}, {"role": "user", "content": "Make it fast."})
+SECOND: tuple[Message, ...] = (
+    *FIRST,
+    {"role": "assistant", "content": "what I had said"},
+    {"role": "user", "content": "It did not compile."},
+)
+
+
+def asked(typed: str, *conversations: tuple[Message, ...]) -> tuple[list[str], str]:
+    """The replies, and what was shown."""
+    shown = io.StringIO()
+    policy = HumanPolicy(source=io.StringIO(typed), shown=shown)
+
+    async def all_of() -> list[str]:
+        await policy.preflight()
+        requests = [GenerationRequest(m, Sampling(), "level1_problem1", turn) for turn, m in enumerate(conversations)]
+        return [(await policy.generate(request)).text for request in requests]
+
+    return asyncio.run(all_of()), shown.getvalue()
+
+
+def test_what_is_typed_up_to_the_end_line_is_the_reply() -> None:
+    replies, shown = asked("```python\nx = 1\n```\nEND\nsecond\nEND\n", FIRST, SECOND)
+    assert replies == ["```python\nx = 1\n```\n", "second\n"]
+    assert shown.count("Make it fast.") == 1 and shown.count("It did not compile.") == 1 and "what I had said" not in shown
+
+
+def test_a_conversation_that_goes_on_elsewhere_is_shown_whole() -> None:
+    _, shown = asked("again\nEND\n", SECOND)
+    assert "You write kernels." in shown and "what I had said" in shown and "It did not compile." in shown
+
+
+def test_the_path_of_a_file_stands_for_what_is_in_it(tmp_path: Path) -> None:
+    code, answer = tmp_path / "kernel.py", tmp_path / "answer.txt"
+    code.write_text("class ModelNew: ...")
+    answer.write_text("a whole answer")
+    replies, shown = asked(f"{tmp_path}/nothing.py\nEND\n{code}\nEND\n{answer}\nEND\n", FIRST, SECOND)
+    assert replies == ["```python\nclass ModelNew: ...\n```", "a whole answer"]
+    assert f"cannot read {tmp_path}/nothing.py: No such file or directory" in shown
+
+
+@pytest.mark.parametrize("typed", ["", "END\n", "  \n\nEND\n"])
+def test_nothing_at_all_ends_the_episode(typed: str) -> None:
+    with pytest.raises(PolicyExhausted, match="no reply was given to turn 0 of level1_problem1"):
+        asked(typed, FIRST)
