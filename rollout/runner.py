@@ -1,4 +1,4 @@
-"""Plays the episodes of a run: policy, environment and store, one coroutine an episode.
+"""A run: its problems, policy, verifier and directory are put together here, and `engine` plays the episodes.
 
 `run(settings)` is the whole job as a function; the command line only composes its settings and shows its events. Killed at any
 moment and started again, it goes on after the last durable turn and ends with the same result.
@@ -6,25 +6,24 @@ moment and started again, it goes on after the last durable turn and ends with t
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from kernel_env.backends import get_backend
 from kernel_env.baselines import check_baselines
-from kernel_env.episode import EpisodeConfig, EpisodeState
-from kernel_env.errors import ConfigError, GateError, InfraError, KernelEnvError, PolicyError, PolicyExhausted
+from kernel_env.episode import EpisodeConfig
+from kernel_env.errors import ConfigError, GateError, InfraError, PolicyError
 from kernel_env.problems import load_problems, select
 from kernel_env.referee.clock import LiveClock, RecordedClock
-from kernel_env.referee.config import derive_seed
 from kernel_env.schema import Episode, Problem, StopReason, Turn, episode_key
 from kernel_env.verifier import InprocessVerifier, LocalVerifier, Verifier, check_ahead
 from rollout.documents import Results, RunInfo
+from rollout.engine import Engine, EngineConfig
 from rollout.fingerprint import Change, changes, fingerprint
-from rollout.policies import GenerationRequest, Policy, make_policy
+from rollout.policies import Policy, make_policy
 from rollout.report import write_report
 from rollout.settings import IGNORED_ON_RESUME, Settings, VerifierSettings
 from rollout.store import RunReader, RunStore, open_run
@@ -80,7 +79,7 @@ class Plan:
     left_out: int
     """Selected problems for which the policy has nothing recorded."""
     policy: Policy
-    episode: EpisodeConfig
+    engine: EngineConfig
 
     @property
     def asked(self) -> tuple[tuple[Problem, int], ...]:
@@ -124,9 +123,21 @@ def episode_config(settings: Settings) -> EpisodeConfig:
     )
 
 
+def engine_config(settings: Settings) -> EngineConfig:
+    rollout = settings.rollout
+    return EngineConfig(
+        episode=episode_config(settings),
+        sampling=settings.sampling,
+        samples=rollout.samples,
+        concurrency=rollout.concurrency,
+        requests=rollout.requests or rollout.concurrency,
+        stragglers=rollout.straggler_policy,
+    )
+
+
 def plan(settings: Settings) -> Plan:
     """Resolve problems and policy. Raises ConfigError, DatasetError."""
-    episode = episode_config(settings)
+    engine = engine_config(settings)
     problems = chosen_problems(settings)
     check_baselines(settings.verify, problems)
     check_ahead(settings.verify, settings.backend.name)
@@ -137,7 +148,10 @@ def plan(settings: Settings) -> Plan:
         raise ConfigError(
             f"policy {policy.name} has no recording for any of the {len(problems)} selected problems; check policy.path"
         )
-    return Plan(settings, run_name(settings), covered, len(problems) - len(covered), policy, episode)
+    spare = settings.rollout.oversample
+    if spare >= len(covered):
+        raise ConfigError(f"rollout.oversample={spare} must be less than the number of problems, which is {len(covered)}")
+    return Plan(settings, run_name(settings), covered, len(problems) - len(covered), policy, engine)
 
 
 def run_name(settings: Settings) -> str:
@@ -186,8 +200,12 @@ async def run(
         store.reopen_failed()
         if on_plan:
             on_plan(planned, store.path, tuple(changes(store.environment, environment)))
-        player = _Player(planned, store, verifier, on_event or (lambda event: None))
-        await player.play()
+        for problem in planned.problems:
+            store.save_problem(problem)
+        journal = _RunJournal(store, on_event or (lambda event: None))
+        journal.show_resumed(planned.asked)
+        engine = Engine(planned.policy, verifier, journal, planned.engine, store.info.master_seed)
+        await engine.play(planned.problems, settings.rollout.oversample)
         results = store.write_results()
         return RunResult(store.path, write_report(store), results, tuple(store.load_episodes()))
 
@@ -213,67 +231,37 @@ def _info(planned: Plan) -> RunInfo:
     )
 
 
-class _Player:
-    """Runs episodes concurrently within the limit."""
+class _RunJournal:
+    """The run directory as the engine's journal. What it gets is shown once it is durable."""
 
-    def __init__(self, planned: Plan, store: RunStore, verifier: Verifier, on_event: Callable[[Event], None]) -> None:
-        self._plan, self._store, self._verifier, self._emit = planned, store, verifier, on_event
-        self._limit = asyncio.Semaphore(planned.settings.rollout.concurrency)
+    def __init__(self, store: RunStore, emit: Callable[[Event], None]) -> None:
+        self._store, self._emit = store, emit
         self._turns = store.load_turns()
         self._ended = {e.key: e for e in store.load_episodes()}
 
-    async def play(self) -> None:
-        """Raises the first KernelEnvError that no episode can be blamed for: a full disk, a damaged run directory."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                for problem, sample in self._plan.asked:
-                    group.create_task(self._play_one(problem, sample))
-        except ExceptionGroup as group_error:
-            raised, faults = group_error.split(KernelEnvError)
-            if raised is None or faults is not None:
-                raise
-            raise raised.exceptions[0] from None
+    def show_resumed(self, asked: Iterable[tuple[Problem, int]]) -> None:
+        """What is there already."""
+        for problem, sample in asked:
+            key = episode_key(problem.key, sample)
+            for turn in self._turns.get(key, []):
+                self._emit(Event(key, problem, turn, resumed=True))
+            ended = self._ended.get(key)
+            if ended is not None:
+                self._emit(Event(key, problem, stop_reason=ended.stop_reason, error=ended.error, resumed=True))
 
-    async def _play_one(self, problem: Problem, sample: int) -> None:
-        key = episode_key(problem.key, sample)
-        self._store.save_problem(problem)
-        # not of its own: what the samples of a problem are tried with in a turn is drawn and computed once
-        seed = derive_seed(self._store.info.master_seed, "episode", problem.key)
-        state = EpisodeState(problem, self._plan.episode, seed)
-        state.restore(self._turns.get(key, []))
-        for turn in state.turns:
-            self._emit(Event(key, problem, turn, resumed=True))
-        ended = self._ended.get(key)
-        if ended is not None:
-            self._emit(Event(key, problem, stop_reason=ended.stop_reason, error=ended.error, resumed=True))
-            return
-        async with self._limit:
-            reason, error = await self._continue(state, key, sample)
-        self._store.end_episode(Episode(problem, sample, tuple(state.turns), reason, error))
-        self._emit(Event(key, problem, stop_reason=reason, error=error))
+    def turns(self, episode: str) -> Sequence[Turn]:
+        return self._turns.get(episode, [])
 
-    async def _continue(self, state: EpisodeState, key: str, sample: int) -> tuple[StopReason, str]:
-        """Take turns until the episode ends. A failure ends it unscored, as a failure."""
-        while state.stop_reason is None:
-            request = GenerationRequest(state.messages, self._plan.settings.sampling, key, len(state.turns))
-            try:
-                generation = await self._plan.policy.generate(request)
-                if generation.finish_reason == "abort":
-                    return StopReason.POLICY_FAILURE, "aborted: the endpoint broke the reply off; it is not scored"
-                turn = await state.step(generation, self._verifier)
-            except PolicyExhausted:
-                return StopReason.EXHAUSTED, ""
-            except PolicyError as error:
-                return StopReason.POLICY_FAILURE, _line(error)
-            except InfraError as error:
-                return StopReason.INFRA_ERROR, _line(error)
-            self._store.save_turn(state.problem, sample, turn)
-            self._emit(Event(key, state.problem, turn))
-        return state.stop_reason, ""
+    def ended(self, episode: str) -> Episode | None:
+        return self._ended.get(episode)
 
+    def save_turn(self, problem: Problem, sample: int, turn: Turn) -> None:
+        self._store.save_turn(problem, sample, turn)
+        self._emit(Event(episode_key(problem.key, sample), problem, turn))
 
-def _line(error: KernelEnvError) -> str:
-    return " ".join(f"{error.kind}: {error}".split())[:500]
+    def end_episode(self, episode: Episode) -> None:
+        self._store.end_episode(episode)
+        self._emit(Event(episode.key, episode.problem, stop_reason=episode.stop_reason, error=episode.error))
 
 
 def run_directory(name: str) -> Path:
