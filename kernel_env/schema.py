@@ -386,6 +386,8 @@ class StopReason(StrEnum):
     """The machine could not judge a turn (`needs_device`)."""
     EXHAUSTED = "exhausted"
     """A recorded policy had no further reply."""
+    CANCELLED = "cancelled"
+    """Its group, or the run, was complete without it."""
     POLICY_FAILURE = "policy_failure"
     INFRA_ERROR = "infra_error"
 
@@ -414,6 +416,11 @@ class Episode:
     @property
     def rewards_T(self) -> tuple[float | None, ...]:
         return tuple(t.reward.value for t in self.turns)
+
+    @property
+    def cut_short(self) -> bool:
+        """Whether a failure or a cancellation ended it: then nobody knows its return, whatever its turns earned."""
+        return bool(self.error) or self.stop_reason is StopReason.CANCELLED
 
 
 def episode_key(problem_key: str, sample: int) -> str:

@@ -80,7 +80,8 @@ async def canary(verifier: Verifier, backend: str, *, timed: bool = True) -> Ver
     limits = VerifyConfig(num_correct_trials=2, num_perf_trials=5, noise_limit=1e9, timing_precision=1e9, measure_performance=timed)
     good = await verifier.verify(PROBLEM, Candidate(CANARIES[backend] % "1.0", backend), limits, seed=1)
     if good.status is not Status.CORRECT:
-        raise VerifierError(f"a known-good kernel came out {good.status}: {good.message}; `kernel-env doctor` says more")
+        why = f" ({good.message})" if good.message else ""
+        raise VerifierError(f"a known-good kernel came out {good.status}{why}; `kernel-env doctor` says more")
     wrong = await verifier.verify(PROBLEM, Candidate(CANARIES[backend] % "1.5", backend), limits, seed=1)
     if wrong.status is not Status.WRONG_OUTPUT:
         raise VerifierError(f"a known-bad kernel came out {wrong.status}; `kernel-env doctor` says more")

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from stamina.instrumentation import RetryDetails
 
-from kernel_env.schema import Turn
+from kernel_env.schema import StopReason, Turn
 from rollout.fingerprint import Change
 from rollout.report import closing_table, noise_text
 from rollout.runner import Event, Plan, RunResult
@@ -76,6 +76,8 @@ class Display:
             self._running.pop(event.episode, None)
             if event.error:
                 self._print(f"[red]{event.episode:<18} {event.stop_reason}: {escape(event.error)}[/red]")
+            elif event.stop_reason is StopReason.CANCELLED:
+                self._print(f"[yellow]{event.episode:<18} cancelled: enough others are complete[/yellow]")
             if self._task is not None:
                 self._progress.advance(self._task)
         if self._task is not None:

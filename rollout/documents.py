@@ -193,6 +193,7 @@ class EpisodeResult:
     error: str
     statuses: tuple[Status, ...]
     per_turn_returns: tuple[float | None, ...]
+    """Discounted sum of `turn_rewards` from each turn on; None likewise."""
 
     @classmethod
     def of(cls, episode: Episode, gamma: float) -> EpisodeResult:
@@ -203,7 +204,7 @@ class EpisodeResult:
             problem_name=problem.name,
             num_turns=len(turns),
             turn_rewards=episode.rewards_T,
-            aggregated_return=None if episode.error else trajectory_return(episode.rewards_T, gamma),
+            aggregated_return=None if episode.cut_short else trajectory_return(episode.rewards_T, gamma),
             history=tuple(HistoryEntry.of(turn) for turn in turns),
             final_compiled=any(turn.verdict.compiled for turn in turns),
             final_correct=any(turn.verdict.correct for turn in turns),
@@ -214,7 +215,7 @@ class EpisodeResult:
             stop_reason=episode.stop_reason,
             error=episode.error,
             statuses=tuple(turn.verdict.status for turn in turns),
-            per_turn_returns=per_turn_returns(episode.rewards_T, gamma),
+            per_turn_returns=(None,) * len(turns) if episode.cut_short else per_turn_returns(episode.rewards_T, gamma),
         )
 
     @property
@@ -233,7 +234,7 @@ class EpisodeResult:
 
 @dataclass(frozen=True)
 class Summary:
-    """Counts of a run. `total` is what was asked for, and these five add up to it: `completed`, `unscored`,
+    """Counts of a run. `total` is what was asked for, and these six add up to it: `completed`, `unscored`, `cancelled`,
     `infra_errors`, `policy_failures`, `not_run`. Counts of turns add up as well: `turns_correct`, `memory_faults`,
     `timeouts`, `other_errors` and `turns_unscored` make `turns`."""
 
@@ -259,6 +260,8 @@ class Summary:
     """Episodes that ran to an end with every turn scored."""
     unscored: int
     """Episodes with a turn that could not be scored here (no device, or no trustworthy time)."""
+    cancelled: int
+    """Episodes that were given up because enough others were complete."""
     infra_errors: int
     policy_failures: int
     not_run: int
@@ -322,7 +325,8 @@ def summarize(episodes: Sequence[Episode], info: RunInfo) -> Summary:
     turns_unscored = sum(not v.scored for v in verdicts)
     completed = sum(r.completed for r in results)
     infra_errors, policy_failures = stops.count(StopReason.INFRA_ERROR), stops.count(StopReason.POLICY_FAILURE)
-    unscored = sum(not e.error and None in e.rewards_T for e in episodes)
+    unscored = sum(not e.cut_short and None in e.rewards_T for e in episodes)
+    cancelled = stops.count(StopReason.CANCELLED)
     return Summary(
         total=len(info.asked),
         compiled=sum(r.final_compiled for r in results),
@@ -336,9 +340,10 @@ def summarize(episodes: Sequence[Episode], info: RunInfo) -> Summary:
         early_terminations=stops.count(StopReason.SOLVED),
         completed=completed,
         unscored=unscored,
+        cancelled=cancelled,
         infra_errors=infra_errors,
         policy_failures=policy_failures,
-        not_run=len(info.asked) - completed - unscored - infra_errors - policy_failures,
+        not_run=len(info.asked) - completed - unscored - cancelled - infra_errors - policy_failures,
         corrected_later=sum(r.corrected_later for r in results),
         code_generated=sum(any(h.kernel_code for h in r.history) for r in results),
         turns=len(verdicts),

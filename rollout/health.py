@@ -37,8 +37,9 @@ class RunStatus:
     policy_failures: int
     infra_errors: int
     unscored: int
+    cancelled: int
     not_run: int
-    """These five add up to `asked`."""
+    """These six add up to `asked`."""
     correct: int
     turns: int
     empty_replies: int
@@ -46,19 +47,19 @@ class RunStatus:
     """Turns."""
 
 
-def fault(summary: Summary, episodes: Sequence[Episode], where: str, *, allow_zero: bool) -> KernelEnvError | None:
-    """Why the run must not be read as a success. `where` says where to read on."""
+def fault(summary: Summary, episodes: Sequence[Episode], *, allow_zero: bool) -> KernelEnvError | None:
+    """Why the run must not be read as a success."""
     failed = [e for e in episodes if e.error]
     replies = [turn.generation for e in episodes for turn in e.turns]
     again = "the same command tries them again"
     if replies and all(reply.empty for reply in replies):
-        return EmptyReplies(f"all {len(replies)} replies were empty: check policy.model and its chat template; {where}")
+        return EmptyReplies(f"all {len(replies)} replies were empty: check policy.model and its chat template")
     if replies and all(reply.thought_only for reply in replies):
         words = "ended at the token limit while still thinking: raise sampling.max_tokens, or set thinking.arm=never"
-        return ThoughtOnly(f"all {len(replies)} replies {words}; {where}")
+        return ThoughtOnly(f"all {len(replies)} replies {words}")
     if summary.total and summary.completed == 0:
         why = f": {failed[0].error}" if failed else " (nothing could be judged on this machine)"
-        return GateError(f"none of {summary.total} episodes was scored{why}; {where}")
+        return GateError(f"none of {summary.total} episodes was scored{why}")
     if summary.infra_errors:
         error = next(e.error for e in failed if e.stop_reason is StopReason.INFRA_ERROR)
         return InfraError(f"{summary.infra_errors} of {summary.total} episodes stay unscored: {error}; {again}")
@@ -67,7 +68,7 @@ def fault(summary: Summary, episodes: Sequence[Episode], where: str, *, allow_ze
         return PolicyError(f"{summary.policy_failures} of {summary.total} episodes got no reply: {error}; {again}")
     if summary.total and not summary.correct and not allow_zero:
         words = "which is more often a fault of the set-up than of the model: read some replies"
-        return NoneCorrect(f"none of {summary.total} episodes was ever correct, {words}, or set run.allow_zero=true; {where}")
+        return NoneCorrect(f"none of {summary.total} episodes was ever correct, {words}, or set run.allow_zero=true")
     return None
 
 
@@ -84,6 +85,7 @@ def status(summary: Summary, episodes: Sequence[Episode], found: KernelEnvError 
         policy_failures=summary.policy_failures,
         infra_errors=summary.infra_errors,
         unscored=summary.unscored,
+        cancelled=summary.cancelled,
         not_run=summary.not_run,
         correct=summary.correct,
         turns=summary.turns,

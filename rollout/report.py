@@ -91,6 +91,12 @@ def _head(results: Results, episodes: Sequence[Episode], environment: Mapping[st
     if noisy:
         yield f"> **Warning:** {noisy} times were taken while other work kept the cores busy. Do not believe their speedups."
         yield ""
+    if results.summary.cancelled:
+        yield (
+            f"> **Warning:** {results.summary.cancelled} episodes were cancelled once enough others were complete. What was kept "
+            "prefers quick ones: its rates are not those of the policy."
+        )
+        yield ""
     degenerate = sorted({e.problem.key for e in episodes for t in e.turns if t.verdict.degenerate})
     if degenerate:
         yield f"> **Warning:** the outputs of {', '.join(degenerate)} hardly vary with the inputs: a constant may count as correct."
@@ -148,7 +154,8 @@ def _success(results: Results) -> Iterator[str]:
     yield f"Multi-turn success: correct in some turn, and an aggregated return above {threshold:g}."
     yield (
         f"Of {summary.total} episodes, {summary.completed} completed, {summary.unscored} could not be scored, "
-        f"{summary.infra_errors} failed by infrastructure, {summary.policy_failures} by the policy, {summary.not_run} did not run."
+        f"{summary.cancelled} were cancelled, {summary.infra_errors} failed by infrastructure, {summary.policy_failures} by the "
+        f"policy, {summary.not_run} did not run."
     )
     yield f"Average turns: {summary.avg_turns:.2f}. Episodes with thinking: {summary.thinking_detected}."
 
@@ -248,6 +255,8 @@ def _set_apart(info: RunInfo, episodes: Sequence[Episode]) -> Iterator[str]:
         reasons = "; ".join(f"turn {t.index + 1}: {t.reward.reason}" for t in e.turns if t.reward.value is None)
         if e.error:
             rows.append((e.key, e.stop_reason.value, e.error))
+        elif e.stop_reason is StopReason.CANCELLED:
+            rows.append((e.key, "cancelled", "enough others were complete without it"))
         elif reasons:
             rows.append((e.key, "unscored", reasons))
         elif not e.turns:

@@ -1,4 +1,4 @@
-"""Plays the episodes of a run: policy, environment and store, one coroutine an episode.
+"""A run: its problems, policy, verifier and directory are put together here, and `engine` plays the episodes.
 
 `run(settings)` is the whole job as a function; the command line only composes its settings and shows its events. Killed at any
 moment and started again, it goes on after the last durable turn and ends with the same result.
@@ -6,28 +6,33 @@ moment and started again, it goes on after the last durable turn and ends with t
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from kernel_env.backends import get_backend
 from kernel_env.baselines import check_baselines
-from kernel_env.episode import EpisodeConfig, EpisodeState
-from kernel_env.errors import ConfigError, GateError, InfraError, KernelEnvError, PolicyError, PolicyExhausted
+from kernel_env.episode import EpisodeConfig
+from kernel_env.errors import ConfigError, KernelEnvError
 from kernel_env.problems import load_problems, select
 from kernel_env.referee.clock import LiveClock, RecordedClock
-from kernel_env.referee.config import derive_seed
 from kernel_env.schema import Episode, Problem, StopReason, Turn, episode_key
 from kernel_env.verifier import InprocessVerifier, LocalVerifier, Verifier, check_ahead
+from rollout.canaries import CANARIES, canary
 from rollout.documents import Results, RunInfo
+from rollout.engine import Engine, EngineConfig
 from rollout.fingerprint import Change, changes, fingerprint
-from rollout.policies import GenerationRequest, Policy, make_policy
+from rollout.health import fault, status
+from rollout.policies import Policy, make_policy
 from rollout.report import write_report
 from rollout.settings import IGNORED_ON_RESUME, Settings, VerifierSettings
 from rollout.store import RunReader, RunStore, open_run
+from rollout.thinking import check_thinking
+
+FREE = ("replay", "human")
+"""Policies whose replies cost nothing."""
 
 
 @dataclass(frozen=True)
@@ -49,25 +54,13 @@ class RunResult:
     report: Path
     results: Results
     episodes: tuple[Episode, ...]
+    fault: KernelEnvError | None
+    """Why the numbers must not be read as a success."""
 
     def check(self) -> None:
         """Raise when the numbers must not be read as a success: GateError, InfraError or PolicyError."""
-        summary = self.results.summary
-        failed = [e for e in self.episodes if e.error]
-        where = f"see {self.report}"
-        if summary.total and summary.completed == 0:
-            why = f": {failed[0].error}" if failed else " (nothing could be judged on this machine)"
-            raise GateError(f"none of {summary.total} episodes was scored{why}; {where}")
-        if summary.infra_errors:
-            error = next(e.error for e in failed if e.stop_reason is StopReason.INFRA_ERROR)
-            raise InfraError(
-                f"{summary.infra_errors} of {summary.total} episodes stay unscored: {error}; the same command tries them again"
-            )
-        if summary.policy_failures:
-            error = next(e.error for e in failed if e.stop_reason is StopReason.POLICY_FAILURE)
-            raise PolicyError(
-                f"{summary.policy_failures} of {summary.total} episodes got no reply: {error}; the same command tries them again"
-            )
+        if self.fault is not None:
+            raise self.fault
 
 
 @dataclass(frozen=True)
@@ -80,7 +73,7 @@ class Plan:
     left_out: int
     """Selected problems for which the policy has nothing recorded."""
     policy: Policy
-    episode: EpisodeConfig
+    engine: EngineConfig
 
     @property
     def asked(self) -> tuple[tuple[Problem, int], ...]:
@@ -124,20 +117,37 @@ def episode_config(settings: Settings) -> EpisodeConfig:
     )
 
 
+def engine_config(settings: Settings) -> EngineConfig:
+    rollout = settings.rollout
+    return EngineConfig(
+        episode=episode_config(settings),
+        sampling=settings.sampling,
+        samples=rollout.samples,
+        concurrency=rollout.concurrency,
+        requests=rollout.requests or rollout.concurrency,
+        stragglers=rollout.straggler_policy,
+        thinking=settings.thinking,
+    )
+
+
 def plan(settings: Settings) -> Plan:
     """Resolve problems and policy. Raises ConfigError, DatasetError."""
-    episode = episode_config(settings)
+    engine = engine_config(settings)
     problems = chosen_problems(settings)
     check_baselines(settings.verify, problems)
     check_ahead(settings.verify, settings.backend.name)
     clock = LiveClock() if settings.verifier.clock == "live" else RecordedClock()
     policy = make_policy(settings.policy.spec, endpoint=settings.policy, now=clock.now)
+    check_thinking(settings.thinking, policy)
     covered = tuple(p for p in problems if policy.covers(p.key))
     if not covered:
         raise ConfigError(
             f"policy {policy.name} has no recording for any of the {len(problems)} selected problems; check policy.path"
         )
-    return Plan(settings, run_name(settings), covered, len(problems) - len(covered), policy, episode)
+    spare = settings.rollout.oversample
+    if spare >= len(covered):
+        raise ConfigError(f"rollout.oversample={spare} must be less than the number of problems, which is {len(covered)}")
+    return Plan(settings, run_name(settings), covered, len(problems) - len(covered), policy, engine)
 
 
 def run_name(settings: Settings) -> str:
@@ -180,16 +190,38 @@ async def run(
             stack.push_async_callback(verifier.aclose)
         if not _played(Path(settings.run.root) / planned.name):
             await planned.policy.preflight()
+            await _try_canaries(settings, verifier)
         environment = fingerprint()
         store = open_run(Path(settings.run.root), _info(planned), config_text, environment, ignored=IGNORED_ON_RESUME)
         stack.enter_context(store)
         store.reopen_failed()
+        store.drop_status()
         if on_plan:
             on_plan(planned, store.path, tuple(changes(store.environment, environment)))
-        player = _Player(planned, store, verifier, on_event or (lambda event: None))
-        await player.play()
-        results = store.write_results()
-        return RunResult(store.path, write_report(store), results, tuple(store.load_episodes()))
+        for problem in planned.problems:
+            store.save_problem(problem)
+        journal = _RunJournal(store, on_event or (lambda event: None))
+        journal.show_resumed(planned.asked)
+        engine = Engine(planned.policy, verifier, journal, planned.engine, store.info.master_seed)
+        await engine.play(planned.problems, settings.rollout.oversample)
+        return _concluded(store, allow_zero=settings.run.allow_zero)
+
+
+async def _try_canaries(settings: Settings, verifier: Verifier) -> None:
+    """Raises InfraError."""
+    backend, wanted = settings.backend.name, settings.run.canaries
+    if backend in CANARIES and (settings.policy.scheme not in FREE if wanted is None else wanted):
+        await canary(verifier, backend, timed=False)
+
+
+def _concluded(store: RunStore, *, allow_zero: bool) -> RunResult:
+    """Results, report and, last of all, status."""
+    results, report, episodes = store.write_results(), write_report(store), tuple(store.load_episodes())
+    found = fault(results.summary, episodes, allow_zero=allow_zero)
+    store.write_status(status(results.summary, episodes, found))
+    if found is not None:
+        found = type(found)(f"{found}; see {report}")
+    return RunResult(store.path, report, results, episodes, found)
 
 
 def _played(path: Path) -> bool:
@@ -213,67 +245,37 @@ def _info(planned: Plan) -> RunInfo:
     )
 
 
-class _Player:
-    """Runs episodes concurrently within the limit."""
+class _RunJournal:
+    """The run directory as the engine's journal. What it gets is shown once it is durable."""
 
-    def __init__(self, planned: Plan, store: RunStore, verifier: Verifier, on_event: Callable[[Event], None]) -> None:
-        self._plan, self._store, self._verifier, self._emit = planned, store, verifier, on_event
-        self._limit = asyncio.Semaphore(planned.settings.rollout.concurrency)
+    def __init__(self, store: RunStore, emit: Callable[[Event], None]) -> None:
+        self._store, self._emit = store, emit
         self._turns = store.load_turns()
         self._ended = {e.key: e for e in store.load_episodes()}
 
-    async def play(self) -> None:
-        """Raises the first KernelEnvError that no episode can be blamed for: a full disk, a damaged run directory."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                for problem, sample in self._plan.asked:
-                    group.create_task(self._play_one(problem, sample))
-        except ExceptionGroup as group_error:
-            raised, faults = group_error.split(KernelEnvError)
-            if raised is None or faults is not None:
-                raise
-            raise raised.exceptions[0] from None
+    def show_resumed(self, asked: Iterable[tuple[Problem, int]]) -> None:
+        """What is there already."""
+        for problem, sample in asked:
+            key = episode_key(problem.key, sample)
+            for turn in self._turns.get(key, []):
+                self._emit(Event(key, problem, turn, resumed=True))
+            ended = self._ended.get(key)
+            if ended is not None:
+                self._emit(Event(key, problem, stop_reason=ended.stop_reason, error=ended.error, resumed=True))
 
-    async def _play_one(self, problem: Problem, sample: int) -> None:
-        key = episode_key(problem.key, sample)
-        self._store.save_problem(problem)
-        # not of its own: what the samples of a problem are tried with in a turn is drawn and computed once
-        seed = derive_seed(self._store.info.master_seed, "episode", problem.key)
-        state = EpisodeState(problem, self._plan.episode, seed)
-        state.restore(self._turns.get(key, []))
-        for turn in state.turns:
-            self._emit(Event(key, problem, turn, resumed=True))
-        ended = self._ended.get(key)
-        if ended is not None:
-            self._emit(Event(key, problem, stop_reason=ended.stop_reason, error=ended.error, resumed=True))
-            return
-        async with self._limit:
-            reason, error = await self._continue(state, key, sample)
-        self._store.end_episode(Episode(problem, sample, tuple(state.turns), reason, error))
-        self._emit(Event(key, problem, stop_reason=reason, error=error))
+    def turns(self, episode: str) -> Sequence[Turn]:
+        return self._turns.get(episode, [])
 
-    async def _continue(self, state: EpisodeState, key: str, sample: int) -> tuple[StopReason, str]:
-        """Take turns until the episode ends. A failure ends it unscored, as a failure."""
-        while state.stop_reason is None:
-            request = GenerationRequest(state.messages, self._plan.settings.sampling, key, len(state.turns))
-            try:
-                generation = await self._plan.policy.generate(request)
-                if generation.finish_reason == "abort":
-                    return StopReason.POLICY_FAILURE, "aborted: the endpoint broke the reply off; it is not scored"
-                turn = await state.step(generation, self._verifier)
-            except PolicyExhausted:
-                return StopReason.EXHAUSTED, ""
-            except PolicyError as error:
-                return StopReason.POLICY_FAILURE, _line(error)
-            except InfraError as error:
-                return StopReason.INFRA_ERROR, _line(error)
-            self._store.save_turn(state.problem, sample, turn)
-            self._emit(Event(key, state.problem, turn))
-        return state.stop_reason, ""
+    def ended(self, episode: str) -> Episode | None:
+        return self._ended.get(episode)
 
+    def save_turn(self, problem: Problem, sample: int, turn: Turn) -> None:
+        self._store.save_turn(problem, sample, turn)
+        self._emit(Event(episode_key(problem.key, sample), problem, turn))
 
-def _line(error: KernelEnvError) -> str:
-    return " ".join(f"{error.kind}: {error}".split())[:500]
+    def end_episode(self, episode: Episode) -> None:
+        self._store.end_episode(episode)
+        self._emit(Event(episode.key, episode.problem, stop_reason=episode.stop_reason, error=episode.error))
 
 
 def run_directory(name: str) -> Path:

@@ -19,11 +19,12 @@ from kernel_env.reward import PRESETS, RewardConfig
 from kernel_env.schema import from_json
 from kernel_env.verifier import VerifierConfig
 from rollout.policies.base import Endpoint, Sampling
-from rollout.returns import RETURNS
+from rollout.returns import GROUP_RETURNS, RETURNS
+from rollout.stragglers import MinimumGroup, Retry, Stragglers, Wait
 from rollout.thinking import ThinkingConfig
 
 IGNORED_ON_RESUME = (
-    "run.root", "run.canaries", "run.allow_zero", "display", "rollout.concurrency",
+    "run.root", "run.canaries", "run.allow_zero", "display", "rollout.concurrency", "rollout.requests",
     "verifier.slots", "verifier.build_slots", "verifier.build_cores", "verifier.cache_dir", "verifier.cache_limit_mb",
     "verifier.reuse_mb",
     "policy.base_url", "policy.attempts", "policy.connect_s", "policy.request_s", "policy.retry_for_s", "policy.wait_s",
@@ -117,24 +118,58 @@ class RolloutSettings:
     gamma: float = 0.4
     """Discount of the return: R = r1 + gamma r2 + gamma^2 r3."""
     returns: str = "trajectory"
-    """`trajectory` (one return an episode) or `per_turn`."""
+    """The credit of a turn: `trajectory` (the whole episode's return), `per_turn` (what it led to), `best` (the best that it led
+    to) or, of a group of samples, `loo_per_turn_index` (`per_turn` less the mean of the other samples' same turn). For
+    trainers: a run's results always have `trajectory` and `per_turn`."""
     history: str = "accumulate"
     """`accumulate` (messages grow turn by turn, as in RL training), `strip-thinking` (likewise, without what earlier replies
     thought), `last-turn-only` (the first messages, the last reply and its feedback) or `restated` (one message retells all
     attempts)."""
     samples: int = 1
-    """Episodes per problem."""
+    """Episodes per problem: its group."""
     concurrency: int = 8
-    """Episodes in flight."""
+    """Episodes in flight. Many more than the policy answers at a time keep it busy while others are verified."""
+    requests: int = 0
+    """Requests to the policy in flight; 0 is one an episode in flight."""
+    stragglers: str = "wait"
+    """Of a group: `wait` for every sample, `retry` those that fail, or take the first `minimum_group` and cancel the others, which
+    prefers short ones (`rollout/stragglers.py`)."""
+    retries: int = 2
+    """`retry`: times that an episode goes on after a failure, in the same run."""
+    minimum_group: int = 0
+    """`minimum_group`: scored samples that complete a group."""
+    oversample: int = 0
+    """Spare problems: the run is over once all but so many have a complete group, and the others are cancelled. Prefers quick
+    ones."""
 
     def __post_init__(self) -> None:
-        if self.returns not in RETURNS:
-            raise ConfigError(f"rollout.returns={self.returns}: choose one of {', '.join(RETURNS)}")
-        for name in ("max_turns", "samples", "concurrency"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"rollout.{name} must be 1 or more, got {getattr(self, name)}")
+        known = (*RETURNS, *GROUP_RETURNS)
+        if self.returns not in known:
+            raise ConfigError(f"rollout.returns={self.returns}: choose one of {', '.join(known)}")
+        if self.returns in GROUP_RETURNS and self.samples < 2:
+            raise ConfigError(f"rollout.returns={self.returns} compares the samples of a problem: set rollout.samples to 2 or more")
+        least = {"max_turns": 1, "samples": 1, "concurrency": 1, "requests": 0, "retries": 0, "oversample": 0}
+        for name, minimum in least.items():
+            if getattr(self, name) < minimum:
+                raise ConfigError(f"rollout.{name} must be {minimum} or more, got {getattr(self, name)}")
         if not 0 <= self.gamma <= 1:
             raise ConfigError(f"rollout.gamma must be between 0 and 1, got {self.gamma}")
+        _ = self.straggler_policy
+
+    @property
+    def straggler_policy(self) -> Stragglers:
+        """Raises ConfigError."""
+        match self.stragglers:
+            case "wait":
+                return Wait()
+            case "retry":
+                return Retry(self.retries)
+            case "minimum_group":
+                least, most = self.minimum_group, self.samples
+                if not 1 <= least <= most:
+                    raise ConfigError(f"rollout.minimum_group must be between 1 and rollout.samples={most}, got {least}")
+                return MinimumGroup(least)
+        raise ConfigError(f"rollout.stragglers={self.stragglers}: choose wait, retry or minimum_group")
 
 
 @dataclass(frozen=True)

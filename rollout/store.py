@@ -212,6 +212,15 @@ class RunStore(RunReader):
         write_file(self.path / "results.json", _bytes(results))
         return results
 
+    def drop_status(self) -> None:
+        """Takes back what an earlier process said of the run's end, unless nothing is left to do."""
+        if not self._asked <= self._stops.keys():
+            remove_file(self.path / "status.json")
+
+    def write_status(self, status: object) -> None:
+        """Writes `status.json`, a type of the waist: the run has ended."""
+        write_file(self.path / "status.json", _bytes(status))
+
     def _write_progress(self) -> None:
         known = self._counts.keys() | self._stops.keys()
         progress = Progress(

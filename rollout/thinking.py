@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 
 from kernel_env.errors import ConfigError
@@ -50,15 +51,19 @@ def check_thinking(config: ThinkingConfig, policy: Policy) -> None:
         raise ConfigError(f"thinking.arm={config.arm}: policy {policy.name} cannot be told whether to think; leave it at default")
 
 
-async def decided(policy: Policy, request: GenerationRequest, config: ThinkingConfig) -> Thinking | None:
-    """Whether this request is to think; None leaves it to the endpoint. Raises PolicyError where the policy cannot be asked."""
+async def decided(
+    policy: Policy, request: GenerationRequest, config: ThinkingConfig, limit: AbstractAsyncContextManager[object]
+) -> Thinking | None:
+    """Whether this request is to think; None leaves it to the endpoint. A question to the policy is asked within `limit`. Raises
+    PolicyError where it has no answer."""
     match config.arm:
         case "always":
             return Thinking("always", True)
         case "never":
             return Thinking("never", False)
         case "self":
-            return await _asked(policy, request, config)
+            async with limit:
+                return await _asked(policy, request, config)
         case _:
             return None
 

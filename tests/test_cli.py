@@ -75,7 +75,7 @@ def furnish(folder: Path) -> None:
 
 
 OURS = ("problems=jsonl", "problems.path=problems.jsonl")
-REPLAYED = (*OURS, "policy.path=replies", *RECORDED, "verifier.clock_path=times.json", "run.seed=1")
+REPLAYED = (*OURS, "policy.path=replies", *RECORDED, "verifier.clock_path=times.json", "run.seed=1", "run.allow_zero=true")
 
 # ------------------------------------------------------------------ wrong input
 

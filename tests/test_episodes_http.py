@@ -20,11 +20,15 @@ import pytest
 from kernel_env.errors import (
     AuthenticationFailed,
     ConfigError,
+    EmptyReplies,
     EndpointUnreachable,
     GateError,
     InfraError,
     ModelNotFound,
+    NoneCorrect,
     PolicyError,
+    ThoughtOnly,
+    VerifierError,
 )
 from kernel_env.parsing import extract_kernel
 from kernel_env.referee.config import VerifyConfig
@@ -138,7 +142,7 @@ def options(problems_file: Path, clock_file: Path) -> Callable[[str, Path], list
             "problems=jsonl", f"problems.path={problems_file}", "problems.ids=1", "backend.dataset_prompt=true",
             "policy=openai", "policy.model=test-model", f"policy.base_url={base_url}", "policy.attempts=2", "policy.wait_s=0.01",
             "run.name=r", f"run.root={root}", "run.seed=1", "verifier.clock=recorded", f"verifier.clock_path={clock_file}",
-            "verify.num_correct_trials=1", "verify.tolerance=kernelbench",
+            "verify.num_correct_trials=1", "verify.tolerance=kernelbench", "run.canaries=false",
         ]  # fmt: skip
 
     return listed
@@ -364,6 +368,23 @@ class Silent:
         self, problem: Problem, candidate: Candidate, config: VerifyConfig, seed: int, order: object = None
     ) -> Verdict:
         return Verdict(Status.TIMEOUT, Stage.TRIALS, problem.key, problem.digest, candidate.digest, candidate.backend)
+
+    async def aclose(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Looking:
+    """Finds everything correct, and notes whether a file is there meanwhile."""
+
+    path: Path
+    seen: list[bool]
+
+    async def verify(
+        self, problem: Problem, candidate: Candidate, config: VerifyConfig, seed: int, order: object = None
+    ) -> Verdict:
+        self.seen.append(self.path.exists())
+        names = problem.key, problem.digest, candidate.digest, candidate.backend
+        return Verdict(Status.CORRECT, Stage.DONE, *names, trials=1, trials_passed=1, timing_note="not measured")
 
     async def aclose(self) -> None: ...
 
@@ -697,6 +718,67 @@ def test_an_endpoint_that_cannot_work_is_refused_before_anything_is_made(
     assert caught.value.exit_code == code
     assert "wrong-secret" not in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("reply", "error", "reason"),
+    [
+        (Reply(""), EmptyReplies, "all 3 replies were empty"),
+        (Reply("<think>Hm, ", "length"), ThoughtOnly, "all 3 replies ended at the token limit while still thinking"),
+        (Reply(None, "length", {"reasoning_content": "Hm, "}), ThoughtOnly, "raise sampling.max_tokens"),
+        (Reply(WRONG), NoneCorrect, "none of 1 episodes was ever correct"),
+    ],
+)
+def test_zero_percent_is_suspect_and_says_why(play: Play, reply: Reply, error: type[GateError], reason: str) -> None:
+    played = play([reply])
+    with pytest.raises(error, match=reason):
+        played.result.check()
+    status = json.loads((played.result.path / "status.json").read_text())
+    assert (status["health"], status["exit_code"], status["scored"], status["asked"]) == ("suspect", error.exit_code, 1, 1)
+    assert reason in status["reason"]
+
+
+def test_a_reply_that_only_thought_is_told_so(play: Play) -> None:
+    played = play([Reply("<think>Hm, ", "length"), correct(2.5)])
+    verdict = played.result.episodes[0].turns[0].verdict
+    assert (verdict.status, verdict.category) == (Status.TRUNCATED, "thinking")
+    assert "still thinking" in played.requests[1][-1]["content"]
+
+
+def test_a_machine_that_cannot_tell_right_from_wrong_asks_for_no_reply(play: Play, tmp_path: Path) -> None:
+    with ChatServer([WRONG]) as server:
+        with pytest.raises(VerifierError, match=r"a known-good kernel came out timeout; `kernel-env doctor` says more"):
+            play(server, "run.canaries=true", judge=Silent())
+        assert not server.requests
+        assert play(server, "run.canaries=true", "rollout.max_turns=1").requests
+
+
+def test_status_json_is_there_only_when_the_run_has_ended(play: Play) -> None:
+    with ChatServer([BUILD_ERROR, refuse(400), correct(2.5)]) as server:
+        failed = play(server)
+        path = failed.result.path / "status.json"
+        assert json.loads(path.read_text())["health"] == "failed"
+        seen: list[bool] = []
+        play(server, judge=Looking(path, seen))
+    assert seen and not any(seen)
+    assert json.loads(path.read_text())["health"] == "ok"
+
+
+def test_the_policy_is_asked_before_each_turn_whether_to_think(play: Play) -> None:
+    def script(messages: list[dict[str, str]]) -> Behaviour:
+        if not messages[-1]["content"].endswith("Answer with only 'YES' or 'NO'."):
+            return correct(2.5) if len(messages) > 2 else WRONG
+        return "YES" if len(messages) > 2 else "NO"
+
+    with ChatServer(script) as server:
+        played = play(server, "thinking.arm=self")
+    sent = [request.body["chat_template_kwargs"]["enable_thinking"] for request in server.requests]
+    assert sent == [False, False, False, True]
+    thinking = [turn.thinking for turn in played.result.episodes[0].turns]
+    assert [(t.on, t.answer, t.understood) for t in thinking if t] == [(False, "NO", True), (True, "YES", True)]
+    report = played.result.report.read_text()
+    assert "| on | 1 | 2.500 |" in report and "The policy was asked before 2 turns" in report
+    assert all("Does this question require" not in message["content"] for message in played.entry["messages"])
 
 
 def test_a_finished_run_needs_its_endpoint_no_more(play: Play) -> None:

@@ -27,7 +27,7 @@ def judged(*ends: tuple[Sequence[Turn], StopReason, str], allow_zero: bool = Fal
     """Of a run with one episode for each of these ends, and one more that never ran where there are none."""
     episodes = [Episode(problem(n + 1), 0, tuple(turns), reason, error) for n, (turns, reason, error) in enumerate(ends)]
     summary = summarize(episodes, run_info(asked=[e.key for e in episodes] or ["level1_problem1"]))
-    found = fault(summary, episodes, "see the report", allow_zero=allow_zero)
+    found = fault(summary, episodes, allow_zero=allow_zero)
     return found, status(summary, episodes, found)
 
 

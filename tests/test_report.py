@@ -39,6 +39,9 @@ def every_kind() -> list[Episode]:
     ]
 
 
+CANCELLED = episode(9, StopReason.CANCELLED, turn(0, Status.CORRECT, 1.0, speedup=1.0))
+
+
 def summary_of(*episodes: Episode) -> Summary:
     return summarize(episodes, run_info(asked=ASKED))
 
@@ -66,6 +69,7 @@ def test_the_summary_counts_every_kind() -> None:
         early_terminations=2,
         completed=4,
         unscored=1,
+        cancelled=0,
         infra_errors=1,
         policy_failures=1,
         not_run=2,  # 8 has no reply, 9 has not ended
@@ -78,8 +82,8 @@ def test_the_summary_counts_every_kind() -> None:
 
 
 def test_the_parts_of_a_summary_add_up() -> None:
-    s = summary_of(*every_kind())
-    assert s.total == s.completed + s.unscored + s.infra_errors + s.policy_failures + s.not_run
+    s = summary_of(*every_kind(), CANCELLED)
+    assert s.total == s.completed + s.unscored + s.cancelled + s.infra_errors + s.policy_failures + s.not_run
     assert s.turns == s.turns_correct + s.memory_faults + s.timeouts + s.other_errors + s.turns_unscored
 
 
@@ -140,6 +144,12 @@ def test_an_entry_of_results_has_the_documented_fields() -> None:
 def test_an_episode_cut_short_has_no_return_although_its_turns_were_scored() -> None:
     entry = EpisodeResult.of(every_kind()[5], gamma=0.4)
     assert (entry.turn_rewards, entry.aggregated_return, entry.final_correct) == ((1.5,), None, True)
+
+
+def test_a_cancelled_episode_is_counted_as_that_alone_and_has_no_return() -> None:
+    s, entry = summary_of(CANCELLED), EpisodeResult.of(CANCELLED, gamma=0.4)
+    assert (s.cancelled, s.completed, s.unscored, s.not_run) == (1, 0, 0, 8)
+    assert (entry.turn_rewards, entry.aggregated_return, entry.per_turn_returns) == ((1.0,), None, (None,))
 
 
 def test_an_interrupted_conversation_ends_with_the_message_that_was_not_answered() -> None:
@@ -219,12 +229,20 @@ def test_a_warning_stands_over_verdicts_that_are_no_evidence() -> None:
         assert words in report(mixed).split("\n## ")[0]
 
 
+def test_a_warning_stands_over_rates_of_what_was_kept_because_it_was_quick() -> None:
+    text = report(solved(), CANCELLED)
+    assert "1 episodes were cancelled once enough others were complete." in text.split("\n## ")[0]
+    assert "| level1_problem9 | cancelled | enough others were complete without it |" in section(text, "Failed and unscored")
+
+
 def test_success_rates_name_both_denominators() -> None:
     text = section(report(*every_kind()), "Overall success")
     assert "| Compiled in some turn | 5 of 9 (55.6%) | 4 of 4 (100.0%) |" in text
     assert "| Correct in some turn | 4 of 9 (44.4%) | 3 of 4 (75.0%) |" in text
     assert "| Multi-turn success | 2 of 9 (22.2%) | 2 of 4 (50.0%) |" in text
-    assert "4 completed, 1 could not be scored, 1 failed by infrastructure, 1 by the policy, 2 did not run" in text
+    assert (
+        "4 completed, 1 could not be scored, 0 were cancelled, 1 failed by infrastructure, 1 by the policy, 2 did not run" in text
+    )
 
 
 def test_turn_analysis_averages_scored_turns_and_counts_changes() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
@@ -28,7 +29,9 @@ def ask(server: ChatServer, config: ThinkingConfig, messages: tuple[Message, ...
     async def asked() -> Thinking | None:
         policy = make_policy("openai/test-model", endpoint=Endpoint(base_url=server.base_url, attempts=1))
         try:
-            return await decided(policy, GenerationRequest(messages, Sampling(seed=3), "level1_problem1", 0), config)
+            return await decided(
+                policy, GenerationRequest(messages, Sampling(seed=3), "level1_problem1", 0), config, contextlib.nullcontext()
+            )
         finally:
             await policy.aclose()
 

@@ -1,0 +1,290 @@
+"""Plays groups of episodes, one coroutine a trajectory.
+
+Each resource has a limit of its own. A trajectory has a place among the requests while the policy answers and no longer, then
+a build slot and a device slot, which the verifier hands out itself: it never holds one of them while it waits for another. Whoever
+waits is served as it came, so all trajectories have about the same number of turns ahead of them, and the end is short.
+
+What is played does not depend on which reply or verdict comes first, unless members may be given up (`stragglers.MinimumGroup`,
+spare groups). Every turn is in the journal before anything else happens, and an engine with the same journal goes on after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeVar
+
+from kernel_env.episode import EpisodeConfig, EpisodeState
+from kernel_env.errors import ConfigError, InfraError, KernelEnvError, PolicyError, PolicyExhausted
+from kernel_env.referee.config import derive_seed
+from kernel_env.schema import Episode, Generation, Problem, StopReason, Turn, Usage, episode_key
+from kernel_env.verifier import Verifier
+from rollout.policies import GenerationRequest, Policy, Sampling
+from rollout.stragglers import Stragglers, Wait
+from rollout.thinking import ThinkingConfig, decided
+
+MOST_ABORTS = 4
+"""A reply that is broken off more often is given up."""
+
+T = TypeVar("T")
+
+
+class Journal(Protocol):
+    """Where turns and ends are kept, and taken up again.
+
+    Plain functions: nothing is awaited between a turn and its record, so no cancellation comes between them.
+    """
+
+    def turns(self, episode: str) -> Sequence[Turn]:
+        """What was kept before the engine began, by `Episode.key`."""
+
+    def ended(self, episode: str) -> Episode | None:
+        """Likewise."""
+
+    def save_turn(self, problem: Problem, sample: int, turn: Turn) -> None: ...
+    def end_episode(self, episode: Episode) -> None: ...
+
+
+class MemoryJournal:
+    """Keeps everything, as long as it lives itself."""
+
+    def __init__(self) -> None:
+        self.episodes: dict[str, Episode] = {}
+        self._turns: dict[str, list[Turn]] = {}
+
+    def turns(self, episode: str) -> Sequence[Turn]:
+        return tuple(self._turns.get(episode, ()))
+
+    def ended(self, episode: str) -> Episode | None:
+        return self.episodes.get(episode)
+
+    def save_turn(self, problem: Problem, sample: int, turn: Turn) -> None:
+        self._turns.setdefault(episode_key(problem.key, sample), []).append(turn)
+
+    def end_episode(self, episode: Episode) -> None:
+        self.episodes[episode.key] = episode
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """How groups are played."""
+
+    episode: EpisodeConfig = field(default_factory=EpisodeConfig)
+    sampling: Sampling = field(default_factory=Sampling)
+    samples: int = 1
+    """Members of a group."""
+    concurrency: int = 8
+    """Trajectories in play, ..."""
+    requests: int = 8
+    """... of which so many are answered by the policy at a time. Builds and verifications are limited by the verifier."""
+    stragglers: Stragglers = field(default_factory=Wait)
+    thinking: ThinkingConfig = field(default_factory=ThinkingConfig)
+
+
+@dataclass(eq=False)
+class _Group:
+    """The trajectories of one problem, while they are played."""
+
+    problem: Problem
+    left: set[int]
+    """Samples without an end."""
+    completed: int = 0
+    over: bool = False
+    """Nothing of it is to be played any more."""
+    states: dict[int, EpisodeState] = field(default_factory=dict)
+    """Of those in play, by sample."""
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def give_up(self) -> None:
+        """Cancel what is in play, but not the one that asks for it."""
+        self.over = True
+        for task in self.tasks - {asyncio.current_task()}:
+            task.cancel()
+
+
+@dataclass(eq=False)
+class _Batch:
+    """Groups that are played together, and when enough of them are complete."""
+
+    groups: Sequence[_Group]
+    needed: int
+    config: EngineConfig
+    complete: int = 0
+
+    def count(self, group: _Group, episode: Episode) -> None:
+        """An episode of the group has ended. Gives up what is not needed any more."""
+        group.completed += not episode.cut_short and bool(episode.turns) and None not in episode.rewards_T
+        if group.over or not self.config.stragglers.enough(group.completed, self.config.samples):
+            return
+        self.complete += 1
+        for unneeded in self.groups if self.complete >= self.needed else (group,):
+            unneeded.give_up()
+
+
+class Engine:
+    """Use within one event loop. What is played by several calls of `play` shares the limits."""
+
+    def __init__(self, policy: Policy, verifier: Verifier, journal: Journal, config: EngineConfig, master_seed: int) -> None:
+        self._policy, self._verifier, self._journal, self._config = policy, verifier, journal, config
+        self._master_seed = master_seed
+        self._room = asyncio.Semaphore(config.concurrency)
+        self._requests = asyncio.Semaphore(config.requests)
+
+    async def play(self, problems: Sequence[Problem], spare: int = 0) -> None:
+        """Play a group of each problem; then the journal has the end of every episode.
+
+        With `spare` groups it is over once all but so many are complete, whichever these are, and the others are cancelled. Those
+        kept are the quick ones: the bias that `MinimumGroup` describes, here among problems.
+
+        A member's failure ends that member. Raises the first KernelEnvError that none can be blamed for: a full disk, a journal
+        of other episodes. Cancelling it cancels requests and verifications; the journal then has every finished turn, and the ends
+        of those alone that ended.
+        """
+        if problems and not 0 <= spare < len(problems):
+            raise ConfigError(f"{spare} of {len(problems)} groups cannot be spare: rollout.oversample must leave one")
+        samples = range(self._config.samples)
+        batch = _Batch([_Group(problem, set(samples)) for problem in problems], len(problems) - spare, self._config)
+        for group in batch.groups:
+            for sample in samples:
+                ended = self._journal.ended(episode_key(group.problem.key, sample))
+                if ended is not None:
+                    group.left.remove(sample)
+                    batch.count(group, ended)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for group in batch.groups:
+                    tasks.create_task(self._play_group(group, batch))
+        except ExceptionGroup as several:
+            raised, faults = several.split(KernelEnvError)
+            if raised is None or faults is not None:
+                raise
+            raise _first(raised) from None
+
+    async def _play_group(self, group: _Group, batch: _Batch) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for sample in sorted(group.left) if not group.over else ():
+                task = tasks.create_task(self._play_member(group, sample, batch))
+                group.tasks.add(task)
+                task.add_done_callback(group.tasks.discard)
+        for sample in sorted(group.left):  # they were cancelled, and by now nothing of them runs any more
+            state = group.states.pop(sample, None) or self._state(group.problem, sample)
+            self._end(group, sample, state, StopReason.CANCELLED)
+
+    async def _play_member(self, group: _Group, sample: int, batch: _Batch) -> None:
+        async with self._room:
+            state = group.states[sample] = self._state(group.problem, sample)
+            reason, error = await self._take_turns(state, sample)
+        del group.states[sample]
+        batch.count(group, self._end(group, sample, state, reason, error))
+
+    def _state(self, problem: Problem, sample: int) -> EpisodeState:
+        # not of its own: what the samples of a problem are tried with in a turn is drawn and computed once
+        seed = derive_seed(self._master_seed, "episode", problem.key)
+        state = EpisodeState(problem, self._config.episode, seed)
+        state.restore(self._journal.turns(episode_key(problem.key, sample)))
+        return state
+
+    def _end(self, group: _Group, sample: int, state: EpisodeState, reason: StopReason, error: str = "") -> Episode:
+        group.left.remove(sample)
+        episode = Episode(group.problem, sample, tuple(state.turns), reason, error)
+        self._journal.end_episode(episode)
+        return episode
+
+    async def _take_turns(self, state: EpisodeState, sample: int) -> tuple[StopReason, str]:
+        """Until the episode ends. A failure that the stragglers' policy does not try again ends it unscored, as a failure."""
+        failures = 0
+        while state.stop_reason is None:
+            try:
+                turn = await self._take_turn(state, sample)
+            except PolicyExhausted:
+                return StopReason.EXHAUSTED, ""
+            except (PolicyError, InfraError) as error:
+                failures += 1
+                if not self._config.stragglers.again(failures):
+                    failed = StopReason.POLICY_FAILURE if isinstance(error, PolicyError) else StopReason.INFRA_ERROR
+                    return failed, _line(error)
+            else:
+                self._journal.save_turn(state.problem, sample, turn)
+        return state.stop_reason, ""
+
+    async def _take_turn(self, state: EpisodeState, sample: int) -> Turn:
+        key = episode_key(state.problem.key, sample)
+        request = GenerationRequest(state.messages, self._config.sampling, key, len(state.turns))
+        thinking = await decided(self._policy, request, self._config.thinking, self._requests)
+        if thinking is not None:
+            request = replace(request, thinking=thinking.on)
+        return await state.step(await self._reply(request), self._verifier, thinking)
+
+    async def _reply(self, request: GenerationRequest) -> Generation:
+        """A whole reply. One that the endpoint breaks off is continued after its last token, where the policy knows tokens.
+
+        Else it is asked for anew, which prefers replies that are done before the next interruption. Raises PolicyError.
+        """
+        begun: Generation | None = None
+        for _ in range(MOST_ABORTS + 1):
+            async with self._requests:
+                reply = await self._policy.generate(request if begun is None else _remaining(request, begun))
+            reply = reply if begun is None else _joined(begun, reply)
+            if reply.finish_reason != "abort":
+                return reply
+            begun = reply if self._policy.capabilities.token_ids and reply.prompt_ids and reply.output_ids else None
+            if begun is not None and _tokens_left(request, begun) == 0:
+                return replace(begun, finish_reason="length")
+        raise PolicyError(
+            f"{self._policy.name}: turn {request.turn} of {request.episode} was aborted {MOST_ABORTS + 1} times, "
+            "and is not scored; see the endpoint's log"
+        )
+
+
+# ------------------------------------------------------------------ replies in parts
+
+
+def _tokens_left(request: GenerationRequest, begun: Generation) -> int | None:
+    """None where there is no limit."""
+    most = request.sampling.max_tokens
+    return None if most is None else max(most - len(begun.output_ids or ()), 0)
+
+
+def _remaining(request: GenerationRequest, begun: Generation) -> GenerationRequest:
+    """The request that has the engine go on after the tokens that are there. `begun` has token ids."""
+    sampling = replace(request.sampling, max_tokens=_tokens_left(request, begun))
+    return replace(request, sampling=sampling, prompt_ids=(begun.prompt_ids or ()) + (begun.output_ids or ()))
+
+
+def _joined(begun: Generation, rest: Generation) -> Generation:
+    """One reply: its end is that of `rest`, its prompt that of `begun`."""
+    tokens = begun.usage.completion_tokens + rest.usage.completion_tokens
+    return Generation(
+        text=begun.text + rest.text,
+        reasoning=begun.reasoning + rest.reasoning,
+        finish_reason=rest.finish_reason,
+        usage=Usage(begun.usage.prompt_tokens, tokens),
+        model=rest.model,
+        duration_s=begun.duration_s + rest.duration_s,
+        output_ids=_concatenated(begun.output_ids, rest.output_ids),
+        output_logprobs=_concatenated(begun.output_logprobs, rest.output_logprobs),
+        weight_version=_span(begun.weight_version, rest.weight_version),
+        prompt_ids=begun.prompt_ids,
+    )
+
+
+def _concatenated(first: tuple[T, ...] | None, second: tuple[T, ...] | None) -> tuple[T, ...] | None:
+    return None if first is None or second is None else first + second
+
+
+def _span(first: str | None, last: str | None) -> str | None:
+    """`7`, or `7..9` when the weights changed in between: the tokens are of more than one policy."""
+    if first is None or last is None or first == last:
+        return last
+    return f"{first.partition('..')[0]}..{last}"
+
+
+def _line(error: KernelEnvError) -> str:
+    return " ".join(f"{error.kind}: {error}".split())[:500]
+
+
+def _first(group: BaseExceptionGroup[KernelEnvError]) -> KernelEnvError:
+    """The first error of groups within groups."""
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
