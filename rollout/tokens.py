@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Protocol
@@ -56,9 +56,8 @@ class HuggingFaceTemplate:
             ids = self._tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False, **mode)
         except Exception as error:  # a template is a program: it refuses messages by raising what it likes
             roles = ", ".join(message["role"] for message in messages)
-            raise ConfigError(
-                f"the tokenizer's chat template refuses messages from {roles}: {error}; use a template that takes them"
-            ) from error
+            said = " ".join(str(error).split())[:300]
+            raise ConfigError(f"the chat template refuses messages from {roles}: {said}; use a model that takes them") from error
         return tuple(ids)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -111,7 +110,8 @@ def choose_layout(
     """`append` where it shows the engine what the template would write, else `per-turn`, with a warning in the log.
 
     `history` is `rollout.history`, `thinking` has every value that a turn of the run may have, `asked` what the user insists on.
-    Raises ConfigError, with the first difference, where that is `append` and cannot be kept.
+    What is found out is whether the template keeps replies, with their thinking if that is written as `<think>`, and what it put
+    around them. Raises ConfigError, with the first difference, where `append` is asked for and cannot be kept.
     """
     if asked is Layout.PER_TURN:
         return Choice(asked, "asked for")
@@ -128,28 +128,28 @@ def _broken(template: ChatTemplate, history: str, thinking: Sequence[bool | None
     """Why `append` would not do, None where it does: play a conversation, and compare with what the template writes at once."""
     if history != "accumulate":
         return f"rollout.history={history} changes past messages"
-    mode = thinking[0]
-    messages: tuple[Message, ...] = ({"role": "user", "content": "Go."},)
-    shown = template.decode(template.render(messages, mode))
-    for turn, (reply, mode) in enumerate(_probes(thinking), start=1):
-        told = {"role": "user", "content": f"Result {turn}."}
-        messages = (*messages, {"role": "assistant", "content": reply}, told)
-        shown += reply + template.decode(_after_reply(template, (told,), mode))
+    messages: tuple[Message, ...] = ()
+    shown = ""
+    for turn, mode in enumerate((*thinking, *thinking)):
+        told = {"role": "user", "content": f"Message {turn}."}
+        messages = (*messages, told)
         written = template.decode(template.render(messages, mode))
+        shown = shown + template.decode(_after_reply(template, (told,), mode)) if turn else written
         if written != shown:
             at = _common(shown, written)
             place = f"in the prompt of turn {turn}, behind {shown[max(0, at - 24) : at]!r}"
             return f"{place}, the chat template writes {written[at : at + 24]!r} where the engine saw {shown[at : at + 24]!r}"
+        reply = _reply(shown, mode)
+        messages, shown = (*messages, {"role": "assistant", "content": reply}), shown + reply
     return None
 
 
-def _probes(thinking: Sequence[bool | None]) -> Iterator[tuple[str, bool | None]]:
-    """Replies as each mode brings them, and the mode of the turn after: every mode follows every mode."""
-    modes = (*thinking, *reversed(thinking))
-    for mode, following in zip(modes, (*modes[1:], modes[0]), strict=True):
-        if mode is not False:
-            yield "<think>\nLet me see.\n</think>\n\nDone.", mode
-        yield "Done.", following
+def _reply(prompt: str, thinking: bool | None) -> str:
+    """As a model writes it to this prompt, which may have begun the thinking already."""
+    if thinking is False:
+        return "Done."
+    thought = "Let me see.\n</think>\n\nDone."
+    return thought if prompt.rstrip().endswith("<think>") else f"<think>\n{thought}"
 
 
 # ------------------------------------------------------------------ prompts

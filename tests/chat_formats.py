@@ -32,6 +32,8 @@ class Format:
     past: Callable[[str], str] = lambda reply: reply
     """What becomes of a past reply."""
     trims: bool = False
+    thought: str = ""
+    """What a reply begins with whose model has thought, where it knows how to."""
 
     @property
     def closing(self) -> str:
@@ -97,11 +99,46 @@ def _asks_not_to_think(thinking: bool | None) -> str:
     return "<|im_start|>assistant\n" + ("<think>\n\n</think>\n\n" if thinking is False else "")
 
 
-QWEN3 = Format(_QWEN3, _CHATML, _CHATML_SPECIALS, _asks_not_to_think, past=_without_thinking)
+_THOUGHT = "<think>\nHm.\n</think>\n\n"
+QWEN3 = Format(_QWEN3, _CHATML, _CHATML_SPECIALS, _asks_not_to_think, past=_without_thinking, thought=_THOUGHT)
 """Drops the thinking of past replies, and the empty thinking of those that were asked for none."""
 
-QWEN3_KEEPING = Format(_QWEN3.replace("'</think>' in content", "false"), _CHATML, _CHATML_SPECIALS, _asks_not_to_think)
-"""As changed for training: past replies stay as they are."""
+QWEN3_KEEPING = Format(
+    _QWEN3.replace("'</think>' in content", "false"), _CHATML, _CHATML_SPECIALS, _asks_not_to_think, thought=_THOUGHT
+)
+"""As changed for training: past replies stay as they are, but not the empty thinking that a prompt ended with."""
+
+
+def _with_thinking(reply: str) -> str:
+    thought = reply.partition("</think>")[0].rpartition("<think>")[2] if "</think>" in reply else ""
+    return "<think>\n" + thought.strip("\n") + "\n</think>\n\n" + _without_thinking(reply)
+
+
+QWEN35_KEEPING = Format(
+    r"""
+{%- for message in messages %}
+    {%- set content = message.content %}
+    {%- if message.role == 'assistant' %}
+        {%- set thought = '' %}
+        {%- if '</think>' in content %}
+            {%- set thought = content.split('</think>')[0].split('<think>')[-1].strip('\n') %}
+            {%- set content = content.split('</think>')[-1].lstrip('\n') %}
+        {%- endif %}
+        {%- set content = '<think>\n' + thought + '\n</think>\n\n' + content %}
+    {%- endif %}
+    {{- '<|im_start|>' + message.role + '\n' + content + '<|im_end|>\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\n<think>\n' }}
+    {%- if enable_thinking is defined and enable_thinking is false %}{{- '\n</think>\n\n' }}{% endif %}
+{%- endif %}""",
+    _CHATML,
+    _CHATML_SPECIALS,
+    opening=lambda thinking: "<|im_start|>assistant\n<think>\n" + ("\n</think>\n\n" if thinking is False else ""),
+    past=_with_thinking,
+    thought="Hm.\n</think>\n\n",
+)
+"""Begins the thinking in the prompt, and as changed for training keeps it, the empty one too."""
 
 _LLAMA = {role: f"<|start_header_id|>{role}<|end_header_id|>\n\n{{}}<|eot_id|>" for role in ("system", "user", "assistant")}
 LLAMA3 = Format(
@@ -150,9 +187,17 @@ R1 = Format(
     head=lambda messages: "<bos>",
     past=lambda reply: reply.rpartition("</think>")[2],
 )
-"""Begins the thinking in the prompt, and writes nothing behind the end of a turn."""
+"""Begins the thinking in the prompt, drops it later, and writes nothing behind the end of a turn."""
 
-FORMATS = {"qwen2.5": QWEN25, "qwen3": QWEN3, "qwen3-keeping": QWEN3_KEEPING, "llama3": LLAMA3, "gemma": GEMMA, "r1": R1}
+FORMATS = {
+    "qwen2.5": QWEN25,
+    "qwen3": QWEN3,
+    "qwen3-keeping": QWEN3_KEEPING,
+    "qwen3.5-keeping": QWEN35_KEEPING,
+    "llama3": LLAMA3,
+    "gemma": GEMMA,
+    "r1": R1,
+}
 
 
 # ------------------------------------------------------------------ tokenizers

@@ -98,6 +98,7 @@ def read_back(turns: Sequence[Turn]) -> list[Turn]:
 texts = st.text(max_size=8) | st.sampled_from(
     ["", "  in the\n\n", "<think>\nHm.\n</think>\n\nDone.", "<|im_end|>", "<end_of_turn>\n"]
 )
+answers = texts.map(str.strip).filter(lambda text: "think>" not in text)
 tokens = st.integers(0, 300) | st.integers(-6, -1)  # the last ones are special
 replies = st.lists(
     st.builds(
@@ -110,7 +111,7 @@ replies = st.lists(
     min_size=1,
     max_size=4,
 )
-few = settings(max_examples=25, deadline=None)
+few = settings(max_examples=12, deadline=None)
 
 # ------------------------------------------------------------------ properties
 
@@ -186,7 +187,7 @@ def test_a_turn_of_its_own_has_the_prompt_that_the_template_writes(of: Of, name:
 
 
 @every_dialect
-@given(said=st.lists(st.tuples(texts.map(str.strip), texts), min_size=1, max_size=4), cut=st.booleans())
+@given(said=st.lists(st.tuples(answers, texts), min_size=1, max_size=4), cut=st.booleans())
 @few
 def test_where_append_is_chosen_the_engine_reads_what_the_template_would_write(
     of: Of, name: str, said: list[tuple[str, str]], cut: bool
@@ -194,9 +195,9 @@ def test_where_append_is_chosen_the_engine_reads_what_the_template_would_write(
     dialect = of(name)
     assume(not any(reply.endswith(dialect.format.end) for reply, _ in said))  # that is no part of a reply's text
     if choose_layout(dialect.template, "accumulate").layout is Layout.APPEND:
-        turns, exchanges = played(
-            dialect, Layout.APPEND, [Reply(dialect.encode(reply), ended=not cut, feedback=told) for reply, told in said]
-        )
+        ids = [dialect.encode(dialect.format.thought + reply) for reply, _ in said]
+        given = [Reply(reply, ended=not cut, feedback=told) for reply, (_, told) in zip(ids, said, strict=True)]
+        turns, exchanges = played(dialect, Layout.APPEND, given)
         for turn, exchange in zip(turns, exchanges, strict=True):
             assert dialect.template.decode(exchange.given) == dialect.format.text(turn.messages, None)
 
@@ -282,6 +283,10 @@ KEPT = {
     ("qwen3-keeping", (True,)): True,
     ("qwen3-keeping", (False,)): False,
     ("qwen3-keeping", (True, False)): False,
+    ("qwen3.5-keeping", (None,)): True,
+    ("qwen3.5-keeping", (True,)): True,
+    ("qwen3.5-keeping", (False,)): True,
+    ("qwen3.5-keeping", (True, False)): True,
     ("r1", (None,)): False,
 }
 """Whether the past stays as it was, by format and by what turns may be asked for."""
@@ -303,7 +308,7 @@ def test_a_template_that_changes_the_past_is_found_out(
     [
         ("qwen3", None, r"in the prompt of turn 1, .*assistant\\n', .* writes 'Done.* the engine saw '<think>\\nLet me see"),
         ("qwen3", False, r"in the prompt of turn 1, .*assistant\\n', .* writes 'Done.* the engine saw '<think>\\n\\n</think>"),
-        ("r1", None, r"in the prompt of turn 1, .*<\|Assistant\|>', .* writes '\\n\\nDone.* the engine saw '<think>\\n<think>"),
+        ("r1", None, r"in the prompt of turn 1, .*<\|Assistant\|>', .* writes '\\n\\nDone.* the engine saw '<think>\\nLet"),
     ],
 )
 def test_insisting_on_append_is_refused_with_the_first_difference(name: str, thinking: bool | None, said: str) -> None:
@@ -317,20 +322,17 @@ def test_a_choice_of_the_users_own_is_kept(caplog: pytest.LogCaptureFixture) -> 
     assert not caplog.records
 
 
-def test_a_template_that_writes_about_the_mode_before_the_conversation_cannot_append_in_turns_of_both() -> None:
+def test_a_template_that_notes_the_mode_at_the_very_beginning_cannot_append_turns_of_both() -> None:
     dialect = plain("llama3")
-    noted = replace(dialect.format, opening=lambda thinking: "", head=lambda messages: "")
 
     class Noted:
-        """Says at the very beginning whether there is thinking."""
-
         def render(self, messages: Sequence[Message], thinking: bool | None) -> Ids:
-            return dialect.encode(f"thinking: {thinking}\n" + noted.text(messages, thinking))
+            return dialect.encode(f"thinking: {thinking}\n" + dialect.format.text(messages, thinking))
 
         decode = dialect.template.decode
 
     assert choose_layout(Noted(), "accumulate", (False,)).layout is Layout.APPEND
-    assert "prompt of turn" in choose_layout(Noted(), "accumulate", (True, False)).why
+    assert "in the prompt of turn 1, behind 'thinking: '" in choose_layout(Noted(), "accumulate", (True, False)).why
 
 
 @pytest.mark.parametrize("name", FORMATS)
