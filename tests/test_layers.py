@@ -27,7 +27,15 @@ def test_the_layers_hold() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["kernel_env", "kernel_env.schema", "kernel_env.env", "kernel_env.verifier", "kernel_env.referee.referee", "rollout.store"],
+    [
+        "kernel_env",
+        "kernel_env.schema",
+        "kernel_env.env",
+        "kernel_env.verifier",
+        "kernel_env.referee.referee",
+        "rollout.store",
+        "rollout.tokens",
+    ],
 )
 def test_an_import_is_light_and_changes_nothing(module: str) -> None:
     """In a fresh process: nothing heavy, no logging set up, no environment variable set."""
