@@ -132,7 +132,7 @@ class BatchJudgeRequest(_Request):
 class JudgeMetadata(_Answer):
     """About one score. A judge of another make may leave out everything."""
 
-    latency: float = Field(0.0, ge=0.0, allow_inf_nan=False)
+    latency: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
     """Seconds from the request's arrival to its score."""
     judge: str = ""
     """Who scored: `static`, `llm:<model>`, ..."""
