@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import re
 from collections.abc import Callable, Mapping, Sequence
 
-from kernel_env.checks.static import SourceFault, check_cpp, check_cuda, check_triton
+from kernel_env.checks.static import SourceFault, check_cpp, check_cuda, check_triton, parse
 from kernel_env.parsing import extract_kernel
 from rewards.judge.answers import score_answer
 from rewards.judge.conduct import Doubt, Flag, conduct, merged, of_forward
@@ -37,6 +38,7 @@ _CHECKS: Mapping[AnswerType, Callable[[str, str], str | None]] = {
     AnswerType.KERNEL_CUDA: check_cuda,
     AnswerType.KERNEL_CPP: check_cpp,
 }
+_FENCED = re.compile(r"^\s*(```|~~~)", re.MULTILINE)
 _LONG_FUNCTION = 60
 """Statements of a Python function that can still be read in one go."""
 _LONG_NATIVE = 1_500
@@ -75,11 +77,13 @@ def kernel_of(request: JudgeRequest, entry: str = "ModelNew") -> str | JudgeFail
         return None
     if not request.completion.strip():
         return JudgeFailure(FailureKind.NOTHING_TO_JUDGE, "the completion is empty")
+    named = f"class {entry}" in request.completion or f"{entry} =" in request.completion
+    if named and not isinstance(parse(request.completion), SourceFault):
+        return request.completion  # whatever fences stand in its comments
     found = extract_kernel(request.completion, entry)
     if found.code is not None:
         return found.code
-    bare = f"class {entry}" in request.completion or f"{entry} =" in request.completion
-    if bare and "```" not in request.completion:
+    if named and not _FENCED.search(request.completion):
         return request.completion
     if request.answer_type is None:
         return None
