@@ -128,29 +128,25 @@ class LLMJudge:
     # ------------------------------------------------------------------ one request
 
     async def _score(self, request: JudgeRequest) -> Outcome:
-        code = kernel_of(request)
-        if isinstance(code, JudgeFailure):
-            return code
         if not request.completion.strip():
             return JudgeFailure(FailureKind.NOTHING_TO_JUDGE, "the completion is empty")
         try:
-            if code is None:
+            kernel = await asyncio.to_thread(_prepared, request)
+            if kernel is None:
                 found = await self._asked(request, request.completion, ANSWER)
             else:
-                found = await self._kernel(request, code)
+                found = await self._kernel(request, kernel)
         except _Failed as error:
             return error.failure
         doubts = (*found.doubts, *([SELF_JUDGED] if self._config.own_policy else []))
         return careful(replace(found, doubts=doubts))
 
-    async def _kernel(self, request: JudgeRequest, code: str) -> Scored:
-        bare, removed = stripped(code)
-        texts = [bare, code] if removed and self._config.compare_raw else [bare or code]
+    async def _kernel(self, request: JudgeRequest, kernel: _Kernel) -> Scored:
+        texts = [kernel.bare or kernel.code]
+        texts += [kernel.code] if kernel.removed and self._config.compare_raw else []
         found, *raw = await asyncio.gather(*(self._asked(request, text, KERNEL) for text in texts))
-        doubts = [Doubt.INJECTION] if speaks_to_judge(code) else []
-        doubts += [] if bare else [Doubt.UNREADABLE]
         differs = any(abs(found.score - other.score) > _FAR for other in raw)
-        return replace(found, doubts=(*doubts, *([RAW_DIFFERS] if differs else [])))
+        return replace(found, doubts=(*kernel.doubts, *([RAW_DIFFERS] if differs else [])))
 
     async def _asked(self, request: JudgeRequest, judged: str, rubric: Rubric) -> Scored:
         mode = self._mode or "plain"
@@ -219,6 +215,26 @@ class LLMJudge:
         else:
             return _content(document)
         raise _Failed(kind, f"{self.name}: {said}", status)  # outside of the except clauses: the package's exception holds the key
+
+
+@dataclass(frozen=True)
+class _Kernel:
+    code: str
+    bare: str
+    removed: bool
+    doubts: tuple[str, ...]
+
+
+def _prepared(request: JudgeRequest) -> _Kernel | None:
+    """The kernel of a request, read. None: it is about no kernel. Raises _Failed where there is none to judge."""
+    code = kernel_of(request)
+    if isinstance(code, JudgeFailure):
+        raise _Failed(code.kind, code.message)
+    if code is None:
+        return None
+    bare, removed = stripped(code)
+    doubts = [*([Doubt.INJECTION] if speaks_to_judge(code) else []), *([] if bare else [Doubt.UNREADABLE])]
+    return _Kernel(code, bare, removed, tuple(doubts))
 
 
 def _refused(status: int) -> tuple[FailureKind, str]:

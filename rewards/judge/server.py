@@ -43,7 +43,7 @@ from rewards.judge.wire import (
     MetricsResponse,
 )
 
-MAX_BODY_BYTES = 32 << 20
+MAX_BODY_BYTES = 16 << 20
 RETRY_AFTER_S = 1
 DRAIN_S = 30
 _STATUS = {
@@ -228,9 +228,10 @@ def _answer_errors(app: FastAPI, service: Service) -> None:
         assert isinstance(error, RequestValidationError)
         service.counters.failed(FailureKind.INVALID_REQUEST)
         first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            return _failure(400, FailureKind.INVALID_REQUEST, "the body is no JSON")
         where = ".".join(str(part) for part in first["loc"][1:])
-        status = 400 if first["type"] == "json_invalid" else 422
-        return _failure(status, FailureKind.INVALID_REQUEST, f"{where or 'body'}: {first['msg']}")
+        return _failure(422, FailureKind.INVALID_REQUEST, f"{where or 'body'}: {first['msg'].removeprefix('Value error, ')}")
 
     async def http(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

@@ -38,6 +38,8 @@ _CHECKS: Mapping[AnswerType, Callable[[str, str], str | None]] = {
     AnswerType.KERNEL_CUDA: check_cuda,
     AnswerType.KERNEL_CPP: check_cpp,
 }
+MAX_KERNEL_CHARS = 64 * 1024
+"""Longer ones are not judged: no kernel is so long, and reading one takes time."""
 _FENCED = re.compile(r"^\s*(```|~~~)", re.MULTILINE)
 _LONG_FUNCTION = 60
 """Statements of a Python function that can still be read in one go."""
@@ -77,17 +79,25 @@ def kernel_of(request: JudgeRequest, entry: str = "ModelNew") -> str | JudgeFail
         return None
     if not request.completion.strip():
         return JudgeFailure(FailureKind.NOTHING_TO_JUDGE, "the completion is empty")
-    named = f"class {entry}" in request.completion or f"{entry} =" in request.completion
-    if named and not isinstance(parse(request.completion), SourceFault):
-        return request.completion  # whatever fences stand in its comments
-    found = extract_kernel(request.completion, entry)
-    if found.code is not None:
-        return found.code
-    if named and not _FENCED.search(request.completion):
-        return request.completion
-    if request.answer_type is None:
+    code = _code_of(request.completion, entry)
+    if code is None and request.answer_type is None:
         return None
-    return JudgeFailure(FailureKind.NOTHING_TO_JUDGE, found.message)
+    if code is None:
+        return JudgeFailure(FailureKind.NOTHING_TO_JUDGE, f"the completion is no kernel: it defines no class {entry}")
+    if len(code) > MAX_KERNEL_CHARS:
+        return JudgeFailure(
+            FailureKind.UNSUPPORTED, f"the kernel has {len(code)} characters; at most {MAX_KERNEL_CHARS} are judged"
+        )
+    return code
+
+
+def _code_of(completion: str, entry: str) -> str | None:
+    """Of a bare source the whole, whatever fences stand in its comments; of a reply the block that defines the entry."""
+    named = f"class {entry}" in completion or f"{entry} =" in completion
+    if named and not isinstance(parse(completion), SourceFault):
+        return completion
+    found = extract_kernel(completion, entry).code
+    return completion if found is None and named and not _FENCED.search(completion) else found
 
 
 def score_kernel(code: str, answer_type: AnswerType | None, reference: str | None = None, entry: str = "ModelNew") -> Scored:
