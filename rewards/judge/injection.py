@@ -31,12 +31,13 @@ _ADDRESS = re.compile(
     r"""(?ix)
     \b(ignore|disregard|forget|override) \W+ (\w+\W+){0,4} (above|previous|prior|earlier|instructions?|rubric|prompt)\b
   | \b(score|rate|grade|award)s?\b \W+ (\w+\W+){0,5} (1\.0|10/10|100\s?%|full\s+marks|perfect|excellent|maximum|highest)(?!\w)
-  | \b(give|assign|output|return|answer|reply)\b \W+ (\w+\W+){0,5} (scores?|ratings?|grades?|verdicts?|marks)\b
+  | \b(give|assign|output|return|answer|reply)\b \W+ (\w+\W+){0,4} (high\w*|full|perfect|maxim\w+|top|excellent|best) \W+
+    (\w+\W+){0,2} (scores?|ratings?|grades?|verdicts?|marks)\b
   | \b(you\s+are|as|dear)\s+(a|an|the)\s+(judge|grader|evaluator|reviewer|reward\s+model)\b
   | \b(judge|grader|evaluator|reviewer)s?\b \W+ (\w+\W+){0,3} (must|should|please|note|will)\b
   | \bverdict\b \s* ["']? \s* [:=]
   | \bsystem\s*(prompt|message|note|:)
-  | <\s*/?\s*(think|system|\|)
+  | </?(think|system)\b | <\|
   | \[\[ [A-Za-z<>=]+ \]\]
     """
 )
@@ -44,7 +45,6 @@ _SEPARATORS = re.compile(r"[_\W]+")
 _MARK = "‹›"
 _PLACE = "native source {}"
 _PLACED = re.compile(r"'native source (\d+)'")
-_STRINGS = (tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING))  # Python 3.12 takes f-strings apart
 
 
 class Stripped(NamedTuple):
@@ -136,14 +136,13 @@ def speaks_to_judge(code: str) -> bool:
 
 def _words_of(code: str) -> Iterator[str]:
     """Comments, strings and names; of strings that are C++ the same. All of a text that Python cannot read."""
-    if isinstance(parse(code), SourceFault):
+    tree = parse(code)
+    if isinstance(tree, SourceFault):
         yield code
         return
-    for token in _tokens(code):
-        if token.type in (tokenize.COMMENT, tokenize.NAME):
-            yield token.string
-        elif token.type in _STRINGS:
-            yield from clike.remarks(token.string) if _is_native(token.string) else (token.string,)
+    yield from (token.string for token in _tokens(code) if token.type in (tokenize.COMMENT, tokenize.NAME))
+    for text in (n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)):
+        yield from clike.remarks(text) if _is_native(text) else (text,)
 
 
 def _tokens(code: str) -> Iterator[tokenize.TokenInfo]:

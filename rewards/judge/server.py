@@ -295,8 +295,10 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def serve(judge: Judge, config: ServerConfig, on_listening: Callable[[str], None] = print) -> None:
-    """Serve until SIGINT or SIGTERM; then what was taken is finished. `on_listening` is told the address.
+async def serve(
+    judge: Judge, config: ServerConfig, on_listening: Callable[[str], None] = print, stop: asyncio.Event | None = None
+) -> None:
+    """Serve until SIGINT, SIGTERM or `stop`; then what was taken is finished. `on_listening` is told the address.
 
     Raises ConfigError where the port cannot be had, and what the judge raises when it cannot be loaded.
     """
@@ -306,19 +308,22 @@ async def serve(judge: Judge, config: ServerConfig, on_listening: Callable[[str]
         create_app(service), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=DRAIN_S
     )
     server = _Server(options)
-    with _stopped_by_signals(server), listener:
+    stop = stop or asyncio.Event()
+    with _stopped_by_signals(server, stop), listener:
         on_listening(f"http://{config.host}:{listener.getsockname()[1]}")
+        stopped = asyncio.create_task(stop.wait())
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         loading = asyncio.create_task(service.start())
         try:
-            await asyncio.wait({serving, loading}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({stopped, loading}, return_when=asyncio.FIRST_COMPLETED)
             if loading.done():
                 loading.result()
-            await serving
+            await asyncio.wait({stopped, serving}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             server.should_exit = True
             loading.cancel()
-            await asyncio.gather(serving, loading, return_exceptions=True)
+            stopped.cancel()
+            await asyncio.gather(serving, loading, stopped, return_exceptions=True)
             await service.aclose()
 
 
@@ -331,19 +336,19 @@ def _listener(config: ServerConfig) -> socket.socket:
 
 
 @contextlib.contextmanager
-def _stopped_by_signals(server: uvicorn.Server) -> Iterator[None]:
+def _stopped_by_signals(server: uvicorn.Server, stop: asyncio.Event) -> Iterator[None]:
     """The first signal ends the server when its work is done, a second one at once."""
 
-    def stop() -> None:
-        server.force_exit = server.should_exit
-        server.should_exit = True
+    def signalled() -> None:
+        server.force_exit = stop.is_set()
+        stop.set()
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(number, signalled)
     try:
         yield
     finally:

@@ -177,7 +177,8 @@ def _readability(program: Program) -> float:
     used = {n.id for n in program.nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
     used |= {n.value.id for n in program.nodes if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)}
     defined = {s.name for s in program.statements if isinstance(s, ast.FunctionDef | ast.ClassDef)} - {program.entry}
-    unused = len((defined | set(program.aliases)) - used)
+    imported = {name for name, path in program.aliases.items() if path.partition(".")[0] not in ("torch", "triton")}
+    unused = len((defined | imported) - used)
     native = len(program.native.reached.tokens) if program.native.text else 0
     score = 1.0 - 0.1 * min(unused, 5) - 0.3 * (longest > _LONG_FUNCTION) - 0.2 * (native > _LONG_NATIVE)
     return round(max(score, 0.0), 4)
