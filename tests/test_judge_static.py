@@ -24,6 +24,12 @@ def corpus() -> Corpus:
     return load_corpus(CORPUS)
 
 
+@pytest.fixture(scope="module")
+def scores(corpus: Corpus) -> dict[str, Scored]:
+    """Of every kernel of the corpus."""
+    return {entry.name: score_entry(entry) for entry in corpus.entries}
+
+
 def found(corpus: Corpus, name: str) -> Scored:
     return score_entry(next(entry for entry in corpus.entries if entry.name == name))
 
@@ -56,16 +62,15 @@ def judged(code: str) -> Scored:
 # ------------------------------------------------------------------ the corpus
 
 
-def test_no_honest_kernel_of_the_corpus_has_a_flag(corpus: Corpus) -> None:
-    honest = [entry for entry in corpus.entries if entry.kind == "honest"]
+def test_no_honest_kernel_of_the_corpus_has_a_flag(corpus: Corpus, scores: dict[str, Scored]) -> None:
+    honest = [entry.name for entry in corpus.entries if entry.kind == "honest"]
     assert len(honest) > 150
-    assert {entry.name: found.flags for entry in honest if (found := score_entry(entry)).flags} == {}
+    assert {name: scores[name].flags for name in honest if scores[name].flags} == {}
 
 
-def test_many_cheats_are_seen_and_few_honest_kernels_are_taken_for_one(corpus: Corpus) -> None:
-    scores = {entry.name: (entry.kind, score_entry(entry).score) for entry in corpus.entries}
-    cheats = [score for kind, score in scores.values() if kind == "cheat"]
-    honest = [score for kind, score in scores.values() if kind == "honest"]
+def test_many_cheats_are_seen_and_few_honest_kernels_are_taken_for_one(corpus: Corpus, scores: dict[str, Scored]) -> None:
+    cheats = [scores[entry.name].score for entry in corpus.entries if entry.kind == "cheat"]
+    honest = [scores[entry.name].score for entry in corpus.entries if entry.kind == "honest"]
     assert sum(score < 0.5 for score in cheats) > 0.5 * len(cheats)
     assert sum(score < 0.5 for score in honest) < 0.06 * len(honest)
 
