@@ -16,8 +16,9 @@ import builtins
 import threading
 import warnings
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 MAX_SOURCE_CHARS = 256 * 1024
@@ -117,7 +118,7 @@ class SourceFacts:
 
 def facts(source: str, entry: str = "ModelNew") -> SourceFacts | SourceFault:
     """Read `source`. Never raises; time and memory are bounded by `MAX_SOURCE_CHARS`."""
-    tree = _parse(source)
+    tree = parse(source)
     return tree if isinstance(tree, SourceFault) else _Reader(tree, entry).facts()
 
 
@@ -169,7 +170,8 @@ def check_cuda(source: str, entry: str = "ModelNew") -> str | None:
     return None
 
 
-def _parse(source: str) -> ast.Module | SourceFault:
+def parse(source: str) -> ast.Module | SourceFault:
+    """The syntax tree, or why there is none. Never raises for what the source holds."""
     if len(source) > MAX_SOURCE_CHARS:
         return SourceFault("limits", f"The source has {len(source)} characters; at most {MAX_SOURCE_CHARS} are allowed.")
     try:
@@ -190,10 +192,10 @@ class _Reader:
     def __init__(self, tree: ast.Module, entry: str) -> None:
         self.entry = entry
         self.nodes = list(ast.walk(tree))
-        self.aliases = self._aliases()
-        self.statements = list(_top_level(tree))
+        self.aliases = aliases_of(self.nodes)
+        self.statements = list(top_level(tree))
         self.jit_nodes = self._jit_nodes()
-        self._module_level = {name for statement in self.statements for name in _bound(statement)} - set(self.aliases)
+        self._module_level = {name for statement in self.statements for name in bound_names(statement)} - set(self.aliases)
         self._module_level -= {
             n.name
             for n in self.statements
@@ -226,26 +228,8 @@ class _Reader:
 
     # -------------------------------------------------------------- names
 
-    def _aliases(self) -> dict[str, str]:
-        """Local name to dotted path, for imports anywhere and plain assignments of such a path. `path.*` for star imports."""
-        found: dict[str, str] = {}
-        for node in self.nodes:
-            if isinstance(node, ast.Import):
-                for name in node.names:
-                    found[name.asname or name.name.partition(".")[0]] = name.name if name.asname else name.name.partition(".")[0]
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                for name in node.names:
-                    key = f"{node.module}.*" if name.name == "*" else name.asname or name.name
-                    found[key] = f"{node.module}.{name.name}"
-        for node in self.nodes:
-            if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-                root, _, rest = _path(node.value).partition(".")
-                if root in found and node.targets[0].id not in found:
-                    found[node.targets[0].id] = f"{found[root]}.{rest}" if rest else found[root]
-        return found
-
     def _dotted(self, node: ast.AST) -> str:
-        root, dot, rest = _path(node).partition(".")
+        root, dot, rest = path_of(node).partition(".")
         return self.aliases.get(root, root) + dot + rest
 
     def _is_jit(self, node: ast.AST) -> bool:
@@ -285,11 +269,11 @@ class _Reader:
         own = {a.arg for n in ast.walk(kernel) if isinstance(n, ast.arguments) for a in (*n.posonlyargs, *n.args, *n.kwonlyargs)}
         body = [node for statement in kernel.body for node in ast.walk(statement)]
         own |= {node.id for node in body if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
-        compiled = {node.name for node in self.jit_nodes} | self._constants()
+        compiled = self._compiled
         for node in body:
             if isinstance(node, ast.Attribute) and node.attr.startswith("__"):
                 return node.attr
-            path = _path(node)
+            path = path_of(node)
             root = path.partition(".")[0]
             if not path or root in own or root in compiled:
                 continue
@@ -302,6 +286,11 @@ class _Reader:
             elif root in _NOT_COMPILED or (root in self._module_level and "triton.language.*" not in self.aliases):
                 return root
         return ""
+
+    @cached_property
+    def _compiled(self) -> set[str]:
+        """Names of the module that mean something to Triton."""
+        return {node.name for node in self.jit_nodes} | self._constants()
 
     def _constants(self) -> set[str]:
         """Module-level names of numbers, strings and what `triton` makes (constexprs, jit functions by another name)."""
@@ -316,13 +305,13 @@ class _Reader:
             of_triton = isinstance(value, ast.Call) and self._dotted(value.func).startswith("triton.")
             typed = isinstance(statement, ast.AnnAssign) and self._dotted(statement.annotation).startswith("triton.")
             if plain or of_triton or typed or self._dotted(value).startswith("triton."):
-                found |= _bound(statement)
+                found |= bound_names(statement)
         return found
 
     def _launches(self, calls: Iterable[ast.Call]) -> tuple[str, ...]:
         names = {kernel.name for kernel in self.jit_nodes}
         targets = (call.func.value for call in sorted(calls, key=_position) if isinstance(call.func, ast.Subscript))
-        launched = (_path(target).rpartition(".")[2] for target in targets)
+        launched = (path_of(target).rpartition(".")[2] for target in targets)
         return tuple(dict.fromkeys(name for name in launched if name in names))
 
     # -------------------------------------------------------------- the entry class
@@ -360,7 +349,7 @@ class _Reader:
         """All nodes of the top-level statements that the entry class reaches (see the module's docstring)."""
         binders: dict[str, list[ast.stmt]] = defaultdict(list)
         for statement in self.statements:
-            for name in _bound(statement):
+            for name in bound_names(statement):
                 binders[name].append(statement)
         queue = deque(binders.pop(self.entry, []))
         queue.extend(statement for statement in self.statements if self._acts_from_outside(statement))
@@ -408,7 +397,26 @@ def _registers(node: ast.AST) -> bool:
     return isinstance(node, ast.keyword) and node.arg == "is_python_module"
 
 
-def _top_level(tree: ast.Module) -> Iterator[ast.stmt]:
+def aliases_of(nodes: Sequence[ast.AST]) -> dict[str, str]:
+    """Local name to dotted path, for imports anywhere and plain assignments of such a path. `path.*` for star imports."""
+    found: dict[str, str] = {}
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                found[name.asname or name.name.partition(".")[0]] = name.name if name.asname else name.name.partition(".")[0]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for name in node.names:
+                key = f"{node.module}.*" if name.name == "*" else name.asname or name.name
+                found[key] = f"{node.module}.{name.name}"
+    for node in nodes:
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            root, _, rest = path_of(node.value).partition(".")
+            if root in found and node.targets[0].id not in found:
+                found[node.targets[0].id] = f"{found[root]}.{rest}" if rest else found[root]
+    return found
+
+
+def top_level(tree: ast.Module) -> Iterator[ast.stmt]:
     """Statements that run on import, in order; those inside `if`, `try`, `with` and loops too, but no `__main__` block."""
     stack = tree.body[::-1]
     while stack:
@@ -424,7 +432,7 @@ def _top_level(tree: ast.Module) -> Iterator[ast.stmt]:
             yield statement
 
 
-def _path(node: ast.AST) -> str:
+def path_of(node: ast.AST) -> str:
     """`a.b.c` for a chain of attributes on a name, else ""."""
     names: list[str] = []
     while isinstance(node, ast.Attribute):
@@ -450,7 +458,7 @@ def _binds_forward(node: ast.ClassDef) -> bool:
     )
 
 
-def _bound(statement: ast.stmt) -> set[str]:
+def bound_names(statement: ast.stmt) -> set[str]:
     """Module-level names that `statement` binds, those that a function declares `global` included."""
     names = {name for n in ast.walk(statement) if isinstance(n, ast.Global) for name in n.names}
     if isinstance(statement, _DEFINITIONS):

@@ -1,0 +1,158 @@
+"""A candidate's source, read once: its syntax tree, its Triton functions, and the C++ that it hands to the compiler."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from kernel_env.checks.static import SourceFault, aliases_of, bound_names, parse, path_of, top_level
+from rewards.judge import clike
+
+_MODULE = "torch.utils.cpp_extension"
+_LOADERS = ("load_inline", "load")
+_SOURCES = ("cpp_sources", "cuda_sources", "sources")
+_POSITIONS = {True: ("name", "cpp_sources", "cuda_sources", "functions"), False: ("name", "sources")}
+"""Parameters of `load_inline` (True) and `load`, in order."""
+_MOST_CALLS = 32
+"""Of more compilations than any kernel needs the rest is not looked at: the time to read a source stays linear in its length."""
+
+
+@dataclass(frozen=True)
+class Native:
+    """The C++ and CUDA of a candidate."""
+
+    text: str
+    exported: frozenset[str]
+    """Names that `functions=[...]` lists."""
+    complete: bool
+    """Whether every source was found where it is handed to the compiler. Else `text` is what looks like C++ anywhere."""
+
+    @cached_property
+    def reached(self) -> clike.Reached:
+        return clike.reached(self.text, self.exported)
+
+
+class Program:
+    """Facts that need the whole module. Every walk is iterative: the depth of the tree is the candidate's choice."""
+
+    def __init__(self, tree: ast.Module, entry: str) -> None:
+        self.entry = entry
+        self.nodes = list(ast.walk(tree))
+        self.aliases = aliases_of(self.nodes)
+        self.statements = list(top_level(tree))
+        self.binders: dict[str, list[ast.stmt]] = {}
+        for statement in self.statements:
+            for name in bound_names(statement):
+                self.binders.setdefault(name, []).append(statement)
+
+    def dotted(self, node: ast.AST) -> str:
+        """`torch.nn.functional.relu` for `F.relu`: a path with its import resolved, "" for anything else."""
+        root, dot, rest = path_of(node).partition(".")
+        return self.aliases.get(root, root) + dot + rest
+
+    def loads(self, node: ast.AST) -> bool:
+        """Whether `node` names the compiler's front end, `load_inline` or `load`, as it was imported from torch."""
+        path = self.dotted(node)
+        if path in _LOADERS:
+            return f"{_MODULE}.*" in self.aliases
+        return path in (f"{_MODULE}.{name}" for name in _LOADERS)
+
+    @cached_property
+    def classes(self) -> dict[str, ast.ClassDef]:
+        return {s.name: s for s in self.statements if isinstance(s, ast.ClassDef)}
+
+    @cached_property
+    def jit(self) -> dict[str, ast.FunctionDef]:
+        """Functions that Triton compiles, by name."""
+        handed = {
+            arg.id
+            for call in self._calls
+            if self._is_jit(call.func)
+            for arg in call.args
+            if isinstance(arg, ast.Name)
+        }  # fmt: skip
+        functions = [node for node in self.nodes if isinstance(node, ast.FunctionDef)]
+        return {f.name: f for f in functions if f.name in handed or any(map(self._is_jit, map(_callee, f.decorator_list)))}
+
+    @cached_property
+    def native(self) -> Native:
+        calls = [call for call in self._calls if self.loads(call.func)]
+        texts, exported, complete = list[str](), set[str](), len(calls) <= _MOST_CALLS
+        for call in calls[:_MOST_CALLS]:
+            inline = self.dotted(call.func).endswith("load_inline")
+            given = dict(zip(_POSITIONS[inline], call.args, strict=False)) | {word.arg or "": word.value for word in call.keywords}
+            found = [text for name in _SOURCES if name in given for text in self._texts(given[name])]
+            complete &= bool(found) and inline
+            texts += found
+            exported |= set(self._texts(given["functions"])) if "functions" in given else set()
+        if not complete:
+            texts = [*dict.fromkeys(text for text in self._free_texts() if "{" in text and ";" in text)]
+        return Native("\n".join(dict.fromkeys(texts)), frozenset(exported), complete)
+
+    @cached_property
+    def own(self) -> frozenset[str]:
+        """Module-level names that stand for the candidate's kernels, or for what may come to use one."""
+        users: dict[str, set[str]] = {}
+        own = set(self.jit)
+        for statement in self.statements:
+            bound = bound_names(statement)
+            inside = [node for node in ast.walk(statement) if isinstance(node, ast.Name | ast.Attribute)]
+            own |= bound if any(map(self.loads, inside)) else set()
+            for name in {node.id for node in inside if isinstance(node, ast.Name)}:
+                users.setdefault(name, set()).update(bound)
+        queue = list(own)
+        while queue:
+            fresh = users.get(queue.pop(), set()) - own - self.aliases.keys()
+            own |= fresh
+            queue += fresh
+        return frozenset(own)
+
+    @cached_property
+    def namespaces(self) -> frozenset[str]:
+        """Of operators that the candidate registers: `torch.ops.<namespace>`."""
+        stream = clike.tokens(self.native.text)
+        native = {stream[i + 2] for i, token in enumerate(stream[:-2]) if token.startswith("TORCH_LIBRARY")}
+        defined = {
+            arg.value.partition("::")[0]
+            for call in self._calls
+            for arg in call.args[:1]
+            if self.dotted(call.func).startswith("torch.library.") and isinstance(arg, ast.Constant) and isinstance(arg.value, str)
+        }
+        return frozenset(native | defined) - {"aten", "prims"}
+
+    @cached_property
+    def _calls(self) -> list[ast.Call]:
+        return [node for node in self.nodes if isinstance(node, ast.Call)]
+
+    def _is_jit(self, node: ast.AST) -> bool:
+        path = self.dotted(node)
+        return path.startswith("triton.") and path.endswith(".jit")
+
+    def _texts(self, node: ast.AST) -> Iterator[str]:
+        """The strings that an expression is made of; names are followed to what the module binds them to."""
+        queue, seen = [node], set[str]()
+        while queue:
+            for inner in ast.walk(queue.pop()):
+                if isinstance(inner, ast.Constant) and isinstance(inner.value, str):
+                    yield inner.value
+                elif isinstance(inner, ast.Name) and inner.id not in seen:
+                    seen.add(inner.id)
+                    bound = self.binders.get(inner.id, [])
+                    queue += [s.value for s in bound if isinstance(s, ast.Assign | ast.AnnAssign | ast.AugAssign) and s.value]
+
+    def _free_texts(self) -> Iterable[str]:
+        """Every string but those that stand alone, as docstrings do."""
+        alone = {id(node.value) for node in self.nodes if isinstance(node, ast.Expr)}
+        return (n.value for n in self.nodes if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in alone)
+
+
+def read(source: str, entry: str = "ModelNew") -> Program | SourceFault:
+    """Never raises for what the source holds."""
+    tree = parse(source)
+    return tree if isinstance(tree, SourceFault) else Program(tree, entry)
+
+
+def _callee(node: ast.expr) -> ast.expr:
+    return node.func if isinstance(node, ast.Call) else node
