@@ -55,6 +55,8 @@ class Judged:
     explanation: str = ""
     flags: tuple[str, ...] = ()
     """Integrity flags that facts of the source confirm."""
+    failure: str = ""
+    """Why the judge gave no score, where rules did."""
 
     def as_reward(self) -> dict[str, Any]:
         names = ("score", "source", "cached", "latency_ms", "explanation")
@@ -145,8 +147,8 @@ class BaseJudgeReward:
     def get_metrics(self) -> dict[str, Any]:
         """Counts since the start, by name; `current_queue_size` waits for a batch, `in_flight` has left in one."""
         return self._metrics.snapshot() | {
-            "current_queue_size": self._client.batcher.waiting,
-            "in_flight": self._client.batcher.in_flight,
+            "current_queue_size": self._client.outbox.waiting,
+            "in_flight": self._client.outbox.in_flight,
             "circuit_breaker": self._client.breaker.snapshot(),
         }
 
@@ -227,7 +229,9 @@ class BaseJudgeReward:
         LOG.warning("%s; scored by rules", failure)
         scored = await rule_score(request)
         self._metrics.fell_back()
-        return Judged(scored.score, "rule_fallback", False, self._since_ms(started_s), scored.explanation, scored.flags)
+        return Judged(
+            scored.score, "rule_fallback", False, self._since_ms(started_s), scored.explanation, scored.flags, str(failure)
+        )
 
     def _remember(self, request: JudgeRequest, response: JudgeResponse) -> None:
         """Under the name that the judge gives itself, so that another model or rubric behind the same address is another judge."""

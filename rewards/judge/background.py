@@ -57,7 +57,7 @@ class Background:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._ready.set()
         await self._stop.wait()
-        self.client.batcher.hurry()
+        self.client.outbox.hurry()
         while self._tasks:  # all that `start` took before the stop are in here: callbacks run in order
             await asyncio.wait(set(self._tasks))
         await self.client.aclose()

@@ -20,10 +20,10 @@ import stamina
 from pydantic import BaseModel, ValidationError
 
 from kernel_env.errors import JudgeBadReply, JudgeError, JudgeRefused, JudgeUnreachable
-from rewards.judge.batcher import Answers, Batcher
 from rewards.judge.breaker import CircuitBreaker
 from rewards.judge.config import JudgeConfig
 from rewards.judge.metrics import JudgeMetrics
+from rewards.judge.outbox import Answers, Outbox
 from rewards.judge.wire import BatchJudgeRequest, Failure, FailureKind, JudgeRequest, JudgeResponse
 
 LOG = logging.getLogger("JudgeReward")
@@ -41,7 +41,7 @@ class JudgeClient:
     def __init__(self, config: JudgeConfig, metrics: JudgeMetrics, *, now: Callable[[], float] = time.monotonic) -> None:
         self._config, self._metrics, self._now = config, metrics, now
         self.breaker = CircuitBreaker(config.circuit_breaker_threshold, config.circuit_breaker_timeout, now=now)
-        self.batcher = Batcher(self._answers, config)
+        self.outbox = Outbox(self._answers, config)
         self._slots = asyncio.Semaphore(config.max_concurrent_requests)
         self._retry = stamina.AsyncRetryingCaller(
             attempts=config.max_retries + 1,
@@ -62,7 +62,7 @@ class JudgeClient:
 
     async def ask(self, request: JudgeRequest) -> JudgeResponse:
         """The judge's answer, had together with others'. Raises JudgeError."""
-        return await self.batcher.ask(request)
+        return await self.outbox.ask(request)
 
     async def aclose(self) -> None:
         await self._http.aclose()

@@ -23,7 +23,7 @@ class _Waiting:
     answer: asyncio.Future[JudgeResponse]
 
 
-class Batcher:
+class Outbox:
     """A batch leaves when it is full, or when its oldest request has waited for `batch_timeout`, and a lane is free.
 
     Belongs to one event loop. Every request has a `request_id` of its own.
