@@ -16,6 +16,11 @@ A candidate's failure is data (`schema.Status`); everything below is an exceptio
     │   ├── VerifierError          a referee, zygote or channel died                                     (4)
     │   ├── VerifierBusy           no slot became free within the queue limit                            (4)
     │   └── MachineBusy            other work on the cores: no time can be believed                      (4)
+    ├── JudgeError                 a judge gave no score: its part of a reward is None                   (4)
+    │   ├── JudgeUnreachable       nothing listens there, it never answers, or its model is down         (4)
+    │   ├── JudgeRefused           it would not score this request                                       (4)
+    │   ├── JudgeBadReply          an answer that does not follow the protocol                           (4)
+    │   └── JudgeBusy              it was not asked: the queue is full, the circuit open, or all closed  (4)
     └── PolicyError                no reply could be had from the model                                  (5)
         ├── EndpointUnreachable    nothing listens there, or it never answers                            (6)
         ├── AuthenticationFailed   the endpoint refused the key                                          (7)
@@ -91,6 +96,26 @@ class VerifierBusy(InfraError):
 
 
 class MachineBusy(InfraError):
+    pass
+
+
+class JudgeError(KernelEnvError):
+    exit_code = 4
+
+
+class JudgeUnreachable(JudgeError):
+    pass
+
+
+class JudgeRefused(JudgeError):
+    pass
+
+
+class JudgeBadReply(JudgeError):
+    pass
+
+
+class JudgeBusy(JudgeError):
     pass
 
 

@@ -1,0 +1,668 @@
+"""The judge's client over real sockets: the integration guide's own code, batches, cache, options and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import gc
+import logging
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from kernel_env import errors
+from kernel_env.errors import ConfigError, JudgeBusy, JudgeError, JudgeRefused
+from rewards.judge import BaseJudgeReward, JudgeConfig, JudgeRewardSystem, MultiCritiqueJudge, compute_reward, create_judge_reward
+from rewards.judge.cache import JudgeCache, cache_key
+from rewards.judge.config import ENVIRONMENT
+from rewards.judge.wire import JudgeRequest, JudgeResponse
+from tests.conftest import GOOD
+from tests.faulty_judge import JudgeServer, Script, answered, good, refused, score_of, scored, slow
+
+HANGS_S = 60.0
+ROOT = Path(__file__).parents[1]
+
+Ask = Callable[..., tuple[JudgeRewardSystem, JudgeServer]]
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*ENVIRONMENT, "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def asking() -> Iterator[Ask]:
+    """A system and the server that it asks; both end with the test."""
+    with ExitStack() as closing:
+
+        def started(script: Script = (good,), **options: Any) -> tuple[JudgeRewardSystem, JudgeServer]:
+            server = closing.enter_context(JudgeServer(script))
+            quick = {"batch_timeout": 0.0, "timeout": HANGS_S, "retry_wait": 0.001, "retry_wait_max": 0.002}
+            config = JudgeConfig(judge_url=server.url, **(quick | options))  # type: ignore[arg-type]
+            return closing.enter_context(JudgeRewardSystem(config)), server
+
+        yield started
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(HANGS_S):
+        while not condition():  # noqa: ASYNC110 - what is waited for happens in another thread
+            await asyncio.sleep(0.001)
+
+
+async def all_of(system: BaseJudgeReward, completions: list[str]) -> list[Any]:
+    """Asked for at once; a failure stands where its score would be."""
+    async with asyncio.timeout(HANGS_S):
+        work = (system.acompute_reward("2 + 2?", completion, "4", "NUMBER") for completion in completions)
+        return await asyncio.gather(*work, return_exceptions=True)
+
+
+# ------------------------------------------------------------------ the guide's own code
+
+GUIDE = "reward.judge_reward_adapter"
+"""Where the guide's code imports from; the only thing that is changed in it."""
+
+
+def guide(code: str, **given: Any) -> dict[str, Any]:
+    """Names after running code of the integration guide."""
+    names = given
+    exec(code.replace(GUIDE, "rewards.judge"), names)  # noqa: S102 - the code stands below
+    return names
+
+
+TRAINING = """
+from reward.judge_reward_adapter import JudgeRewardSystem as RewardSystem
+
+# Everything else stays the same!
+reward_system = RewardSystem(config.get('reward', {}).get('config', {}))
+
+reward_scores = []
+for batch in batch_iterations:
+    for item in batch:
+        result = reward_system.reward(item.prompt, item.completion, item.answer)
+        reward_scores.append(result['reward'])
+
+if global_step % 100 == 0:
+    metrics = reward_system.get_metrics()
+    print(f"Judge metrics: {metrics}")
+
+import logging
+logging.getLogger("JudgeReward").setLevel(logging.DEBUG)
+
+print(f"Inflight: {metrics['current_queue_size']}")
+print(f"Hit rate': {metrics['cache_hit_rate']:.1%}")
+print(f"Circuit: {metrics['circuit_breaker']['state']}")
+"""
+
+CONFIGURATION = """
+reward:
+  type: judge_model  # Change from None to judge_model
+  config:
+    judge_url: ${JUDGE_MODEL_URL}  # http://localhost:8888
+    api_key: ${JUDGE_MODEL_API_KEY}  # Optional
+    use_cache: true
+    cache_size: 5000
+
+    # Performance
+    max_batch_size: 16  # Match your GPU memory
+    batch_timeout: 0.05  # 50ms to form batches
+    max_concurrent_requests: 32
+    timeout: 30.0
+
+    # Reliability
+    fallback_to_rule: true  # Fallback to rules on failure
+    max_retries: 3
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    prompt: str
+    completion: str
+    answer: str
+
+
+def test_the_guides_training_loop_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    items = [[Item("What is 2+2?", "The answer is **boxed{4}**", "4"), Item("a", "b", "c")], [Item("a", "b", "c")]]
+    with JudgeServer() as server:
+        monkeypatch.setenv("JUDGE_MODEL_URL", server.url)
+        names = guide(TRAINING, config=yaml.safe_load(CONFIGURATION), batch_iterations=items, global_step=200)
+        names["reward_system"].close()
+    logging.getLogger("JudgeReward").setLevel(logging.NOTSET)
+    assert names["reward_scores"] == [score_of(item.completion) for batch in items for item in batch]
+    assert capsys.readouterr().out.splitlines()[1:] == ["Inflight: 0", "Hit rate': 33.3%", "Circuit: closed"]
+
+
+CUSTOM = """
+from reward.judge_reward_adapter import BaseJudgeReward
+
+class MyCustomJudge(BaseJudgeReward):
+    def _request_judge(self, request):
+        # Your custom logic here
+        return super()._request_judge(request)
+"""
+
+
+def test_the_guides_custom_judge_runs() -> None:
+    with JudgeServer() as server, guide(CUSTOM)["MyCustomJudge"]({"judge_url": server.url}) as judge:
+        assert judge.compute_reward("p", "c", "a").score == score_of("c")
+
+
+PANEL = """
+class MultiCritiqueJudge:
+    def __init__(self, judges: List[str]):
+        self.judges = [create_judge_reward({'judge_url': url})
+                      for url in judges]
+
+    def score(self, prompt: str, completion: str, answer: str):
+        scores = []
+        for judge in self.judges:
+            scores.append(judge.compute_reward(prompt, completion, answer))
+
+        # Average scores or use voting
+        return {
+            'score': np.mean([s.score for s in scores]),
+            'explanation': f'Voting平均得分: {np.mean(scores):.2f}'
+        }
+"""
+
+
+def test_the_guides_panel_of_judges_runs() -> None:
+    given = {"create_judge_reward": create_judge_reward, "np": np, "List": list}
+    with JudgeServer([half]) as one, JudgeServer([lambda asked: half(asked, 1.0)]) as other:
+        panel = guide(PANEL, **given)["MultiCritiqueJudge"]([one.url, other.url])
+        found = panel.score("p", "c", "a")
+        for judge in panel.judges:
+            judge.close()
+    assert found == {"score": 0.75, "explanation": "Voting平均得分: 0.75"}
+
+
+def half(asked: Any, score: float = 0.5) -> bytes:
+    return answered(asked, [response | {"score": score} for response in scored(asked)])
+
+
+def test_our_panel_of_judges_says_who_scored() -> None:
+    with JudgeServer([half]) as one, JudgeServer([lambda asked: half(asked, 1.0)]) as other, JudgeServer([refused(400)]) as third:
+        panel = MultiCritiqueJudge([one.url, other.url])
+        found = panel.score("p", "c", "a")
+        panel.close()
+        mixed = MultiCritiqueJudge([one.url, third.url])
+        fallen = mixed.score("relu", GOOD, "class Model: ...")
+        mixed.close()
+    assert found == {
+        "score": 0.75,
+        "scores": [0.5, 1.0],
+        "source": "judge",
+        "explanation": "mean of 2 judges: 0.50, 1.00",
+    }
+    assert fallen["source"] == "rule_fallback"
+    with pytest.raises(ConfigError, match="at least one judge"):
+        MultiCritiqueJudge([])
+
+
+def test_a_script_gets_a_score_in_one_call() -> None:
+    with JudgeServer() as server:
+        assert compute_reward("p", "c", config={"judge_url": server.url}).score == score_of("c")
+
+
+# ------------------------------------------------------------------ one request
+
+
+def test_a_result_says_everything(asking: Ask) -> None:
+    explained = lambda asked: answered(asked, [r | {"explanation": "fine", "score": 0.25} for r in scored(asked)])  # noqa: E731
+    system, _ = asking([explained])
+    result = system.reward("p", "c", "a")
+    assert result.pop("latency_ms") > 0
+    assert result == {"reward": 0.25, "score": 0.25, "source": "judge", "cached": False, "explanation": "fine"}
+
+
+async def test_the_same_may_be_awaited(asking: Ask) -> None:
+    system, _ = asking()
+    assert (await system.areward("p", "c", "a"))["reward"] == system.reward("p", "c", "a")["reward"] == score_of("c")
+
+
+def test_a_request_travels_as_it_is(asking: Ask) -> None:
+    system, server = asking(api_key="secret")
+    system.reward("é\u2028\ud800", "c\x00", "a", "KERNEL_CPP", {"measured": {"status": "correct", "speedup": 1.5}})
+    system.reward("p", "c", "")
+    first, second = server.asked
+    assert first.headers["authorization"] == "Bearer secret"
+    assert first.body.pop("request_id") != second.body.pop("request_id")
+    measured = {"measured": {"status": "correct", "speedup": 1.5}}
+    assert first.body == {
+        "prompt": "é\u2028?",
+        "completion": "c\x00",
+        "answer": "a",
+        "answer_type": "KERNEL_CPP",
+        "metadata": measured,
+    }
+    assert second.body == {"prompt": "p", "completion": "c", "answer": ""}
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        ({"completion": "x" * (1 << 20 | 1)}, "completion: String should have at most 1048576 characters"),
+        ({"answer_type": "POEM"}, "'POEM' is not a valid AnswerType"),
+        ({"metadata": {"measured": {"speedup": float("nan")}}}, "metadata: .*finite"),
+    ],
+)
+def test_what_no_judge_takes_is_a_typed_failure(asking: Ask, given: Mapping[str, Any], fault: str) -> None:
+    system, server = asking()
+    with pytest.raises(JudgeRefused, match=fault):
+        system.reward(**({"prompt": "p", "completion": "c", "answer": "a"} | given))
+    assert server.asked == []
+
+
+def test_integrity_flags_arrive(asking: Ask) -> None:
+    system, _ = asking([lambda asked: answered(asked, scored(asked, flags=["calls_reference"]))])
+    assert system.compute_reward("p", "c").flags == ("calls_reference",)
+
+
+# ------------------------------------------------------------------ batches
+
+
+async def test_requests_of_one_moment_share_a_batch(asking: Ask) -> None:
+    system, server = asking(batch_timeout=0.05, max_batch_size=4)
+    completions = [f"c{n}" for n in range(10)]
+    assert [judged.score for judged in await all_of(system, completions)] == [score_of(c) for c in completions]
+    assert sorted(len(asked.requests) for asked in server.asked) == [2, 4, 4]
+    assert {asked.path for asked in server.asked} == {"/batch_judge"}
+    assert system.get_metrics()["batched_share"] == 1.0
+
+
+async def test_a_full_batch_does_not_wait(asking: Ask) -> None:
+    system, server = asking(batch_timeout=HANGS_S, max_batch_size=4)
+    await all_of(system, list("abcdefgh"))
+    assert [len(asked.requests) for asked in server.asked] == [4, 4]
+
+
+def test_one_alone_is_asked_alone(asking: Ask) -> None:
+    system, server = asking(batch_timeout=0.01)
+    system.reward("p", "c", "a")
+    assert [asked.path for asked in server.asked] == ["/judge"]
+    assert system.get_metrics()["batched_share"] == 0.0
+
+
+async def test_no_more_requests_are_under_way_than_allowed(asking: Ask) -> None:
+    system, server = asking([slow(0.01)], max_concurrent_requests=3, max_batch_size=1)
+    await all_of(system, [f"c{n}" for n in range(20)])
+    assert server.at_once == 3
+
+
+def test_threads_share_batches(asking: Ask) -> None:
+    system, server = asking([slow(0.01)], batch_timeout=0.05, max_batch_size=8)
+    with ThreadPoolExecutor(16) as threads:
+        found = list(threads.map(lambda n: system.reward("p", f"c{n}", "a")["reward"], range(64)))
+    assert found == [score_of(f"c{n}") for n in range(64)]
+    assert len(server.asked) < 32
+
+
+async def test_a_full_queue_refuses_at_once(asking: Ask) -> None:
+    system, _ = asking(queue_size=3, batch_timeout=HANGS_S, max_batch_size=16, fallback_to_rule=False)
+    waiting = [asyncio.ensure_future(system.acompute_reward("p", f"c{n}")) for n in range(3)]
+    await until(lambda: system.get_metrics()["current_queue_size"] == 3)
+    with pytest.raises(JudgeBusy, match=r"request queue full: 3 requests wait for http.*raise judge.max_concurrent_requests"):
+        await system.acompute_reward("p", "one more")
+    await system.aclose()
+    assert [judged.score for judged in await asyncio.gather(*waiting)] == [score_of(f"c{n}") for n in range(3)]
+
+
+async def test_who_leaves_is_not_sent(asking: Ask) -> None:
+    system, server = asking(batch_timeout=0.1)
+    leaving, staying = (asyncio.ensure_future(system.acompute_reward("p", c)) for c in ("leaves", "stays"))
+    await until(lambda: system.get_metrics()["current_queue_size"] == 2)
+    leaving.cancel()
+    assert (await staying).score == score_of("stays")
+    assert [r["completion"] for asked in server.asked for r in asked.requests] == ["stays"]
+    assert system.get_metrics()["errors"] == {}
+
+
+# ------------------------------------------------------------------ cache
+
+
+def test_the_same_request_is_asked_once(asking: Ask) -> None:
+    system, server = asking()
+    first, second = (system.reward("p", "c", "a") for _ in range(2))
+    assert (first["cached"], second["cached"]) == (False, True)
+    assert first["score"] == second["score"]
+    assert len(server.asked) == 1
+    assert system.get_metrics()["cache_hit_rate"] == 0.5
+
+
+def test_without_a_cache_it_is_asked_again(asking: Ask) -> None:
+    system, server = asking(use_cache=False)
+    assert [system.reward("p", "c", "a")["cached"] for _ in range(2)] == [False, False]
+    assert len(server.asked) == 2
+
+
+REQUEST = JudgeRequest(prompt="ab", completion="c", answer="d", answer_type="KERNEL_CPP", metadata={"measured": {"speedup": 2.0}})
+
+
+def test_the_key_covers_who_judges_and_all_that_is_asked() -> None:
+    others = [
+        {"prompt": "abc", "completion": ""},
+        {"prompt": "a", "completion": "bc"},
+        {"completion": "cd", "answer": ""},
+        {"answer": None},
+        {"answer": ""},
+        {"answer": "null"},
+        {"answer_type": None},
+        {"answer_type": "KERNEL_CUDA"},
+        {"metadata": {}},
+        {"metadata": {"measured": {"speedup": 2.5}}},
+        {"prompt": 'ab","completion":"c'},
+    ]
+    requests = [REQUEST, *(JudgeRequest(**(REQUEST.model_dump() | other)) for other in others)]
+    keys = [cache_key(judge, request) for judge in ("llm:a, 1", "llm:a, 2", "llm:b, 1") for request in requests]
+    assert len(set(keys)) == len(keys) == 36
+    assert cache_key("llm:a, 1", REQUEST.model_copy(update={"request_id": "7"})) == keys[0]
+
+
+def test_another_judge_behind_the_same_address_is_asked_anew(asking: Ask) -> None:
+    versions = iter("1122")
+    system, server = asking(lambda _: lambda asked: answered(asked, scored(asked, version=next(versions))))
+    assert [system.reward("p", c, "a")["cached"] for c in ("x", "x", "y", "z", "x", "z")] == [
+        False,
+        True,
+        False,
+        False,
+        False,
+        True,
+    ]
+    assert len(server.asked) == 4
+
+
+def response(score: float) -> JudgeResponse:
+    return JudgeResponse(score=score, request_id="1")
+
+
+def test_the_least_used_score_is_forgotten_first() -> None:
+    cache = JudgeCache(2, 60.0)
+    cache.put("a", response(0.1))
+    cache.put("b", response(0.2))
+    assert cache.get("a")
+    cache.put("c", response(0.3))
+    assert [cache.get(key) is not None for key in "abc"] == [True, False, True]
+
+
+def test_a_score_is_good_for_an_hour() -> None:
+    clock = [1000.0]
+    cache = JudgeCache(9, 3600.0, now=lambda: clock[0])
+    cache.put("a", response(0.1))
+    clock[0] += 3599.0
+    assert cache.get("a")
+    clock[0] += 1.0
+    assert cache.get("a") is None
+
+
+def test_a_file_keeps_scores_beyond_the_process(tmp_path: Path) -> None:
+    clock, path = [1000.0], str(tmp_path / "scores.sqlite")
+    for key, score in (("a", 0.1), ("b", 0.2)):
+        cache = JudgeCache(9, 60.0, path, now=lambda: clock[0])
+        cache.put(key, response(score))
+        cache.close()
+        clock[0] += 40.0
+    again = JudgeCache(1, 60.0, path, now=lambda: clock[0])
+    assert (again.get("a"), again.get("b")) == (None, response(0.2))
+    again.close()
+    assert again.get("other") is None
+
+
+def test_a_file_that_is_none_is_said_at_once(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("not a database\n" * 100)
+    with pytest.raises(ConfigError, match=r"judge.cache_path=.*notes.txt: .*name another file"):
+        JudgeCache(9, 60.0, str(tmp_path / "notes.txt"))
+
+
+def test_a_file_that_fails_later_is_a_miss(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "scores.sqlite"
+    cache = JudgeCache(1, 60.0, str(path))
+    cache.put("a", response(0.1))
+    cache.put("b", response(0.2))
+    assert cache._file is not None
+    cache._file.execute("UPDATE scores SET response = 'garbled'")
+    assert cache.get("a") is None and cache.get("b") == response(0.2)
+    cache._file.execute("DROP TABLE scores")
+    cache.put("c", response(0.3))
+    assert cache.get("a") is None and cache.get("c") == response(0.3)
+    cache.close()
+    assert [record.message.split(":")[0] for record in caplog.records] == [
+        "the judge's cache cannot be read",
+        "the judge's cache cannot be written",
+        "the judge's cache cannot be read",
+    ]
+
+
+# ------------------------------------------------------------------ options
+
+
+def test_defaults_are_the_guides() -> None:
+    assert dataclasses.asdict(JudgeConfig()) == {
+        "judge_url": "http://localhost:8888",
+        "api_key": None,
+        "use_cache": True,
+        "cache_size": 5000,
+        "cache_ttl": 3600.0,
+        "cache_path": None,
+        "max_batch_size": 16,
+        "batch_timeout": 0.05,
+        "max_concurrent_requests": 32,
+        "timeout": 30.0,
+        "max_retries": 3,
+        "retry_wait": 1.0,
+        "retry_wait_max": 10.0,
+        "queue_size": 1000,
+        "fallback_to_rule": True,
+        "circuit_breaker_threshold": 10,
+        "circuit_breaker_timeout": 60.0,
+    }
+
+
+ENVIRON = {"JUDGE_MODEL_URL": "http://env:1", "JUDGE_MODEL_API_KEY": "k", "JUDGE_MAX_BATCH_SIZE": "8", "JUDGE_MAX_CONCURRENT": "4"}
+
+
+def test_the_environment_overrides_and_its_numbers_are_numbers() -> None:
+    config = JudgeConfig.of({"judge_url": "http://given:1", "max_batch_size": 2, "timeout": 5}, ENVIRON)
+    assert (config.judge_url, config.api_key) == ("http://env:1", "k")
+    assert (config.max_batch_size, config.max_concurrent_requests, config.timeout) == (8, 4, 5.0)
+    assert type(config.max_batch_size) is int and type(config.timeout) is float
+
+
+def test_a_judge_of_several_keeps_its_own_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ENVIRON.items():
+        monkeypatch.setenv(name, value)
+    with create_judge_reward({"judge_url": "http://one:1"}) as one, JudgeRewardSystem({"judge_url": "http://one:1"}) as system:
+        assert (one.config.judge_url, one.config.max_batch_size) == ("http://one:1", 8)
+        assert system.config.judge_url == "http://env:1"
+
+
+def test_text_is_read_as_the_option_wants_it() -> None:
+    given = {"timeout": "2.5", "use_cache": "False", "judge_url": "${WHERE}", "api_key": "${NOT_SET}", "max_retries": "${RETRIES}"}
+    config = JudgeConfig.of(given, {"WHERE": "https://judge.example/api", "RETRIES": "0"})
+    assert config == JudgeConfig("https://judge.example/api", timeout=2.5, use_cache=False, max_retries=0)
+    assert JudgeConfig.of({"judge_url": "${NOT_SET}"}, {}) == JudgeConfig() == JudgeConfig.of(None, {"JUDGE_MODEL_URL": ""})
+
+
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        ({"max_batch_size": "many"}, "judge.max_batch_size='many': must be a number"),
+        ({"use_cache": "maybe"}, "judge.use_cache='maybe': must be true or false"),
+        ({"max_batch_size": 2.5}, "judge: .*max_batch_size: expected int, got float"),
+        ({"batch_size": 4}, "judge: unknown field batch_size"),
+        ({"judge_url": "localhost:8888"}, "judge.judge_url: must be a URL such as"),
+        ({"max_batch_size": 129}, "judge.max_batch_size: must be from 1 to 128"),
+        ({"cache_size": 0}, "judge.cache_size: must be 1 or more"),
+        ({"timeout": "inf"}, "judge.timeout: must be a number of seconds above 0"),
+        ({"batch_timeout": -1}, "judge.batch_timeout: must be 0 or more seconds"),
+        ({"max_retries": -1}, "judge.max_retries: must be 0 or more"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_refused(given: Mapping[str, Any], fault: str) -> None:
+    with pytest.raises(ConfigError, match=fault):
+        JudgeConfig.of(given, {})
+
+
+def test_no_message_shows_the_key(asking: Ask, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    system, _ = asking([refused(401)], api_key="sk-secret", fallback_to_rule=False)
+    with pytest.raises(JudgeRefused) as caught:
+        system.reward("p", "c")
+    config = JudgeConfig("http://user:sk-secret@host:1/judge", "sk-secret")
+    assert config.where == "http://host:1/judge"
+    shown = [str(caught.value), repr(system.config), *(record.getMessage() for record in caplog.records)]
+    assert not any("sk-secret" in text for text in shown)
+
+
+# ------------------------------------------------------------------ metrics
+
+
+def test_metrics_count_what_happened(asking: Ask) -> None:
+    answers = [good, good, refused(400), refused(400)]
+    system, _ = asking(answers)
+    assert system.get_metrics() == {
+        "requests": 0, "judged": 0, "cache_hits": 0, "cache_hit_rate": 0.0, "batched_share": 0.0, "fallbacks": 0, "errors": {},
+        "error_rate": 0.0, "latency_ms": {"p50": None, "p90": None, "p99": None}, "current_queue_size": 0, "in_flight": 0,
+        "circuit_breaker": {"state": "closed", "failure_count": 0, "last_failure_time": None},
+    }  # fmt: skip
+    for completion in ("a", "b", "a", GOOD):
+        system.reward("p", completion, "x")
+    with pytest.raises(JudgeError):
+        system.reward("p", "", "x", "KERNEL_CPP")  # the judge refuses it, and rules have nothing to say
+    metrics = system.get_metrics()
+    counts = {name: metrics[name] for name in ("requests", "judged", "cache_hits", "fallbacks", "errors")}
+    assert counts == {"requests": 5, "judged": 2, "cache_hits": 1, "fallbacks": 1, "errors": {"judge_refused": 2}}
+    assert (metrics["cache_hit_rate"], metrics["error_rate"]) == (0.2, 0.4)
+    assert 0 < metrics["latency_ms"]["p50"] <= metrics["latency_ms"]["p90"] <= metrics["latency_ms"]["p99"]
+
+
+async def test_what_is_under_way_is_counted(asking: Ask) -> None:
+    release = threading.Event()
+    system, server = asking([held(release)], max_concurrent_requests=1, max_batch_size=1)
+    asked = [asyncio.ensure_future(system.acompute_reward("p", f"c{n}")) for n in range(3)]
+    await until(lambda: server.asked and system.get_metrics()["current_queue_size"] == 2)
+    assert system.get_metrics()["in_flight"] == 1
+    release.set()
+    await asyncio.gather(*asked)
+    assert (system.get_metrics()["in_flight"], system.get_metrics()["current_queue_size"]) == (0, 0)
+
+
+def held(release: threading.Event) -> Callable[[Any], Awaitable[bytes]]:
+    async def behaviour(asked: Any) -> bytes:
+        await until(release.is_set)
+        return good(asked)
+
+    return behaviour
+
+
+# ------------------------------------------------------------------ a judge of one's own
+
+
+async def test_a_judge_of_ones_own_is_cached_timed_and_counted() -> None:
+    asked: list[str] = []
+
+    class Length(BaseJudgeReward):
+        async def _request_judge(self, request: JudgeRequest) -> JudgeResponse:
+            asked.append(request.completion)
+            return JudgeResponse(score=len(request.completion) / 10, request_id=str(request.request_id))
+
+    with Length() as judge:
+        assert [judge.compute_reward("p", c).score for c in ("abc", "abcd", "abc")] == [0.3, 0.4, 0.3]
+        assert asked == ["abc", "abcd"]
+        assert judge.get_metrics()["cache_hit_rate"] == pytest.approx(1 / 3)
+
+
+def test_a_fault_in_it_is_no_judges_failure() -> None:
+    class Broken(BaseJudgeReward):
+        def _request_judge(self, request: JudgeRequest) -> Awaitable[JudgeResponse]:
+            raise KeyError("a fault of whoever wrote this")
+
+    with Broken() as judge, pytest.raises(KeyError):
+        judge.compute_reward("p", "c")
+
+
+def test_it_cannot_wait_for_itself() -> None:
+    class Nested(BaseJudgeReward):
+        async def _request_judge(self, request: JudgeRequest) -> JudgeResponse:
+            self.compute_reward("p", "another")
+            raise AssertionError("unreachable")
+
+    with Nested() as judge, pytest.raises(ConfigError, match="use acompute_reward"):
+        judge.compute_reward("p", "c")
+
+
+# ------------------------------------------------------------------ beginning and end
+
+
+async def test_closing_lets_everything_end(asking: Ask) -> None:
+    system, server = asking([slow(0.05)], batch_timeout=HANGS_S)
+    asked = [asyncio.ensure_future(system.acompute_reward("p", f"c{n}")) for n in range(20)]
+    await until(lambda: server.asked)
+    await system.aclose()
+    assert [judged.score for judged in await asyncio.gather(*asked)] == [score_of(f"c{n}") for n in range(20)]
+    with pytest.raises(JudgeBusy, match="closed"):
+        await system.acompute_reward("p", "late")
+    await system.aclose()
+
+
+def test_a_system_that_is_forgotten_ends_its_thread(asking: Ask) -> None:
+    with JudgeServer() as server:
+        system = JudgeRewardSystem({"judge_url": server.url, "batch_timeout": 0.0})
+        system.reward("p", "c")
+        thread = next(thread for thread in threading.enumerate() if thread.name == "judge-reward")
+        del system
+        gc.collect()
+        thread.join(HANGS_S)
+        assert not thread.is_alive()
+
+
+def test_a_program_that_never_closes_it_ends() -> None:
+    code = (
+        "import sys; from rewards.judge import JudgeRewardSystem\n"
+        "print(JudgeRewardSystem({'judge_url': sys.argv[1]}).reward('p', 'c', 'a')['source'])\n"
+        "kept = JudgeRewardSystem({'judge_url': sys.argv[1]}); print(kept.reward('p', 'c', 'a')['source'])"
+    )
+    with JudgeServer() as server:
+        command = [sys.executable, "-W", "error", "-c", code, server.url]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANGS_S, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "judge\njudge\n", "")
+
+
+FORKED = """
+import os, sys
+from rewards.judge import JudgeRewardSystem
+
+system = JudgeRewardSystem({"judge_url": sys.argv[1], "batch_timeout": 0.0})
+print(system.reward("p", "before")["score"], flush=True)
+child = os.fork()
+print(system.reward("p", "child" if child == 0 else "parent")["score"], flush=True)
+if child == 0:
+    os._exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_forked_child_asks_by_itself() -> None:
+    with JudgeServer() as server:
+        command = [sys.executable, "-c", FORKED, server.url]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANGS_S, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(map(float, done.stdout.split())) == sorted(map(score_of, ("before", "child", "parent")))
+
+
+@pytest.mark.parametrize("kind", [errors.JudgeUnreachable, errors.JudgeRefused, errors.JudgeBadReply, errors.JudgeBusy])
+def test_failures_travel_between_processes(kind: type[JudgeError]) -> None:
+    copy = pickle.loads(pickle.dumps(kind("what, where")))  # noqa: S301 - our own bytes
+    assert (type(copy), str(copy), copy.exit_code) == (kind, "what, where", 4)
