@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from kernel_env.errors import ConfigError
-from kernel_env.parsing import extract_kernel, without_thinking
+from kernel_env.parsing import Extraction, extract_kernel, without_thinking
 from kernel_env.prompts import FeedbackConfig, improvement_message, initial_messages, restated_messages
 from kernel_env.referee.config import VerifyConfig, derive_seed
-from kernel_env.reward import RewardConfig, measured_reward, reached_stop
+from kernel_env.reward import Attempt, RewardConfig, Shaping, measured_reward, reached_stop
 from kernel_env.schema import Candidate, Generation, Message, Problem, Stage, Status, StopReason, Thinking, Turn, Verdict
 from kernel_env.verifier import MAX_CODE_BYTES, Verifier
 
@@ -48,9 +48,9 @@ class EpisodeConfig:
 class EpisodeState:
     """A conversation in progress: replies raw, nothing truncated, feedback messages byte for byte."""
 
-    def __init__(self, problem: Problem, config: EpisodeConfig, seed: int) -> None:
+    def __init__(self, problem: Problem, config: EpisodeConfig, seed: int, shaping: Shaping | None = None) -> None:
         """`seed` is the episode's; the verification of turn t derives its own from it."""
-        self.problem, self.config, self.seed = problem, config, seed
+        self.problem, self.config, self.seed, self._shaping = problem, config, seed, shaping
         self.turns: list[Turn] = []
         self._initial = initial_messages(problem, config.backend, config.dataset_prompt)
         self.messages: tuple[Message, ...] = self._initial
@@ -66,8 +66,14 @@ class EpisodeState:
         if self.done:
             raise ConfigError("the episode is over: reset it before the next step")
         index = len(self.turns)
-        code, verdict = await self._verdict(generation, derive_seed(self.seed, "turn", index), verifier)
+        extraction = extract_kernel(generation.text)
+        attempt = Attempt(self.problem, self.messages, generation, extraction.code)
+        ahead = await self._shaping.ahead(attempt) if self._shaping else {}
+        seed = derive_seed(self.seed, "turn", index)
+        code, verdict = extraction.code, await self._verdict(generation, extraction, seed, verifier)
         reward = measured_reward(verdict, self.config.reward)
+        if self._shaping:
+            reward = await self._shaping.reward(reward, attempt, ahead, verdict)
         turn = Turn(index, self.messages, generation, code, verdict, reward, thinking=thinking)
         if self._stop_after(turn) is None:
             turn = replace(turn, feedback=self._feedback(turn))
@@ -109,19 +115,20 @@ class EpisodeState:
         return (*(self._initial if history == "last-turn-only" else self.messages), reply, told)
 
     def _stop_after(self, turn: Turn) -> StopReason | None:
-        if turn.reward.value is None:
+        """What is measured decides that alone."""
+        measured = measured_reward(turn.verdict, self.config.reward)
+        if measured.value is None:
             return StopReason.UNSCORED
-        if reached_stop(turn.reward, self.config.reward):
+        if reached_stop(measured, self.config.reward):
             return StopReason.SOLVED
         return StopReason.TURN_LIMIT if turn.index + 1 >= self.config.max_turns else None
 
-    async def _verdict(self, generation: Generation, seed: int, verifier: Verifier) -> tuple[str | None, Verdict]:
-        extraction = extract_kernel(generation.text)
-        if extraction.code is None and generation.thought_only:
-            return None, self._unbuilt(Status.TRUNCATED, Stage.PARSE, THOUGHT_ONLY, seed, category="thinking")
-        if extraction.code is None:
-            return None, self._unbuilt(extraction.status or Status.NO_CODE, Stage.PARSE, extraction.message, seed)
-        return extraction.code, await self.judge(extraction.code, seed, verifier)
+    async def _verdict(self, generation: Generation, extraction: Extraction, seed: int, verifier: Verifier) -> Verdict:
+        if extraction.code is not None:
+            return await self.judge(extraction.code, seed, verifier)
+        if generation.thought_only:
+            return self._unbuilt(Status.TRUNCATED, Stage.PARSE, THOUGHT_ONLY, seed, category="thinking")
+        return self._unbuilt(extraction.status or Status.NO_CODE, Stage.PARSE, extraction.message, seed)
 
     async def judge(self, code: str, seed: int, verifier: Verifier) -> Verdict:
         """The verdict on bare source code; the episode stands where it stood. Raises InfraError."""

@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Protocol
 
 from kernel_env.errors import ConfigError
-from kernel_env.schema import Reward, Status, Verdict
+from kernel_env.schema import Generation, Message, Problem, Reward, Status, Verdict
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,32 @@ half of the speedup up to 3, as the training configuration of Liu et al., "Dr. K
 that its profiler adds. Neither gives anything for a kernel that is only compiled, or ends an episode early."""
 
 
+MEASURED = ("compiled", "correct", "speedup_bonus")
+"""Names of its parts."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A reply, before its evaluation."""
+
+    problem: Problem
+    messages: tuple[Message, ...]
+    """What the policy was shown."""
+    generation: Generation
+    code: str | None
+    """The extracted kernel."""
+
+
+class Shaping(Protocol):
+    """What else has a say in a turn's reward: see `rewards.sources`. A failure of its own is a part that is None."""
+
+    async def ahead(self, attempt: Attempt) -> Mapping[str, str | None]:
+        """What has to be known before the evaluation."""
+
+    async def reward(self, measured: Reward, attempt: Attempt, ahead: Mapping[str, str | None], verdict: Verdict) -> Reward:
+        """After it."""
+
+
 def reward_config(preset: str) -> RewardConfig:
     """The preset of that name. Raises ConfigError for an unknown one."""
     if preset not in PRESETS:
@@ -81,6 +108,12 @@ def measured_reward(verdict: Verdict, config: RewardConfig) -> Reward:
         return Reward(config.correct, {"compiled": 0.0, "correct": config.correct, "speedup_bonus": None}, reason)
     bonus = config.bonus(verdict.speedup)
     return Reward(config.correct + bonus, {"compiled": 0.0, "correct": config.correct, "speedup_bonus": bonus})
+
+
+def measured_part(reward: Reward) -> float | None:
+    """What was measured of a reward, whatever else has a say in it."""
+    parts = [reward.parts[name] for name in MEASURED if name in reward.parts]
+    return sum(part for part in parts if part is not None) if parts and reward.value is not None else reward.value
 
 
 def reached_stop(reward: Reward, config: RewardConfig) -> bool:

@@ -23,7 +23,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kernel_env.errors import ConfigError, JudgeError, PolicyError
-from kernel_env.schema import Generation, Message, Problem, Reward, Verdict
+from kernel_env.reward import Attempt
+from kernel_env.schema import Generation, Message, Reward, Verdict
 
 if TYPE_CHECKING:
     from rewards.judge.adapter import BaseJudgeReward
@@ -148,18 +149,6 @@ def _part(share: Share, opinion: Opinion, *, counts: bool) -> float | None:
 
 
 # ------------------------------------------------------------------ sources
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """A reply, before its evaluation."""
-
-    problem: Problem
-    messages: tuple[Message, ...]
-    """What the policy was shown."""
-    generation: Generation
-    code: str | None
-    """The extracted kernel."""
 
 
 class RewardSource(Protocol):

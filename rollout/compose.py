@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -89,8 +90,8 @@ def _resolved(tree: DictConfig) -> tuple[Settings, str]:
         plain.pop(name, None)
     typed = settings(plain)
     for secret in SECRETS:
-        group, name = secret.split(".")
-        plain[group].pop(name, None)
+        *groups_of, name = secret.split(".")
+        functools.reduce(dict.__getitem__, groups_of, plain).pop(name, None)
     return typed, OmegaConf.to_yaml(OmegaConf.create(plain))
 
 

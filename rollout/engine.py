@@ -18,6 +18,7 @@ from typing import Protocol, TypeVar
 from kernel_env.episode import EpisodeConfig, EpisodeState
 from kernel_env.errors import ConfigError, InfraError, KernelEnvError, PolicyError, PolicyExhausted
 from kernel_env.referee.config import derive_seed
+from kernel_env.reward import Shaping
 from kernel_env.schema import Episode, Generation, Problem, StopReason, Turn, Usage, episode_key
 from kernel_env.verifier import Verifier
 from rollout.policies import GenerationRequest, Policy, Sampling
@@ -125,9 +126,17 @@ class _Batch:
 class Engine:
     """Use within one event loop. What is played by several calls of `play` shares the limits."""
 
-    def __init__(self, policy: Policy, verifier: Verifier, journal: Journal, config: EngineConfig, master_seed: int) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        verifier: Verifier,
+        journal: Journal,
+        config: EngineConfig,
+        master_seed: int,
+        shaping: Shaping | None = None,
+    ) -> None:
         self._policy, self._verifier, self._journal, self._config = policy, verifier, journal, config
-        self._master_seed = master_seed
+        self._master_seed, self._shaping = master_seed, shaping
         self._room = asyncio.Semaphore(config.concurrency)
         self._requests = asyncio.Semaphore(config.requests)
 
@@ -181,7 +190,7 @@ class Engine:
     def _state(self, problem: Problem, sample: int) -> EpisodeState:
         # not of its own: what the samples of a problem are tried with in a turn is drawn and computed once
         seed = derive_seed(self._master_seed, "episode", problem.key)
-        state = EpisodeState(problem, self._config.episode, seed)
+        state = EpisodeState(problem, self._config.episode, seed, self._shaping)
         state.restore(self._journal.turns(episode_key(problem.key, sample)))
         return state
 

@@ -19,7 +19,7 @@ from rich.markup import escape
 from kernel_env.errors import ConfigError, InfraError
 from kernel_env.parsing import extract_kernel
 from kernel_env.problems import find
-from kernel_env.reward import measured_reward
+from kernel_env.reward import measured_part, measured_reward
 from kernel_env.schema import Candidate, Problem, Timing, Turn, Verdict
 from kernel_env.verifier import Verifier
 from rollout.fingerprint import changes, fingerprint
@@ -133,7 +133,8 @@ def _differences(turn: Turn, now: Verdict, stored: Settings) -> Iterator[str]:
         said = now.message.strip().partition("\n")[0]
         yield f"status was {_status(then)}, is {_status(now)}" + (f": {said}" if said else "")
         return
-    before, after = _reward_class(then, turn.reward.value), _reward_class(now, measured_reward(now, stored.reward).value)
+    measured = measured_part(turn.reward)  # what judges add is not found out again
+    before, after = _reward_class(then, measured), _reward_class(now, measured_reward(now, stored.reward).value)
     if before != after:
         yield f"reward class was {before}, is {after}"
     if (then.timing is None) != (now.timing is None):

@@ -28,6 +28,7 @@ from rollout.health import fault, status
 from rollout.policies import Policy, make_policy
 from rollout.report import write_report
 from rollout.settings import IGNORED_ON_RESUME, Settings, VerifierSettings
+from rollout.shaping import shaping
 from rollout.store import RunReader, RunStore, open_run
 from rollout.thinking import check_thinking
 
@@ -202,7 +203,8 @@ async def run(
             store.save_problem(problem)
         journal = _RunJournal(store, on_event or (lambda event: None))
         journal.show_resumed(planned.asked)
-        engine = Engine(planned.policy, verifier, journal, planned.engine, store.info.master_seed)
+        shaped = await stack.enter_async_context(shaping(settings.sources, planned.policy))
+        engine = Engine(planned.policy, verifier, journal, planned.engine, store.info.master_seed, shaped)
         await engine.play(planned.problems, settings.rollout.oversample)
         return _concluded(store, allow_zero=settings.run.allow_zero)
 

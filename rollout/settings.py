@@ -20,6 +20,7 @@ from kernel_env.schema import from_json
 from kernel_env.verifier import VerifierConfig
 from rollout.policies.base import Endpoint, Sampling
 from rollout.returns import GROUP_RETURNS, RETURNS
+from rollout.shaping import SourcesSettings
 from rollout.stragglers import MinimumGroup, Retry, Stragglers, Wait
 from rollout.thinking import ThinkingConfig
 
@@ -31,7 +32,7 @@ IGNORED_ON_RESUME = (
     "policy.wait_max_s",
 )  # fmt: skip
 """Settings that cannot change a result, so that a run may be resumed with other values of them."""
-SECRETS = ("policy.api_key",)
+SECRETS = ("policy.api_key", "sources.judge.api_key")
 """Never written to disk."""
 
 
@@ -190,6 +191,7 @@ class Settings:
     verifier: VerifierSettings = field(default_factory=VerifierSettings)
     verify: VerifyConfig = field(default_factory=VerifyConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
+    sources: SourcesSettings = field(default_factory=SourcesSettings)
     feedback: FeedbackConfig = field(default_factory=FeedbackConfig)
     policy: PolicySettings = field(default_factory=PolicySettings)
     sampling: Sampling = field(default_factory=Sampling)
