@@ -73,8 +73,8 @@ def played(tmp_path: Path, name: str, *overrides: str) -> RunResult:
 
     with ChatServer(script) as server:
         options = [
-            "problems.limit=1", "problems.levels=1", "policy=openai", "policy.model=test-model", f"policy.base_url={server.base_url}",
-            "rollout.max_turns=4",
+            "problems.limit=1", "problems.levels=1", "rollout.max_turns=4",
+            "policy=openai", "policy.model=test-model", f"policy.base_url={server.base_url}",
             f"run.name={name}", f"run.root={tmp_path}", "run.seed=1", "run.canaries=false", "verifier.clock=recorded",
         ]  # fmt: skip
         return asyncio.run(run(*compose.composed([*options, *overrides]), verifier=Told()))
