@@ -240,7 +240,9 @@ def test_success_rates_name_both_denominators() -> None:
     assert "| Compiled in some turn | 5 of 9 (55.6%) | 4 of 4 (100.0%) |" in text
     assert "| Correct in some turn | 4 of 9 (44.4%) | 3 of 4 (75.0%) |" in text
     assert "| Multi-turn success | 2 of 9 (22.2%) | 2 of 4 (50.0%) |" in text
-    assert "4 completed, 1 could not be scored, 0 were cancelled, 1 failed by infrastructure, 1 by the policy, 2 did not run" in text
+    assert (
+        "4 completed, 1 could not be scored, 0 were cancelled, 1 failed by infrastructure, 1 by the policy, 2 did not run" in text
+    )
 
 
 def test_turn_analysis_averages_scored_turns_and_counts_changes() -> None:
