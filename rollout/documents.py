@@ -6,6 +6,7 @@ Field names are those of the multi-turn evaluation that the run directory is com
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ _KEY = re.compile(r"level(\d+)_problem(\d+)(?:_sample(\d+))?")
 _MEMORY_SIGNALS = frozenset({"SIGSEGV", "SIGBUS"})
 
 
+@functools.cache  # each turn of a run looks for the furthest of its episodes
 def episode_order(key: str) -> tuple[int, int, int]:
     """(level, problem id, sample) of an episode key: the order of every list in a run directory. ValueError if it is none."""
     match = _KEY.fullmatch(key)

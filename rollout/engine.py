@@ -5,15 +5,15 @@ a build slot and a device slot, which the verifier hands out itself: it never ho
 waits is served as it came, so all trajectories have about the same number of turns ahead of them, and the end is short.
 
 What is played does not depend on which reply or verdict comes first, unless members may be given up (`stragglers.MinimumGroup`,
-spare groups). Every turn is in the journal before anything else happens, and an engine with the same journal goes on after it.
+spare groups). A turn is in the journal before the next one is asked for, and an engine with the same journal goes on after it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from kernel_env.episode import EpisodeConfig, EpisodeState
 from kernel_env.errors import ConfigError, InfraError, KernelEnvError, PolicyError, PolicyExhausted
@@ -32,10 +32,7 @@ T = TypeVar("T")
 
 
 class Journal(Protocol):
-    """Where turns and ends are kept, and taken up again.
-
-    Plain functions: nothing is awaited between a turn and its record, so no cancellation comes between them.
-    """
+    """Where turns and ends are kept, and taken up again. What an engine has begun to save it waits for, cancelled or not."""
 
     def turns(self, episode: str) -> Sequence[Turn]:
         """What was kept before the engine began, by `Episode.key`."""
@@ -43,8 +40,8 @@ class Journal(Protocol):
     def ended(self, episode: str) -> Episode | None:
         """Likewise."""
 
-    def save_turn(self, problem: Problem, sample: int, turn: Turn) -> None: ...
-    def end_episode(self, episode: Episode) -> None: ...
+    async def save_turn(self, problem: Problem, sample: int, turn: Turn) -> None: ...
+    async def end_episode(self, episode: Episode) -> None: ...
 
 
 class MemoryJournal:
@@ -60,10 +57,10 @@ class MemoryJournal:
     def ended(self, episode: str) -> Episode | None:
         return self.episodes.get(episode)
 
-    def save_turn(self, problem: Problem, sample: int, turn: Turn) -> None:
+    async def save_turn(self, problem: Problem, sample: int, turn: Turn) -> None:
         self._turns.setdefault(episode_key(problem.key, sample), []).append(turn)
 
-    def end_episode(self, episode: Episode) -> None:
+    async def end_episode(self, episode: Episode) -> None:
         self.episodes[episode.key] = episode
 
 
@@ -98,10 +95,10 @@ class _Group:
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def give_up(self) -> None:
-        """Cancel what is in play, but not the one that asks for it."""
-        self.over = True
-        for task in self.tasks - {asyncio.current_task()}:
+        """Cancel what is in play, once, but not the one that asks for it."""
+        for task in self.tasks - {asyncio.current_task()} if not self.over else ():
             task.cancel()
+        self.over = True
 
 
 @dataclass(eq=False)
@@ -178,14 +175,14 @@ class Engine:
                 task.add_done_callback(group.tasks.discard)
         for sample in sorted(group.left):  # they were cancelled, and by now nothing of them runs any more
             state = group.states.pop(sample, None) or self._state(group.problem, sample)
-            self._end(group, sample, state, StopReason.CANCELLED)
+            await self._end(group, sample, state, StopReason.CANCELLED)
 
     async def _play_member(self, group: _Group, sample: int, batch: _Batch) -> None:
         async with self._room:
             state = group.states[sample] = self._state(group.problem, sample)
             reason, error = await self._take_turns(state, sample)
-        del group.states[sample]
-        batch.count(group, self._end(group, sample, state, reason, error))
+            del group.states[sample]
+            batch.count(group, await self._end(group, sample, state, reason, error))
 
     def _state(self, problem: Problem, sample: int) -> EpisodeState:
         # not of its own: what the samples of a problem are tried with in a turn is drawn and computed once
@@ -194,10 +191,10 @@ class Engine:
         state.restore(self._journal.turns(episode_key(problem.key, sample)))
         return state
 
-    def _end(self, group: _Group, sample: int, state: EpisodeState, reason: StopReason, error: str = "") -> Episode:
+    async def _end(self, group: _Group, sample: int, state: EpisodeState, reason: StopReason, error: str = "") -> Episode:
         group.left.remove(sample)
         episode = Episode(group.problem, sample, tuple(state.turns), reason, error)
-        self._journal.end_episode(episode)
+        await _to_its_end(self._journal.end_episode(episode))
         return episode
 
     async def _take_turns(self, state: EpisodeState, sample: int) -> tuple[StopReason, str]:
@@ -214,7 +211,7 @@ class Engine:
                     failed = StopReason.POLICY_FAILURE if isinstance(error, PolicyError) else StopReason.INFRA_ERROR
                     return failed, _line(error)
             else:
-                self._journal.save_turn(state.problem, sample, turn)
+                await _to_its_end(self._journal.save_turn(state.problem, sample, turn))
         return state.stop_reason, ""
 
     async def _take_turn(self, state: EpisodeState, sample: int) -> Turn:
@@ -244,6 +241,19 @@ class Engine:
             f"{self._policy.name}: turn {request.turn} of {request.episode} was aborted {MOST_ABORTS + 1} times, "
             "and is not scored; see the endpoint's log"
         )
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Wait for it. A cancellation meanwhile comes afterwards."""
+    working, cancelled = asyncio.create_task(work), None
+    while not working.done():
+        try:
+            await asyncio.shield(working)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    working.result()
+    if cancelled is not None:
+        raise cancelled
 
 
 # ------------------------------------------------------------------ replies in parts

@@ -6,11 +6,14 @@ moment and started again, it goes on after the last durable turn and ends with t
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
 from kernel_env.backends import get_backend
 from kernel_env.baselines import check_baselines
@@ -201,7 +204,7 @@ async def run(
             on_plan(planned, store.path, tuple(changes(store.environment, environment)))
         for problem in planned.problems:
             store.save_problem(problem)
-        journal = _RunJournal(store, on_event or (lambda event: None))
+        journal = stack.enter_context(RunJournal(store, on_event or (lambda event: None)))
         journal.show_resumed(planned.asked)
         shaped = await stack.enter_async_context(shaping(settings.sources, planned.policy))
         engine = Engine(planned.policy, verifier, journal, planned.engine, store.info.master_seed, shaped)
@@ -247,13 +250,23 @@ def _info(planned: Plan) -> RunInfo:
     )
 
 
-class _RunJournal:
-    """The run directory as the engine's journal. What it gets is shown once it is durable."""
+class RunJournal:
+    """The run directory as the engine's journal, in a `with` block. What it gets is shown once it is durable.
 
-    def __init__(self, store: RunStore, emit: Callable[[Event], None]) -> None:
+    A thread waits for the disk: the event loop does not. There is one, because a store is written by one at a time.
+    """
+
+    def __init__(self, store: RunStore, emit: Callable[[Event], None] = lambda event: None) -> None:
         self._store, self._emit = store, emit
+        self._writer = ThreadPoolExecutor(1, "run-journal")
         self._turns = store.load_turns()
         self._ended = {e.key: e for e in store.load_episodes()}
+
+    def __enter__(self) -> RunJournal:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._writer.shutdown()
 
     def show_resumed(self, asked: Iterable[tuple[Problem, int]]) -> None:
         """What is there already."""
@@ -271,13 +284,16 @@ class _RunJournal:
     def ended(self, episode: str) -> Episode | None:
         return self._ended.get(episode)
 
-    def save_turn(self, problem: Problem, sample: int, turn: Turn) -> None:
-        self._store.save_turn(problem, sample, turn)
+    async def save_turn(self, problem: Problem, sample: int, turn: Turn) -> None:
+        await self._write(self._store.save_turn, problem, sample, turn)
         self._emit(Event(episode_key(problem.key, sample), problem, turn))
 
-    def end_episode(self, episode: Episode) -> None:
-        self._store.end_episode(episode)
+    async def end_episode(self, episode: Episode) -> None:
+        await self._write(self._store.end_episode, episode)
         self._emit(Event(episode.key, episode.problem, stop_reason=episode.stop_reason, error=episode.error))
+
+    async def _write(self, write: Callable[..., None], *what: object) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._writer, write, *what)
 
 
 def run_directory(name: str) -> Path:

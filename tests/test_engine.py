@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from kernel_env.schema import Candidate, Episode, Generation, Problem, Status, S
 from kernel_env.verifier import BlockingVerifier
 from rollout.engine import MOST_ABORTS, Engine, EngineConfig, MemoryJournal
 from rollout.policies import Capabilities, GenerationRequest, Sampling
+from rollout.runner import RunJournal
 from rollout.store import RunStore, open_run
 from rollout.stragglers import MinimumGroup, Retry, Stragglers, Wait
 from tests.conftest import GOOD, QUICK, python_candidate
@@ -280,9 +281,9 @@ def test_all_groups_cannot_be_spare() -> None:
 def test_a_journal_with_enough_of_a_group_has_the_others_cancelled_unasked() -> None:
     journal = MemoryJournal()
     full = played(samples=3)
-    journal.end_episode(full["level1_problem1_sample2"])
+    run(journal.end_episode(full["level1_problem1_sample2"]))
     for turn in full["level1_problem1"].turns[:2]:
-        journal.save_turn(problem(1), 0, turn)
+        run(journal.save_turn(problem(1), 0, turn))
     writer = Writer()
     episodes = played(writer, journal=journal, samples=3, stragglers=MinimumGroup(1))
     assert writer.asked == []
@@ -296,21 +297,21 @@ def test_an_engine_goes_on_after_the_last_turn_of_its_journal() -> None:
     journal, writer = MemoryJournal(), Writer()
     full = played(samples=2)
     for turn in full["level1_problem1"].turns[:2]:
-        journal.save_turn(problem(1), 0, turn)
+        run(journal.save_turn(problem(1), 0, turn))
     assert played(writer, journal=journal, samples=2) == full
     assert sorted(writer.asked) == ["level1_problem1 turn 2", *(f"level1_problem1_sample1 turn {t}" for t in range(3))]
 
 
 def test_a_journal_of_another_run_is_refused_in_one_plain_error() -> None:
     journal = MemoryJournal()
-    journal.save_turn(problem(1), 0, replace(played()["level1_problem1"].turns[0], messages=()))
+    run(journal.save_turn(problem(1), 0, replace(played()["level1_problem1"].turns[0], messages=())))
     with pytest.raises(ConfigError, match="belongs to another conversation"):
         played(journal=journal, problems=3, samples=2)
 
 
 def test_a_full_disk_is_one_plain_error_and_nothing_goes_on() -> None:
     class Full(MemoryJournal):
-        def save_turn(self, problem: Problem, sample: int, turn: Turn) -> None:
+        async def save_turn(self, problem: Problem, sample: int, turn: Turn) -> None:
             raise InfraError("cannot write: no space left")
 
     writer = Writer()
@@ -395,23 +396,10 @@ def test_a_reply_that_never_ends_is_not_scored(token_ids: bool) -> None:
 ASKED = tuple(episode_key(f"level1_problem{p}", s) for p in (1, 2, 3) for s in range(2))
 
 
-class StoreJournal:
-    """The run directory on the disk as a journal."""
-
-    def __init__(self, store: RunStore) -> None:
-        self._turns, self._ended = store.load_turns(), {e.key: e for e in store.load_episodes()}
-        self.save_turn, self.end_episode = store.save_turn, store.end_episode
-
-    def turns(self, episode: str) -> Sequence[Turn]:
-        return self._turns.get(episode, [])
-
-    def ended(self, episode: str) -> Episode | None:
-        return self._ended.get(episode)
-
-
 async def play_on_disk(store: RunStore, writer: Writer, checker: Checker, stragglers: Stragglers | None = None) -> None:
     config = EngineConfig(TURNS, samples=2, concurrency=5, requests=3, stragglers=stragglers or Wait())
-    await Engine(writer, checker, StoreJournal(store), config, master_seed=7).play([problem(1), problem(2), problem(3)])
+    with RunJournal(store) as journal:
+        await Engine(writer, checker, journal, config, master_seed=7).play([problem(1), problem(2), problem(3)])
 
 
 def open_store(root: Path) -> RunStore:
@@ -439,8 +427,7 @@ def test_cancelled_at_any_moment_nothing_runs_on_and_the_next_run_ends_the_same(
             with open_store(tmp_path) as store:
                 before = tree(tmp_path / "r")
                 playing = asyncio.create_task(play_on_disk(store, writer, checker))
-                for _ in range(rng.randrange(1, 40)):
-                    await asyncio.sleep(0)
+                await asyncio.sleep(rng.random() * 0.05)
                 cancelled = playing.cancel()
                 await asyncio.gather(playing, return_exceptions=True)
                 assert playing.cancelled() or playing.exception() is None
@@ -463,9 +450,8 @@ def test_a_cancelled_run_with_minimum_groups_ends_with_no_end_missing(seed: int,
                 playing = asyncio.create_task(
                     play_on_disk(store, Writer(after_some(rng)), Checker(after_some(rng)), MinimumGroup(1))
                 )
-                for _ in range(rng.randrange(1, 40) if left else 0):
-                    await asyncio.sleep(0)
                 if left:
+                    await asyncio.sleep(rng.random() * 0.05)
                     playing.cancel()
                 await asyncio.gather(playing, return_exceptions=True)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -35,6 +37,7 @@ from kernel_env.referee.config import VerifyConfig
 from kernel_env.schema import Candidate, Problem, Stage, Status, StopReason, Verdict
 from kernel_env.verifier import LocalVerifier, Verifier, VerifierConfig
 from rollout import compose, store
+from rollout.engine import MOST_ABORTS
 from rollout.fingerprint import Change
 from rollout.runner import RunResult, run
 from rollout.store import RunReader
@@ -787,6 +790,70 @@ def test_a_finished_run_needs_its_endpoint_no_more(play: Play) -> None:
     again = play([correct(1.0)], "policy.base_url=http://127.0.0.1:9/v1")
     assert again.requests == []
     assert (again.result.path / "results.json").read_bytes() == results
+
+
+# ------------------------------------------------------------------ replies that are broken off, and stragglers
+
+
+def test_a_reply_that_the_endpoint_broke_off_is_asked_for_anew_and_never_scored(play: Play) -> None:
+    played = play([Reply(WRONG, finish_reason="abort"), correct(2.0)])
+    assert played.requests == [OPENING, OPENING]
+    assert played.entry["turn_rewards"] == [2.0]
+    assert (played.result.path / "responses/level1_problem1_turn0.txt").read_text() == correct(2.0)
+
+
+def test_an_endpoint_that_breaks_every_reply_off_fails_the_episode(play: Play) -> None:
+    played = play([Reply(WRONG, finish_reason="abort")])
+    assert len(played.requests) == MOST_ABORTS + 1
+    episode = played.result.episodes[0]
+    assert (episode.stop_reason, episode.turns) == (StopReason.POLICY_FAILURE, ())
+    assert "turn 0 of level1_problem1 was aborted" in episode.error
+
+
+def test_an_episode_can_be_tried_again_in_the_same_run(play: Play) -> None:
+    failures = [refuse(503)] * 2  # what policy.attempts allows
+    played = play([WRONG, *failures, correct(2.0)], "rollout.stragglers=retry", "rollout.retries=1")
+    assert played.entry["turn_rewards"] == [0.1, 2.0]
+    played.result.check()
+
+
+def test_a_straggler_is_cancelled_and_stays_so(play: Play) -> None:
+    first = itertools.count()
+
+    def answer(messages: list[dict[str, str]]) -> Behaviour:
+        return Slow(correct(2.0)) if next(first) == 1 else correct(2.0)
+
+    options = ("rollout.samples=3", "rollout.stragglers=minimum_group", "rollout.minimum_group=2")
+    played = play(answer, *options)
+    assert sorted(e.stop_reason for e in played.result.episodes) == ["cancelled", "solved", "solved"]
+    assert (played.result.results.summary.completed, played.result.results.summary.cancelled) == (2, 1)
+    played.result.check()
+    again = play([NO_CODE], *options)
+    assert again.requests == [] and again.result.episodes == played.result.episodes
+
+
+def test_a_spare_problem_is_cancelled_once_the_others_are_complete(play: Play) -> None:
+    def answer(messages: list[dict[str, str]]) -> Behaviour:
+        return Slow(correct(2.0)) if messages[1]["content"] == question(2)["content"] else correct(2.0)
+
+    played = play(answer, "problems.ids=[1,2,3]", "rollout.oversample=1")
+    assert [e.stop_reason.value for e in played.result.episodes] == ["solved", "cancelled", "solved"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["rollout.oversample=1"], "rollout.oversample=1 must be less than the number of problems, which is 1"),
+        (["rollout.stragglers=hurry"], "rollout.stragglers=hurry: choose wait, retry or minimum_group"),
+        (["rollout.stragglers=minimum_group"], "rollout.minimum_group must be between 1 and rollout.samples=1, got 0"),
+        (["rollout.returns=loo_per_turn_index"], "compares the samples of a problem: set rollout.samples to 2 or more"),
+        (["rollout.returns=none"], "rollout.returns=none: choose one of trajectory, per_turn, best, loo_per_turn_index"),
+        (["rollout.requests=-1"], "rollout.requests must be 0 or more, got -1"),
+    ],
+)
+def test_groups_that_cannot_be_are_refused(play: Play, given: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        play([correct(2.0)], *given)
 
 
 # ------------------------------------------------------------------ the run directory when it is resumed
