@@ -9,6 +9,7 @@ import random
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -26,15 +27,17 @@ from rewards.judge import JudgeConfig, JudgeRewardSystem
 from rewards.judge.adapter import Judged
 from rewards.judge.breaker import CircuitBreaker, State
 from tests.conftest import GOOD
-from tests.judge_server import (
+from tests.scripted_judge import (
+    HANGS_S,
     Asked,
-    JudgeServer,
     Script,
+    ScriptedJudge,
     answered,
     doubled,
     failing,
     garbled,
     good,
+    held,
     mixed_up,
     refused,
     reordered,
@@ -44,13 +47,14 @@ from tests.judge_server import (
     short,
     slow,
     stalled,
+    until,
 )
 
-HANGS_S = 60.0
 ROOT = Path(__file__).parents[1]
+RUN_HANGS_S = 600.0
 UNAVAILABLE = {"kind": "unavailable", "message": "no model"}
 
-Ask = Callable[..., tuple[JudgeRewardSystem, JudgeServer]]
+Ask = Callable[..., tuple[JudgeRewardSystem, ScriptedJudge]]
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +69,7 @@ def asking() -> Iterator[Ask]:
     with ExitStack() as closing:
 
         def started(script: Script, clock: Callable[[], float] = time.monotonic, **options: Any) -> Any:
-            server = closing.enter_context(JudgeServer(script))
+            server = closing.enter_context(ScriptedJudge(script))
             quick = {"batch_timeout": 0.02, "timeout": HANGS_S, "retry_wait": 0.001, "retry_wait_max": 0.002, "use_cache": False}
             config = JudgeConfig(judge_url=server.url, **(quick | options))  # type: ignore[arg-type]
             return closing.enter_context(JudgeRewardSystem(config, now=clock)), server
@@ -87,7 +91,7 @@ def sources(found: Sequence[Judged | BaseException]) -> list[str]:
     return [one.source if isinstance(one, Judged) else type(one).__name__ for one in found]
 
 
-def by_path(server: JudgeServer) -> Counter[str]:
+def by_path(server: ScriptedJudge) -> Counter[str]:
     return Counter(asked.path for asked in server.asked)
 
 
@@ -229,13 +233,16 @@ def test_the_circuit_never_stays_open_for_good(steps: list[str]) -> None:
 
 async def test_the_breaker_lets_many_requests_be_under_way(asking: Ask) -> None:
     """It once held a lock while it waited: one at a time."""
-    system, server = asking([slow(0.1)], max_batch_size=1)
-    await all_of(system)
-    assert server.at_once == len(KERNELS)
+    release = threading.Event()
+    system, server = asking([held(release)], max_batch_size=1)
+    asked = asyncio.ensure_future(all_of(system))
+    await until(lambda: server.at_once == len(KERNELS))
+    release.set()
+    assert set(sources(await asked)) == {"judge"}
 
 
 async def test_an_open_circuit_leaves_the_judge_alone_and_tries_it_once(asking: Ask) -> None:
-    clock = Clock()
+    clock, release = Clock(), threading.Event()
     answers: list[Any] = [refused(500)]
     system, server = asking(lambda _: answers[-1], clock, max_retries=0, max_batch_size=1, circuit_breaker_threshold=3)
     assert set(sources(await all_of(system, KERNELS[:3]))) == {"rule_fallback"}
@@ -246,8 +253,12 @@ async def test_an_open_circuit_leaves_the_judge_alone_and_tries_it_once(asking: 
     assert sources(await all_of(system)) == ["rule_fallback"] * 6  # the probe failed, the others were not asked
     assert len(server.asked) == 4
     clock.now_s += 61.0
-    answers.append(slow(0.1))
-    assert sources(await all_of(system)).count("judge") == 1  # the probe
+    answers.append(held(release))
+    refusals = system.get_metrics()["errors"]["judge_busy"]
+    asked = asyncio.ensure_future(all_of(system))
+    await until(lambda: system.get_metrics()["errors"]["judge_busy"] == refusals + 5)
+    release.set()
+    assert sources(await asked).count("judge") == 1  # the probe
     assert len(server.asked) == 5
     assert sources(await all_of(system)) == ["judge"] * 6
     assert system.get_metrics()["circuit_breaker"]["state"] == "closed"
@@ -398,7 +409,7 @@ class JudgeProcess:
         self._process: subprocess.Popen[str] | None = None
 
     def start(self, faults: bool = True) -> None:
-        command = [sys.executable, "-m", "tests.judge_server", "--port", str(self.port)]
+        command = [sys.executable, "-m", "tests.scripted_judge", "--port", str(self.port)]
         command += ["--seed", str(self._draw.randrange(2**32)), *(["--faults"] if faults else [])]
         self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None and self._process.stdout.readline() == "ready\n"
@@ -414,15 +425,15 @@ async def killed_now_and_then(judge: JudgeProcess, system: JudgeRewardSystem, en
     """After every tenth of all that was judged; then so much ends without a server."""
     share = requests // 10
 
-    async def until(count: Callable[[], int], reached: int) -> None:
-        while count() < reached and len(ended) < requests:  # noqa: ASYNC110 - all who ask bring it about
-            await asyncio.sleep(0.005)
+    def judged() -> int:
+        return int(system.get_metrics()["judged"])
 
     while len(ended) < requests:
-        judged = system.get_metrics()["judged"]
-        await until(lambda: system.get_metrics()["judged"], judged + share)
+        enough = judged() + share
+        await until(lambda: judged() >= enough or len(ended) == requests, RUN_HANGS_S)  # noqa: B023 - waited for
         await asyncio.to_thread(judge.kill)
-        await until(lambda: len(ended), len(ended) + share)
+        enough = len(ended) + share
+        await until(lambda: len(ended) >= min(enough, requests), RUN_HANGS_S)  # noqa: B023
         await asyncio.to_thread(judge.start)
 
 
