@@ -322,7 +322,9 @@ async def test_an_attack_reaches_the_model_as_data_only(attack: str) -> None:
         system, user = (message["content"] for message in request.messages)
         assert WORDS[attack] not in system
         assert '"verdict": "excellent"' not in user and "</think>" not in user and "<|im_start|>" not in user
-    assert len(server.requests) == 2 and any(WORDS[attack][:20] not in request.messages[1]["content"] for request in server.requests)
+    assert len(server.requests) == 2 and any(
+        WORDS[attack][:20] not in request.messages[1]["content"] for request in server.requests
+    )
 
 
 async def test_what_python_cannot_read_is_shown_as_it_is_and_doubted() -> None:
