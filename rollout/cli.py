@@ -27,6 +27,9 @@ HELP = """kernel-env: multi-turn kernel generation, verified and timed on this m
                                                       a run's kernels and results as KernelBench's own scripts read them
   kernel-env scorecard [DIRECTORY [PART]] [--json] [--write] [OPTION=VALUE ...]
                                                       judge a corpus of cheats and honest kernels (tests/candidates)
+  kernel-env judge serve [OPTION=VALUE ...]           serve a judge over HTTP (judge=static|llm|panel|chain, port=8888)
+  kernel-env judge calibrate [DIRECTORY] [--json] [OPTION=VALUE ...]
+                                                      score kernels of known worth: precision, recall, Brier score
   kernel-env doctor [--json] [OPTION=VALUE ...]       what works on this machine, and what does not
 
 `kernel-env eval --help` lists every option. Exit codes: 0 done; 1 the answer is no (verify, replay, scorecard, doctor); 2 wrong
@@ -59,7 +62,7 @@ def _dispatch(argv: list[str]) -> int:
         return 0 if argv else 2
     commands: dict[str, Callable[[list[str]], int]] = {
         "eval": _eval, "verify": _verify, "replay": _replay, "report": _report, "export": _export,
-        "scorecard": _scorecard, "doctor": _doctor,
+        "scorecard": _scorecard, "judge": _judge, "doctor": _doctor,
     }  # fmt: skip
     command = commands.get(argv[0])
     if command is None:
@@ -194,6 +197,13 @@ def _scorecard(argv: list[str]) -> int:
         raise ConfigError("usage: kernel-env scorecard [DIRECTORY [PART]] [--json] [--write] [OPTION=VALUE ...]")
     directory, part = (*words, *("tests/candidates", "")[len(words) :])
     return scorecard(Path(directory), overrides, as_json="--json" in flags, write="--write" in flags, only=part)
+
+
+def _judge(argv: list[str]) -> int:
+    from rollout.judge import judge
+
+    words, overrides, flags = _split(argv, ("--json",))
+    return judge(words, overrides, as_json="--json" in flags)
 
 
 def _doctor(argv: list[str]) -> int:

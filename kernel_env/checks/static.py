@@ -18,6 +18,7 @@ import warnings
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 MAX_SOURCE_CHARS = 256 * 1024
@@ -268,7 +269,7 @@ class _Reader:
         own = {a.arg for n in ast.walk(kernel) if isinstance(n, ast.arguments) for a in (*n.posonlyargs, *n.args, *n.kwonlyargs)}
         body = [node for statement in kernel.body for node in ast.walk(statement)]
         own |= {node.id for node in body if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
-        compiled = {node.name for node in self.jit_nodes} | self._constants()
+        compiled = self._compiled
         for node in body:
             if isinstance(node, ast.Attribute) and node.attr.startswith("__"):
                 return node.attr
@@ -285,6 +286,11 @@ class _Reader:
             elif root in _NOT_COMPILED or (root in self._module_level and "triton.language.*" not in self.aliases):
                 return root
         return ""
+
+    @cached_property
+    def _compiled(self) -> set[str]:
+        """Names of the module that mean something to Triton."""
+        return {node.name for node in self.jit_nodes} | self._constants()
 
     def _constants(self) -> set[str]:
         """Module-level names of numbers, strings and what `triton` makes (constexprs, jit functions by another name)."""

@@ -8,7 +8,7 @@ linear in the source.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -44,14 +44,11 @@ class Flow:
 
     def leads(self, value: ast.AST, method: Function) -> bool:
         """Whether a value in `method` may hold something that an own kernel computed."""
-        return self._names_kernel(value) or bool(self._keys(value, method) & self._led)
+        return id(value) in self._naming or bool(self._keys(value, method) & self._led)
 
     def is_kernel(self, callee: ast.AST) -> bool:
         """Whether an expression stands for an own kernel, or for a function of this file that may come to call one."""
-        return self._names_kernel(callee) or any(
-            isinstance(node, ast.Attribute) and f".{node.attr}" in self._callable and _is_self(node.value)
-            for node in ast.walk(callee)
-        )
+        return id(callee) in self._naming or id(callee) in self._calling
 
     # ------------------------------------------------------------------ steps
 
@@ -59,14 +56,16 @@ class Flow:
     def _steps(self) -> list[_Step]:
         found = [self._step(target, value, method) for method in self.methods.values() for target, value in bindings(method)]
         for name, values in self.assigned.items():  # those of class bodies are in no method
-            found.append(_Step(frozenset(), frozenset({f".{name}"}), any(map(self._names_kernel, values)), view=False))
+            found.append(
+                _Step(frozenset(), frozenset({f".{name}"}), any(id(value) in self._naming for value in values), view=False)
+            )
         for name, method in self.methods.items():  # calling a method may be calling a kernel
             attributes = frozenset(key for key in self._keys(method, None) if key.startswith("."))
-            found.append(_Step(attributes, frozenset({f".{name}"}), self._names_kernel(method), view=False))
+            found.append(_Step(attributes, frozenset({f".{name}"}), id(method) in self._naming, view=False))
         return found
 
     def _step(self, target: ast.AST, value: ast.AST, method: Function) -> _Step:
-        own = self._names_kernel(value)
+        own = id(value) in self._naming
         return _Step(self._keys(value, method), self._keys(target, method), own, view=not own and not _allocates(value))
 
     def _keys(self, node: ast.AST, method: Function | None) -> frozenset[str]:
@@ -79,21 +78,34 @@ class Flow:
                 found.add(f"{scope}:{part.id}")
         return frozenset(found)
 
-    def _names_kernel(self, node: ast.AST) -> bool:
-        for part in ast.walk(node):
-            if isinstance(part, ast.Name) and part.id in self.program.own:
-                return True
-            path = self.program.dotted(part) if isinstance(part, ast.Attribute) else ""
-            if path.startswith("torch.ops.") and path.split(".")[2] in self.program.namespaces:
-                return True
-        return False
-
-    # ------------------------------------------------------------------ walking them
+    # ------------------------------------------------------------------ nodes
 
     @cached_property
-    def _callable(self) -> frozenset[str]:
-        """Attributes that lead to own kernels, whatever memory is handed to whom."""
-        return frozenset(key for key in self._forward(set()) if key.startswith("."))
+    def _naming(self) -> frozenset[int]:
+        """Nodes (by `id`) in which an own kernel is named, or an operator that the candidate registers."""
+        return self._around(self._is_own)
+
+    @cached_property
+    def _calling(self) -> frozenset[int]:
+        """Nodes in which an attribute of self is read that leads to an own kernel, whatever memory is handed to whom."""
+        leading = self._forward(set())
+        return self._around(lambda node: isinstance(node, ast.Attribute) and f".{node.attr}" in leading and _is_self(node.value))
+
+    def _around(self, test: Callable[[ast.AST], bool]) -> frozenset[int]:
+        """Nodes that pass a test, and all that are around such a node. Nodes come outermost first, so one way back is enough."""
+        found = set[int]()
+        for node in reversed(self.program.nodes):
+            if test(node) or any(id(child) in found for child in ast.iter_child_nodes(node)):
+                found.add(id(node))
+        return frozenset(found)
+
+    def _is_own(self, node: ast.AST) -> bool:
+        if isinstance(node, ast.Name):
+            return node.id in self.program.own
+        path = self.program.dotted(node) if isinstance(node, ast.Attribute) else ""
+        return path.startswith("torch.ops.") and path.split(".")[2] in self.program.namespaces
+
+    # ------------------------------------------------------------------ walking them
 
     @cached_property
     def _led(self) -> frozenset[str]:

@@ -13,6 +13,7 @@ import re
 import textwrap
 import tokenize
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from kernel_env.checks.static import SourceFault, parse
 from rewards.judge import clike
@@ -25,50 +26,73 @@ _TAGS = re.compile(
 )
 _SPECIAL = re.compile(r"<(\|[^<>\n]{0,40}\|)>|<(/?s)>|\[(/?INST)\]", re.IGNORECASE)
 _LABELS = re.compile(r"\[\[(?=\s*[A-Za-z<>=]{1,12}\s*\]\])")
-_VERDICT = re.compile(r"(?i)(verdict|final[ _]?score|judge?ment|\"score\"|'score')(?=\s*[\"']?\s*(?:[:=]|is\b))")
+_VERDICT = re.compile(r"""(?i)(verdict|final[ _]?score|judge?ment|"score|'score)(?=[\s"'\\]{0,4}(?:[:=]|is\b))""")
 _ADDRESS = re.compile(
     r"""(?ix)
     \b(ignore|disregard|forget|override) \W+ (\w+\W+){0,4} (above|previous|prior|earlier|instructions?|rubric|prompt)\b
   | \b(score|rate|grade|award)s?\b \W+ (\w+\W+){0,5} (1\.0|10/10|100\s?%|full\s+marks|perfect|excellent|maximum|highest)(?!\w)
-  | \b(give|assign|output|return|answer|reply)\b \W+ (\w+\W+){0,5} (scores?|ratings?|grades?|verdicts?|marks)\b
+  | \b(give|assign|output|return|answer|reply)\b \W+ (\w+\W+){0,4} (high\w*|full|perfect|maxim\w+|top|excellent|best) \W+
+    (\w+\W+){0,2} (scores?|ratings?|grades?|verdicts?|marks)\b
   | \b(you\s+are|as|dear)\s+(a|an|the)\s+(judge|grader|evaluator|reviewer|reward\s+model)\b
   | \b(judge|grader|evaluator|reviewer)s?\b \W+ (\w+\W+){0,3} (must|should|please|note|will)\b
   | \bverdict\b \s* ["']? \s* [:=]
   | \bsystem\s*(prompt|message|note|:)
-  | <\s*/?\s*(think|system|\|)
+  | </?(think|system)\b | <\|
   | \[\[ [A-Za-z<>=]+ \]\]
     """
 )
 _SEPARATORS = re.compile(r"[_\W]+")
 _MARK = "‹›"
-_STRINGS = (tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING))  # Python 3.12 takes f-strings apart
+_PLACE = "native source {}"
+_PLACED = re.compile(r"'native source (\d+)'")
 
 
-def stripped(code: str) -> str:
-    """The same program without comments, docstrings and strings that hold sentences. What Python cannot read comes back empty."""
+class Stripped(NamedTuple):
+    text: str
+    """Empty where Python cannot read the source."""
+    removed: bool
+    """Whether there were comments, or strings that could be sentences."""
+
+
+def stripped(code: str) -> Stripped:
+    """The same program without comments, docstrings and strings that hold sentences, for somebody to read."""
     tree = parse(code)
     if isinstance(tree, SourceFault):
-        return ""
-    sources = _native_sources(tree)
+        return Stripped("", False)
+    removed = "#" in code and any(token.type == tokenize.COMMENT for token in _tokens(code))
     for node in list(ast.walk(tree)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            node.body = [s for s in node.body if not _is_remark(s)] or [ast.Pass()]
+            body = [statement for statement in node.body if not _is_remark(statement)]
+            removed |= len(body) < len(node.body)
+            node.body = body or [ast.Pass()]
+    natives = list[str]()
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            node.value = _native(node.value) if node.value in sources else _short(node.value)
+            if _is_native(node.value):
+                removed |= _says_something(node.value)
+                natives.append(_native(node.value))
+                node.value = _PLACE.format(len(natives) - 1)
+            else:
+                removed |= not _is_short(node.value)
+                node.value = _short(node.value)
     try:
-        return ast.unparse(ast.fix_missing_locations(tree))
+        text = ast.unparse(ast.fix_missing_locations(tree))
     except (RecursionError, ValueError):
-        return ""
+        return Stripped("", False)
+    return Stripped(_PLACED.sub(lambda match: f'"""{natives[int(match[1])]}"""', text), removed)
 
 
 def _is_remark(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str)
 
 
-def _native_sources(tree: ast.Module) -> set[str]:
-    texts = (n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str))
-    return {text for text in texts if "{" in text and ";" in text and "(" in text}
+def _is_native(text: str) -> bool:
+    """Whether a string is source code of C++ or CUDA."""
+    return "{" in text and ";" in text and "(" in text
+
+
+def _says_something(native: str) -> bool:
+    return any(remark.startswith("/") or not _is_short(remark) for remark in clike.remarks(native))
 
 
 def _native(text: str) -> str:
@@ -112,11 +136,17 @@ def speaks_to_judge(code: str) -> bool:
 
 def _words_of(code: str) -> Iterator[str]:
     """Comments, strings and names; of strings that are C++ the same. All of a text that Python cannot read."""
-    try:
-        for token in tokenize.generate_tokens(io.StringIO(code).readline):
-            if token.type == tokenize.COMMENT or token.type == tokenize.NAME:
-                yield token.string
-            elif token.type in _STRINGS:
-                yield from clike.remarks(token.string) if "{" in token.string and ";" in token.string else (token.string,)
-    except (tokenize.TokenError, SyntaxError, ValueError):
+    tree = parse(code)
+    if isinstance(tree, SourceFault):
         yield code
+        return
+    yield from (token.string for token in _tokens(code) if token.type in (tokenize.COMMENT, tokenize.NAME))
+    for text in (n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)):
+        yield from clike.remarks(text) if _is_native(text) else (text,)
+
+
+def _tokens(code: str) -> Iterator[tokenize.TokenInfo]:
+    try:
+        yield from tokenize.generate_tokens(io.StringIO(code).readline)
+    except (tokenize.TokenError, SyntaxError):  # what the parser took and the tokenizer does not, such as a form feed
+        return

@@ -97,6 +97,7 @@ class CustomJudge:
 
     name = ""
     version = "1"
+    _thread: ThreadPoolExecutor | None = None
 
     def score(self, prompt: str, completion: str, answer: str | None, answer_type: str | None) -> Mapping[str, Any]:
         raise NotImplementedError
@@ -118,7 +119,8 @@ class CustomJudge:
         return [_outcome(result) for result in found]
 
     async def aclose(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        if self._thread is not None:
+            self._thread.shutdown(wait=False, cancel_futures=True)
 
 
 def _attempt(score: Callable[..., Mapping[str, Any]], request: JudgeRequest) -> Mapping[str, Any] | Exception:

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import re
 from collections.abc import Callable, Mapping, Sequence
 
-from kernel_env.checks.static import SourceFault, check_cpp, check_cuda, check_triton
+from kernel_env.checks.static import SourceFault, check_cpp, check_cuda, check_triton, parse
 from kernel_env.parsing import extract_kernel
 from rewards.judge.answers import score_answer
 from rewards.judge.conduct import Doubt, Flag, conduct, merged, of_forward
@@ -37,6 +38,9 @@ _CHECKS: Mapping[AnswerType, Callable[[str, str], str | None]] = {
     AnswerType.KERNEL_CUDA: check_cuda,
     AnswerType.KERNEL_CPP: check_cpp,
 }
+MAX_KERNEL_CHARS = 64 * 1024
+"""Longer ones are not judged: no kernel is so long, and reading one takes time."""
+_FENCED = re.compile(r"^\s*(```|~~~)", re.MULTILINE)
 _LONG_FUNCTION = 60
 """Statements of a Python function that can still be read in one go."""
 _LONG_NATIVE = 1_500
@@ -75,15 +79,25 @@ def kernel_of(request: JudgeRequest, entry: str = "ModelNew") -> str | JudgeFail
         return None
     if not request.completion.strip():
         return JudgeFailure(FailureKind.NOTHING_TO_JUDGE, "the completion is empty")
-    found = extract_kernel(request.completion, entry)
-    if found.code is not None:
-        return found.code
-    bare = f"class {entry}" in request.completion or f"{entry} =" in request.completion
-    if bare and "```" not in request.completion:
-        return request.completion
-    if request.answer_type is None:
+    code = _code_of(request.completion, entry)
+    if code is None and request.answer_type is None:
         return None
-    return JudgeFailure(FailureKind.NOTHING_TO_JUDGE, found.message)
+    if code is None:
+        return JudgeFailure(FailureKind.NOTHING_TO_JUDGE, f"the completion is no kernel: it defines no class {entry}")
+    if len(code) > MAX_KERNEL_CHARS:
+        return JudgeFailure(
+            FailureKind.UNSUPPORTED, f"the kernel has {len(code)} characters; at most {MAX_KERNEL_CHARS} are judged"
+        )
+    return code
+
+
+def _code_of(completion: str, entry: str) -> str | None:
+    """Of a bare source the whole, whatever fences stand in its comments; of a reply the block that defines the entry."""
+    named = f"class {entry}" in completion or f"{entry} =" in completion
+    if named and not isinstance(parse(completion), SourceFault):
+        return completion
+    found = extract_kernel(completion, entry).code
+    return completion if found is None and named and not _FENCED.search(completion) else found
 
 
 def score_kernel(code: str, answer_type: AnswerType | None, reference: str | None = None, entry: str = "ModelNew") -> Scored:
@@ -163,7 +177,8 @@ def _readability(program: Program) -> float:
     used = {n.id for n in program.nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
     used |= {n.value.id for n in program.nodes if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name)}
     defined = {s.name for s in program.statements if isinstance(s, ast.FunctionDef | ast.ClassDef)} - {program.entry}
-    unused = len((defined | set(program.aliases)) - used)
+    imported = {name for name, path in program.aliases.items() if path.partition(".")[0] not in ("torch", "triton")}
+    unused = len((defined | imported) - used)
     native = len(program.native.reached.tokens) if program.native.text else 0
     score = 1.0 - 0.1 * min(unused, 5) - 0.3 * (longest > _LONG_FUNCTION) - 0.2 * (native > _LONG_NATIVE)
     return round(max(score, 0.0), 4)

@@ -196,12 +196,14 @@ def _means(stream: Sequence[str]) -> Iterator[str]:
 
 def _blocked(stream: Sequence[str], at: int) -> bool:
     """`for (...; ...; i += BLOCK)`: steps of more than one."""
-    head = list[str]()
-    for token in stream[at + 1 : at + 80]:
-        head.append(token)
-        if head.count("(") == head.count(")"):
-            break
-    return "+=" in head and head[head.index("+=") + 1 :][:1] not in (["1"], [])
+    depth = 0
+    for i in range(at + 1, min(at + 80, len(stream) - 1)):
+        depth += (stream[i] == "(") - (stream[i] == ")")
+        if depth == 0:
+            return False
+        if stream[i] == "+=":
+            return stream[i + 1] != "1"
+    return False
 
 
 # ------------------------------------------------------------------ Triton

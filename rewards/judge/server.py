@@ -1,0 +1,356 @@
+"""The judge as a service: `POST /judge`, `POST /batch_judge`, `GET /health`, `GET /metrics` and `/metrics.json`.
+
+    asyncio.run(serve(StaticJudge(), ServerConfig(port=8888)))
+
+Every status from 400 on has a `Failure` as its body. A judge that fails says so with 502 or 504 (in a batch, in `failures`), and
+never with a score. With a key, all but `/health` want `Authorization: Bearer KEY`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import signal
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import uvicorn
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.exceptions import HTTPException
+
+from kernel_env.errors import ConfigError
+from rewards.judge.batcher import BatchConfig, Batcher, Refused
+from rewards.judge.counters import Counters
+from rewards.judge.models import Judge, JudgeFailure, Outcome, Scored
+from rewards.judge.wire import (
+    PORT,
+    BatchJudgeRequest,
+    BatchJudgeResponse,
+    Failure,
+    FailureKind,
+    HealthResponse,
+    JudgeMetadata,
+    JudgeRequest,
+    JudgeResponse,
+    MetricsResponse,
+)
+
+MAX_BODY_BYTES = 16 << 20
+RETRY_AFTER_S = 1
+DRAIN_S = 30
+_STATUS = {
+    FailureKind.INVALID_REQUEST: 422,
+    FailureKind.UNAUTHORIZED: 401,
+    FailureKind.NOTHING_TO_JUDGE: 422,
+    FailureKind.UNSUPPORTED: 422,
+    FailureKind.BAD_VERDICT: 502,
+    FailureKind.UNAVAILABLE: 502,
+    FailureKind.TIMEOUT: 504,
+    FailureKind.OVERLOADED: 429,
+    FailureKind.STOPPING: 503,
+}
+_REASONS = {
+    400: "The body is no JSON.",
+    401: "The key is missing or wrong.",
+    413: "The body is too large.",
+    422: "The request does not follow the protocol, or cannot be judged.",
+    429: "The queue is full: `Retry-After` says when to try again.",
+    502: "The judge failed, or its verdict is none.",
+    503: "The judge is loading, or the server is stopping.",
+    504: "The judge took too long.",
+}
+_AWAITED = {FailureKind.OVERLOADED, FailureKind.STOPPING}
+"""What passes: such answers carry `Retry-After`."""
+
+_BEARER = HTTPBearer(auto_error=False)
+
+_Scope = MutableMapping[str, Any]
+_Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+_Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """Where to listen, and how requests are gathered."""
+
+    host: str = "127.0.0.1"
+    port: int = PORT
+    """0: any free one."""
+    api_key: str = ""
+    """Who asks has to send it. Empty: nobody has to."""
+    batches: BatchConfig = field(default_factory=BatchConfig)
+    max_body_bytes: int = MAX_BODY_BYTES
+
+
+class Service:
+    """One judge, its queue and its counts."""
+
+    def __init__(self, judge: Judge, config: ServerConfig) -> None:
+        self.judge = judge
+        self.config = config
+        self.counters = Counters()
+        self.status = "loading"
+        self.batcher = Batcher(judge, config.batches, self.counters)
+
+    async def start(self) -> None:
+        """Load the judge. Raises KernelEnvError where that cannot work."""
+        await self.judge.start()
+        self.batcher.start()
+        self.status = "ok"
+
+    async def aclose(self) -> None:
+        self.status = "stopping"
+        await self.batcher.aclose(DRAIN_S)
+        await self.judge.aclose()
+
+    async def score(self, requests: tuple[JudgeRequest, ...]) -> list[Outcome]:
+        """Raises Refused where they were not taken."""
+        if self.status == "loading":
+            raise Refused(JudgeFailure(FailureKind.STOPPING, "the judge is still loading: try again later"))
+        return await self.batcher.score(requests)
+
+    def response(self, scored: Scored, request_id: str, latency_s: float) -> JudgeResponse:
+        metadata = JudgeMetadata(
+            latency=latency_s,
+            judge=self.judge.name,
+            version=self.judge.version,
+            confidence=scored.confidence,
+            flags=scored.flags,
+            doubts=scored.doubts,
+        )
+        aspects = dict(scored.aspects) or None
+        return JudgeResponse(
+            score=scored.score, request_id=request_id, explanation=scored.explanation, metadata=metadata, detailed_scores=aspects
+        )
+
+
+def create_app(service: Service) -> FastAPI:
+    """The routes. Whoever calls this starts and closes the service."""
+    app = FastAPI(title="kernel-env judge", version=service.judge.version, docs_url=None, redoc_url=None)
+    app.add_middleware(_BodyLimit, max_bytes=service.config.max_body_bytes)
+    key = service.config.api_key
+    locked, refusals = ([Depends(_key_check(key))], (401,)) if key else ([], ())
+
+    @app.post("/judge", dependencies=locked, responses=_documented(*refusals, 400, 413, 422, 429, 502, 503, 504))
+    async def judge(request: JudgeRequest) -> JudgeResponse:
+        """Score one completion."""
+        arrived_s = time.perf_counter()
+        request_id = request.request_id or secrets.token_hex(8)
+        (outcome,) = await service.score((request,))
+        if isinstance(outcome, JudgeFailure):
+            raise _Refusal(outcome, request_id)
+        return service.response(outcome, request_id, time.perf_counter() - arrived_s)
+
+    @app.post("/batch_judge", dependencies=locked, responses=_documented(*refusals, 400, 413, 422, 429, 503))
+    async def batch_judge(batch: BatchJudgeRequest) -> BatchJudgeResponse:
+        """Score up to 128 completions. Each request is either in `responses` or in `failures`, by its `request_id`."""
+        arrived_s = time.perf_counter()
+        requests = batch.numbered()
+        outcomes = await service.score(requests)
+        latency_s = time.perf_counter() - arrived_s
+        pairs = [(request.request_id or "", outcome) for request, outcome in zip(requests, outcomes, strict=True)]
+        return BatchJudgeResponse(
+            responses=tuple(service.response(o, i, latency_s) for i, o in pairs if isinstance(o, Scored)),
+            failures=tuple(Failure(kind=o.kind, message=o.message, request_id=i) for i, o in pairs if isinstance(o, JudgeFailure)),
+        )
+
+    @app.get("/health", responses={503: {"model": HealthResponse, "description": "Loading or stopping."}})
+    async def health(response: Response) -> HealthResponse:
+        """Whether requests are taken."""
+        ready = service.status == "ok"
+        response.status_code = 200 if ready else 503
+        judge = service.judge
+        return HealthResponse(
+            status=service.status,
+            model_loaded=service.status != "loading",
+            judge=judge.name,
+            version=judge.version if ready else "",
+        )
+
+    @app.get("/metrics.json", dependencies=locked, responses=_documented(*refusals))
+    async def metrics_json() -> MetricsResponse:
+        """Counts since the start."""
+        return service.counters.snapshot()
+
+    @app.get("/metrics", dependencies=locked, response_class=_PrometheusText, responses=_documented(*refusals))
+    async def metrics() -> Response:
+        """The same for Prometheus."""
+        return _PrometheusText(service.counters.prometheus())
+
+    _answer_errors(app, service)
+    return app
+
+
+class _PrometheusText(Response):
+    media_type = "text/plain; version=0.0.4"
+
+
+class _Refusal(Exception):
+    def __init__(self, failure: JudgeFailure, request_id: str | None = None) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+        self.request_id = request_id
+
+
+def _documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": Failure, "description": _REASONS[status]} for status in statuses}
+
+
+def _key_check(api_key: str) -> Callable[..., Awaitable[None]]:
+    async def check(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> None:
+        if given is None or not secrets.compare_digest(given.credentials.encode(), api_key.encode()):
+            raise _Refusal(JudgeFailure(FailureKind.UNAUTHORIZED, "send the server's key: Authorization: Bearer KEY"))
+
+    return check
+
+
+def _answer_errors(app: FastAPI, service: Service) -> None:
+    """Every error in one form. Nothing of a request is echoed but names of fields."""
+
+    async def refusal(_: Request, error: Exception) -> Response:
+        assert isinstance(error, _Refusal | Refused)
+        kind = error.failure.kind
+        if isinstance(error, Refused) or kind is FailureKind.UNAUTHORIZED:  # others were counted when they were answered
+            service.counters.failed(kind)
+        headers = {"Retry-After": str(RETRY_AFTER_S)} if kind in _AWAITED else {}
+        headers |= {"WWW-Authenticate": "Bearer"} if kind is FailureKind.UNAUTHORIZED else {}
+        return _failure(_STATUS[kind], kind, error.failure.message, getattr(error, "request_id", None), headers)
+
+    async def invalid(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        service.counters.failed(FailureKind.INVALID_REQUEST)
+        first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            return _failure(400, FailureKind.INVALID_REQUEST, "the body is no JSON")
+        where = ".".join(str(part) for part in first["loc"][1:])
+        return _failure(422, FailureKind.INVALID_REQUEST, f"{where or 'body'}: {first['msg'].removeprefix('Value error, ')}")
+
+    async def http(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        service.counters.failed(FailureKind.INVALID_REQUEST)
+        return _failure(error.status_code, FailureKind.INVALID_REQUEST, str(error.detail), None, dict(error.headers or {}))
+
+    async def broken(_: Request, error: Exception) -> Response:
+        service.counters.failed(FailureKind.UNAVAILABLE)
+        return _failure(500, FailureKind.UNAVAILABLE, f"the server broke: {type(error).__name__}")
+
+    app.add_exception_handler(_Refusal, refusal)
+    app.add_exception_handler(Refused, refusal)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(Exception, broken)
+
+
+def _failure(
+    status: int, kind: FailureKind, message: str, request_id: str | None = None, headers: dict[str, str] | None = None
+) -> Response:
+    said = " ".join(message.encode(errors="replace").decode().split())[:500]
+    body = Failure(kind=kind, message=said, request_id=request_id).model_dump(mode="json")
+    return JSONResponse(body, status, headers)
+
+
+class _BodyLimit:
+    """Refuses a body as soon as it is known to be too large, by its announced length or by what has come."""
+
+    def __init__(self, app: Callable[[_Scope, _Receive, _Send], Awaitable[None]], max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        received = 0
+
+        async def counted() -> MutableMapping[str, Any]:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_bytes:
+                raise HTTPException(413, f"a body has at most {self._max_bytes} bytes: send fewer requests at once")
+            return message
+
+        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        if announced.isdigit() and int(announced) > self._max_bytes:
+            received = self._max_bytes + 1  # nothing of it has to be read
+        await self._app(scope, counted, send)
+
+
+# ------------------------------------------------------------------ running
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals alone: `serve` handles them."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve(
+    judge: Judge, config: ServerConfig, on_listening: Callable[[str], None] = print, stop: asyncio.Event | None = None
+) -> None:
+    """Serve until SIGINT, SIGTERM or `stop`; then what was taken is finished. `on_listening` is told the address.
+
+    Raises ConfigError where the port cannot be had, and what the judge raises when it cannot be loaded.
+    """
+    service = Service(judge, config)
+    listener = _listener(config)
+    options = uvicorn.Config(
+        create_app(service), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=DRAIN_S
+    )
+    server = _Server(options)
+    stop = stop or asyncio.Event()
+    with _stopped_by_signals(server, stop), listener:
+        on_listening(f"http://{config.host}:{listener.getsockname()[1]}")
+        stopped = asyncio.create_task(stop.wait())
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        loading = asyncio.create_task(service.start())
+        try:
+            await asyncio.wait({stopped, loading}, return_when=asyncio.FIRST_COMPLETED)
+            if loading.done():
+                loading.result()
+            await asyncio.wait({stopped, serving}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            server.should_exit = True
+            loading.cancel()
+            stopped.cancel()
+            await asyncio.gather(serving, loading, stopped, return_exceptions=True)
+            await service.aclose()
+
+
+def _listener(config: ServerConfig) -> socket.socket:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    try:
+        return socket.create_server((config.host, config.port), family=family, backlog=2048)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {config.host}:{config.port}: {error.strerror}; choose another port=") from error
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(server: uvicorn.Server, stop: asyncio.Event) -> Iterator[None]:
+    """The first signal ends the server when its work is done, a second one at once."""
+
+    def signalled() -> None:
+        server.force_exit = stop.is_set()
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, signalled)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
