@@ -24,9 +24,14 @@ from hypothesis import strategies as st
 
 from kernel_env.errors import JudgeBadReply, JudgeBusy, JudgeError, JudgeRefused, JudgeUnreachable
 from rewards.judge import JudgeConfig, JudgeRewardSystem
-from rewards.judge.adapter import Judged
+from rewards.judge.adapter import Judged, rule_score
 from rewards.judge.breaker import CircuitBreaker, State
+from rewards.judge.models import CustomJudge
+from rewards.judge.server import ServerConfig
+from rewards.judge.static import StaticJudge
+from rewards.judge.wire import JudgeRequest
 from tests.conftest import GOOD
+from tests.judge_server import JudgeServer
 from tests.scripted_judge import (
     HANGS_S,
     Asked,
@@ -394,6 +399,36 @@ def test_what_rules_cannot_score_either_is_a_failure(asking: Ask) -> None:
     system, _ = asking([refused(500)], max_retries=0)
     with pytest.raises(JudgeRefused, match="not even by rules: nothing_to_judge"):
         system.reward("relu", "I could not do it.", "class Model", "KERNEL_CPP")
+
+
+# ------------------------------------------------------------------ the server of this project
+
+
+async def test_our_own_server_is_understood() -> None:
+    with JudgeServer(StaticJudge(), ServerConfig(port=0, api_key="right")) as server:
+        config = JudgeConfig(server.url, "right", fallback_to_rule=False)
+        async with JudgeRewardSystem(config) as system:
+            found = await all_of(system, [*KERNELS, "I could not do it."])
+            by_rules = await asyncio.gather(*(rule_score(JudgeRequest(prompt="", completion=kernel)) for kernel in KERNELS))
+            assert scores_of(found[:-1]) == [one.score for one in by_rules]
+            assert isinstance(found[-1], JudgeRefused) and "nothing_to_judge" in str(found[-1])
+            assert [one.cached for one in await all_of(system) if isinstance(one, Judged)] == [True] * 6
+            assert (await system.areward("2 + 2?", "The answer is 4.0", "4", "NUMBER"))["reward"] == 1.0
+            assert system.get_metrics()["circuit_breaker"]["failure_count"] == 0
+        async with JudgeRewardSystem(JudgeConfig(server.url, "wrong", fallback_to_rule=False)) as system:
+            (refusal,) = await all_of(system, KERNELS[:1])
+            assert isinstance(refusal, JudgeRefused) and "unauthorized" in str(refusal)
+
+
+async def test_a_judge_of_our_own_server_that_breaks_leaves_each_to_the_rules() -> None:
+    class Broken(CustomJudge):
+        def score(self, prompt: str, completion: str, answer: str | None, answer_type: str | None) -> dict[str, Any]:
+            raise KeyError("no model")
+
+    with JudgeServer(Broken(), ServerConfig(port=0)) as server:
+        config = JudgeConfig(server.url, max_retries=1, retry_wait=0.001)
+        async with JudgeRewardSystem(config) as system:
+            assert sources(await all_of(system)) == ["rule_fallback"] * 6
 
 
 # ------------------------------------------------------------------ everything at random

@@ -27,7 +27,10 @@ def test_the_layers_hold() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["kernel_env", "kernel_env.schema", "kernel_env.env", "kernel_env.verifier", "kernel_env.referee.referee", "rollout.store"],
+    [
+        *("kernel_env", "kernel_env.schema", "kernel_env.env", "kernel_env.verifier", "kernel_env.referee.referee"),
+        *("rewards.judge", "rewards.judge.adapter", "rewards.sources", "rollout.store"),
+    ],
 )
 def test_an_import_is_light_and_changes_nothing(module: str) -> None:
     """In a fresh process: nothing heavy, no logging set up, no environment variable set."""
@@ -53,6 +56,7 @@ def test_the_waist_needs_the_standard_library_only() -> None:
 PUBLIC = {
     "kernel_env": "BlockingVerifier KernelBenchEnv LocalVerifier load_problems",
     "kernel_env.builder": "BuildRequest BuildResult Builder",
+    "rewards.judge": "BaseJudgeReward JudgeConfig JudgeRewardSystem MultiCritiqueJudge compute_reward create_judge_reward",
 }
 WAIST = {
     "Problem": "level problem_id name source origin profile overrides prompt precision",
