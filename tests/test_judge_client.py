@@ -105,6 +105,7 @@ def test_what_no_judge_takes_is_a_typed_failure(asking: Ask, given: Mapping[str,
     with pytest.raises(JudgeRefused, match=fault):
         system.reward(**({"prompt": "p", "completion": "c", "answer": "a"} | given))
     assert server.asked == []
+    assert system.get_metrics()["errors"] == {"judge_refused": 1}
 
 
 def test_integrity_flags_arrive(asking: Ask) -> None:
@@ -211,9 +212,9 @@ def test_the_key_covers_who_judges_and_all_that_is_asked() -> None:
         {"prompt": 'ab","completion":"c'},
     ]
     requests = [REQUEST, *(JudgeRequest(**(REQUEST.model_dump() | other)) for other in others)]
-    keys = [cache_key(judge, request) for judge in ("llm:a, 1", "llm:a, 2", "llm:b, 1") for request in requests]
-    assert len(set(keys)) == len(keys) == 36
-    assert cache_key("llm:a, 1", REQUEST.model_copy(update={"request_id": "7"})) == keys[0]
+    keys = [cache_key(judge, request) for judge in (("a", "1"), ("a", "2"), ("a, 1", ""), ("a1",)) for request in requests]
+    assert len(set(keys)) == len(keys) == 48
+    assert cache_key(("a", "1"), REQUEST.model_copy(update={"request_id": "7"})) == keys[0]
 
 
 def test_another_judge_behind_the_same_address_is_asked_anew(asking: Ask) -> None:
