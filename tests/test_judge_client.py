@@ -1,9 +1,8 @@
-"""The judge's client over real sockets: the integration guide's own code, batches, cache, options and metrics."""
+"""The judge's client over real sockets: requests, batches, cache, metrics, a judge of one's own, beginning and end."""
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import gc
 import logging
 import pickle
@@ -16,23 +15,20 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import yaml
 
 from kernel_env import errors
 from kernel_env.errors import ConfigError, JudgeBusy, JudgeError, JudgeRefused
-from rewards.judge import BaseJudgeReward, JudgeConfig, JudgeRewardSystem, MultiCritiqueJudge, compute_reward, create_judge_reward
+from rewards.judge import BaseJudgeReward, JudgeConfig, JudgeRewardSystem
 from rewards.judge.cache import JudgeCache, cache_key
 from rewards.judge.config import ENVIRONMENT
 from rewards.judge.wire import JudgeRequest, JudgeResponse
 from tests.conftest import GOOD
-from tests.faulty_judge import JudgeServer, Script, answered, good, refused, score_of, scored, slow
+from tests.scripted_judge import HANGS_S, Script, ScriptedJudge, answered, good, held, refused, score_of, scored, slow, until
 
-HANGS_S = 60.0
 ROOT = Path(__file__).parents[1]
 
-Ask = Callable[..., tuple[JudgeRewardSystem, JudgeServer]]
+Ask = Callable[..., tuple[JudgeRewardSystem, ScriptedJudge]]
 
 
 @pytest.fixture(autouse=True)
@@ -46,8 +42,8 @@ def asking() -> Iterator[Ask]:
     """A system and the server that it asks; both end with the test."""
     with ExitStack() as closing:
 
-        def started(script: Script = (good,), **options: Any) -> tuple[JudgeRewardSystem, JudgeServer]:
-            server = closing.enter_context(JudgeServer(script))
+        def started(script: Script = (good,), **options: Any) -> tuple[JudgeRewardSystem, ScriptedJudge]:
+            server = closing.enter_context(ScriptedJudge(script))
             quick = {"batch_timeout": 0.0, "timeout": HANGS_S, "retry_wait": 0.001, "retry_wait_max": 0.002}
             config = JudgeConfig(judge_url=server.url, **(quick | options))  # type: ignore[arg-type]
             return closing.enter_context(JudgeRewardSystem(config)), server
@@ -55,165 +51,11 @@ def asking() -> Iterator[Ask]:
         yield started
 
 
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(HANGS_S):
-        while not condition():  # noqa: ASYNC110 - what is waited for happens in another thread
-            await asyncio.sleep(0.001)
-
-
 async def all_of(system: BaseJudgeReward, completions: list[str]) -> list[Any]:
     """Asked for at once; a failure stands where its score would be."""
     async with asyncio.timeout(HANGS_S):
         work = (system.acompute_reward("2 + 2?", completion, "4", "NUMBER") for completion in completions)
         return await asyncio.gather(*work, return_exceptions=True)
-
-
-# ------------------------------------------------------------------ the guide's own code
-
-GUIDE = "reward.judge_reward_adapter"
-"""Where the guide's code imports from; the only thing that is changed in it."""
-
-
-def guide(code: str, **given: Any) -> dict[str, Any]:
-    """Names after running code of the integration guide."""
-    names = given
-    exec(code.replace(GUIDE, "rewards.judge"), names)  # noqa: S102 - the code stands below
-    return names
-
-
-TRAINING = """
-from reward.judge_reward_adapter import JudgeRewardSystem as RewardSystem
-
-# Everything else stays the same!
-reward_system = RewardSystem(config.get('reward', {}).get('config', {}))
-
-reward_scores = []
-for batch in batch_iterations:
-    for item in batch:
-        result = reward_system.reward(item.prompt, item.completion, item.answer)
-        reward_scores.append(result['reward'])
-
-if global_step % 100 == 0:
-    metrics = reward_system.get_metrics()
-    print(f"Judge metrics: {metrics}")
-
-import logging
-logging.getLogger("JudgeReward").setLevel(logging.DEBUG)
-
-print(f"Inflight: {metrics['current_queue_size']}")
-print(f"Hit rate': {metrics['cache_hit_rate']:.1%}")
-print(f"Circuit: {metrics['circuit_breaker']['state']}")
-"""
-
-CONFIGURATION = """
-reward:
-  type: judge_model  # Change from None to judge_model
-  config:
-    judge_url: ${JUDGE_MODEL_URL}  # http://localhost:8888
-    api_key: ${JUDGE_MODEL_API_KEY}  # Optional
-    use_cache: true
-    cache_size: 5000
-
-    # Performance
-    max_batch_size: 16  # Match your GPU memory
-    batch_timeout: 0.05  # 50ms to form batches
-    max_concurrent_requests: 32
-    timeout: 30.0
-
-    # Reliability
-    fallback_to_rule: true  # Fallback to rules on failure
-    max_retries: 3
-"""
-
-
-@dataclasses.dataclass(frozen=True)
-class Item:
-    prompt: str
-    completion: str
-    answer: str
-
-
-def test_the_guides_training_loop_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    items = [[Item("What is 2+2?", "The answer is **boxed{4}**", "4"), Item("a", "b", "c")], [Item("a", "b", "c")]]
-    with JudgeServer() as server:
-        monkeypatch.setenv("JUDGE_MODEL_URL", server.url)
-        names = guide(TRAINING, config=yaml.safe_load(CONFIGURATION), batch_iterations=items, global_step=200)
-        names["reward_system"].close()
-    logging.getLogger("JudgeReward").setLevel(logging.NOTSET)
-    assert names["reward_scores"] == [score_of(item.completion) for batch in items for item in batch]
-    assert capsys.readouterr().out.splitlines()[1:] == ["Inflight: 0", "Hit rate': 33.3%", "Circuit: closed"]
-
-
-CUSTOM = """
-from reward.judge_reward_adapter import BaseJudgeReward
-
-class MyCustomJudge(BaseJudgeReward):
-    def _request_judge(self, request):
-        # Your custom logic here
-        return super()._request_judge(request)
-"""
-
-
-def test_the_guides_custom_judge_runs() -> None:
-    with JudgeServer() as server, guide(CUSTOM)["MyCustomJudge"]({"judge_url": server.url}) as judge:
-        assert judge.compute_reward("p", "c", "a").score == score_of("c")
-
-
-PANEL = """
-class MultiCritiqueJudge:
-    def __init__(self, judges: List[str]):
-        self.judges = [create_judge_reward({'judge_url': url})
-                      for url in judges]
-
-    def score(self, prompt: str, completion: str, answer: str):
-        scores = []
-        for judge in self.judges:
-            scores.append(judge.compute_reward(prompt, completion, answer))
-
-        # Average scores or use voting
-        return {
-            'score': np.mean([s.score for s in scores]),
-            'explanation': f'Voting平均得分: {np.mean(scores):.2f}'
-        }
-"""
-
-
-def test_the_guides_panel_of_judges_runs() -> None:
-    given = {"create_judge_reward": create_judge_reward, "np": np, "List": list}
-    with JudgeServer([half]) as one, JudgeServer([lambda asked: half(asked, 1.0)]) as other:
-        panel = guide(PANEL, **given)["MultiCritiqueJudge"]([one.url, other.url])
-        found = panel.score("p", "c", "a")
-        for judge in panel.judges:
-            judge.close()
-    assert found == {"score": 0.75, "explanation": "Voting平均得分: 0.75"}
-
-
-def half(asked: Any, score: float = 0.5) -> bytes:
-    return answered(asked, [response | {"score": score} for response in scored(asked)])
-
-
-def test_our_panel_of_judges_says_who_scored() -> None:
-    with JudgeServer([half]) as one, JudgeServer([lambda asked: half(asked, 1.0)]) as other, JudgeServer([refused(400)]) as third:
-        panel = MultiCritiqueJudge([one.url, other.url])
-        found = panel.score("p", "c", "a")
-        panel.close()
-        mixed = MultiCritiqueJudge([one.url, third.url])
-        fallen = mixed.score("relu", GOOD, "class Model: ...")
-        mixed.close()
-    assert found == {
-        "score": 0.75,
-        "scores": [0.5, 1.0],
-        "source": "judge",
-        "explanation": "mean of 2 judges: 0.50, 1.00",
-    }
-    assert fallen["source"] == "rule_fallback"
-    with pytest.raises(ConfigError, match="at least one judge"):
-        MultiCritiqueJudge([])
-
-
-def test_a_script_gets_a_score_in_one_call() -> None:
-    with JudgeServer() as server:
-        assert compute_reward("p", "c", config={"judge_url": server.url}).score == score_of("c")
 
 
 # ------------------------------------------------------------------ one request
@@ -263,6 +105,7 @@ def test_what_no_judge_takes_is_a_typed_failure(asking: Ask, given: Mapping[str,
     with pytest.raises(JudgeRefused, match=fault):
         system.reward(**({"prompt": "p", "completion": "c", "answer": "a"} | given))
     assert server.asked == []
+    assert system.get_metrics()["errors"] == {"judge_refused": 1}
 
 
 def test_integrity_flags_arrive(asking: Ask) -> None:
@@ -296,8 +139,12 @@ def test_one_alone_is_asked_alone(asking: Ask) -> None:
 
 
 async def test_no_more_requests_are_under_way_than_allowed(asking: Ask) -> None:
-    system, server = asking([slow(0.01)], max_concurrent_requests=3, max_batch_size=1)
-    await all_of(system, [f"c{n}" for n in range(20)])
+    release = threading.Event()
+    system, server = asking([held(release)], max_concurrent_requests=3, max_batch_size=1)
+    asked = asyncio.ensure_future(all_of(system, [f"c{n}" for n in range(20)]))
+    await until(lambda: server.at_once == 3 and system.get_metrics()["current_queue_size"] == 17)
+    release.set()
+    assert [judged.score for judged in await asked] == [score_of(f"c{n}") for n in range(20)]
     assert server.at_once == 3
 
 
@@ -365,9 +212,9 @@ def test_the_key_covers_who_judges_and_all_that_is_asked() -> None:
         {"prompt": 'ab","completion":"c'},
     ]
     requests = [REQUEST, *(JudgeRequest(**(REQUEST.model_dump() | other)) for other in others)]
-    keys = [cache_key(judge, request) for judge in ("llm:a, 1", "llm:a, 2", "llm:b, 1") for request in requests]
-    assert len(set(keys)) == len(keys) == 36
-    assert cache_key("llm:a, 1", REQUEST.model_copy(update={"request_id": "7"})) == keys[0]
+    keys = [cache_key(judge, request) for judge in (("a", "1"), ("a", "2"), ("a, 1", ""), ("a1",)) for request in requests]
+    assert len(set(keys)) == len(keys) == 48
+    assert cache_key(("a", "1"), REQUEST.model_copy(update={"request_id": "7"})) == keys[0]
 
 
 def test_another_judge_behind_the_same_address_is_asked_anew(asking: Ask) -> None:
@@ -445,76 +292,6 @@ def test_a_file_that_fails_later_is_a_miss(tmp_path: Path, caplog: pytest.LogCap
     ]
 
 
-# ------------------------------------------------------------------ options
-
-
-def test_defaults_are_the_guides() -> None:
-    assert dataclasses.asdict(JudgeConfig()) == {
-        "judge_url": "http://localhost:8888",
-        "api_key": None,
-        "use_cache": True,
-        "cache_size": 5000,
-        "cache_ttl": 3600.0,
-        "cache_path": None,
-        "max_batch_size": 16,
-        "batch_timeout": 0.05,
-        "max_concurrent_requests": 32,
-        "timeout": 30.0,
-        "max_retries": 3,
-        "retry_wait": 1.0,
-        "retry_wait_max": 10.0,
-        "queue_size": 1000,
-        "fallback_to_rule": True,
-        "circuit_breaker_threshold": 10,
-        "circuit_breaker_timeout": 60.0,
-    }
-
-
-ENVIRON = {"JUDGE_MODEL_URL": "http://env:1", "JUDGE_MODEL_API_KEY": "k", "JUDGE_MAX_BATCH_SIZE": "8", "JUDGE_MAX_CONCURRENT": "4"}
-
-
-def test_the_environment_overrides_and_its_numbers_are_numbers() -> None:
-    config = JudgeConfig.of({"judge_url": "http://given:1", "max_batch_size": 2, "timeout": 5}, ENVIRON)
-    assert (config.judge_url, config.api_key) == ("http://env:1", "k")
-    assert (config.max_batch_size, config.max_concurrent_requests, config.timeout) == (8, 4, 5.0)
-    assert type(config.max_batch_size) is int and type(config.timeout) is float
-
-
-def test_a_judge_of_several_keeps_its_own_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in ENVIRON.items():
-        monkeypatch.setenv(name, value)
-    with create_judge_reward({"judge_url": "http://one:1"}) as one, JudgeRewardSystem({"judge_url": "http://one:1"}) as system:
-        assert (one.config.judge_url, one.config.max_batch_size) == ("http://one:1", 8)
-        assert system.config.judge_url == "http://env:1"
-
-
-def test_text_is_read_as_the_option_wants_it() -> None:
-    given = {"timeout": "2.5", "use_cache": "False", "judge_url": "${WHERE}", "api_key": "${NOT_SET}", "max_retries": "${RETRIES}"}
-    config = JudgeConfig.of(given, {"WHERE": "https://judge.example/api", "RETRIES": "0"})
-    assert config == JudgeConfig("https://judge.example/api", timeout=2.5, use_cache=False, max_retries=0)
-    assert JudgeConfig.of({"judge_url": "${NOT_SET}"}, {}) == JudgeConfig() == JudgeConfig.of(None, {"JUDGE_MODEL_URL": ""})
-
-
-@pytest.mark.parametrize(
-    ("given", "fault"),
-    [
-        ({"max_batch_size": "many"}, "judge.max_batch_size='many': must be a number"),
-        ({"use_cache": "maybe"}, "judge.use_cache='maybe': must be true or false"),
-        ({"max_batch_size": 2.5}, "judge: .*max_batch_size: expected int, got float"),
-        ({"batch_size": 4}, "judge: unknown field batch_size"),
-        ({"judge_url": "localhost:8888"}, "judge.judge_url: must be a URL such as"),
-        ({"max_batch_size": 129}, "judge.max_batch_size: must be from 1 to 128"),
-        ({"cache_size": 0}, "judge.cache_size: must be 1 or more"),
-        ({"timeout": "inf"}, "judge.timeout: must be a number of seconds above 0"),
-        ({"batch_timeout": -1}, "judge.batch_timeout: must be 0 or more seconds"),
-        ({"max_retries": -1}, "judge.max_retries: must be 0 or more"),
-    ],
-)
-def test_an_option_that_makes_no_sense_is_refused(given: Mapping[str, Any], fault: str) -> None:
-    with pytest.raises(ConfigError, match=fault):
-        JudgeConfig.of(given, {})
-
-
 def test_no_message_shows_the_key(asking: Ask, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     system, _ = asking([refused(401)], api_key="sk-secret", fallback_to_rule=False)
@@ -557,14 +334,6 @@ async def test_what_is_under_way_is_counted(asking: Ask) -> None:
     release.set()
     await asyncio.gather(*asked)
     assert (system.get_metrics()["in_flight"], system.get_metrics()["current_queue_size"]) == (0, 0)
-
-
-def held(release: threading.Event) -> Callable[[Any], Awaitable[bytes]]:
-    async def behaviour(asked: Any) -> bytes:
-        await until(release.is_set)
-        return good(asked)
-
-    return behaviour
 
 
 # ------------------------------------------------------------------ a judge of one's own
@@ -618,7 +387,7 @@ async def test_closing_lets_everything_end(asking: Ask) -> None:
 
 
 def test_a_system_that_is_forgotten_ends_its_thread(asking: Ask) -> None:
-    with JudgeServer() as server:
+    with ScriptedJudge() as server:
         system = JudgeRewardSystem({"judge_url": server.url, "batch_timeout": 0.0})
         system.reward("p", "c")
         thread = next(thread for thread in threading.enumerate() if thread.name == "judge-reward")
@@ -634,7 +403,7 @@ def test_a_program_that_never_closes_it_ends() -> None:
         "print(JudgeRewardSystem({'judge_url': sys.argv[1]}).reward('p', 'c', 'a')['source'])\n"
         "kept = JudgeRewardSystem({'judge_url': sys.argv[1]}); print(kept.reward('p', 'c', 'a')['source'])"
     )
-    with JudgeServer() as server:
+    with ScriptedJudge() as server:
         command = [sys.executable, "-W", "error", "-c", code, server.url]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANGS_S, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "judge\njudge\n", "")
@@ -655,7 +424,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 def test_a_forked_child_asks_by_itself() -> None:
-    with JudgeServer() as server:
+    with ScriptedJudge() as server:
         command = [sys.executable, "-c", FORKED, server.url]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANGS_S, check=False)
     assert (done.returncode, done.stderr) == (0, "")

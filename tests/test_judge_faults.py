@@ -9,6 +9,7 @@ import random
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -23,18 +24,25 @@ from hypothesis import strategies as st
 
 from kernel_env.errors import JudgeBadReply, JudgeBusy, JudgeError, JudgeRefused, JudgeUnreachable
 from rewards.judge import JudgeConfig, JudgeRewardSystem
-from rewards.judge.adapter import Judged
+from rewards.judge.adapter import Judged, rule_score
 from rewards.judge.breaker import CircuitBreaker, State
+from rewards.judge.models import CustomJudge
+from rewards.judge.server import ServerConfig
+from rewards.judge.static import StaticJudge
+from rewards.judge.wire import JudgeRequest
 from tests.conftest import GOOD
-from tests.faulty_judge import (
+from tests.judge_server import JudgeServer
+from tests.scripted_judge import (
+    HANGS_S,
     Asked,
-    JudgeServer,
     Script,
+    ScriptedJudge,
     answered,
     doubled,
     failing,
     garbled,
     good,
+    held,
     mixed_up,
     refused,
     reordered,
@@ -44,13 +52,14 @@ from tests.faulty_judge import (
     short,
     slow,
     stalled,
+    until,
 )
 
-HANGS_S = 60.0
 ROOT = Path(__file__).parents[1]
+RUN_HANGS_S = 600.0
 UNAVAILABLE = {"kind": "unavailable", "message": "no model"}
 
-Ask = Callable[..., tuple[JudgeRewardSystem, JudgeServer]]
+Ask = Callable[..., tuple[JudgeRewardSystem, ScriptedJudge]]
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +74,7 @@ def asking() -> Iterator[Ask]:
     with ExitStack() as closing:
 
         def started(script: Script, clock: Callable[[], float] = time.monotonic, **options: Any) -> Any:
-            server = closing.enter_context(JudgeServer(script))
+            server = closing.enter_context(ScriptedJudge(script))
             quick = {"batch_timeout": 0.02, "timeout": HANGS_S, "retry_wait": 0.001, "retry_wait_max": 0.002, "use_cache": False}
             config = JudgeConfig(judge_url=server.url, **(quick | options))  # type: ignore[arg-type]
             return closing.enter_context(JudgeRewardSystem(config, now=clock)), server
@@ -87,7 +96,7 @@ def sources(found: Sequence[Judged | BaseException]) -> list[str]:
     return [one.source if isinstance(one, Judged) else type(one).__name__ for one in found]
 
 
-def by_path(server: JudgeServer) -> Counter[str]:
+def by_path(server: ScriptedJudge) -> Counter[str]:
     return Counter(asked.path for asked in server.asked)
 
 
@@ -229,13 +238,16 @@ def test_the_circuit_never_stays_open_for_good(steps: list[str]) -> None:
 
 async def test_the_breaker_lets_many_requests_be_under_way(asking: Ask) -> None:
     """It once held a lock while it waited: one at a time."""
-    system, server = asking([slow(0.1)], max_batch_size=1)
-    await all_of(system)
-    assert server.at_once == len(KERNELS)
+    release = threading.Event()
+    system, server = asking([held(release)], max_batch_size=1)
+    asked = asyncio.ensure_future(all_of(system))
+    await until(lambda: server.at_once == len(KERNELS))
+    release.set()
+    assert set(sources(await asked)) == {"judge"}
 
 
 async def test_an_open_circuit_leaves_the_judge_alone_and_tries_it_once(asking: Ask) -> None:
-    clock = Clock()
+    clock, release = Clock(), threading.Event()
     answers: list[Any] = [refused(500)]
     system, server = asking(lambda _: answers[-1], clock, max_retries=0, max_batch_size=1, circuit_breaker_threshold=3)
     assert set(sources(await all_of(system, KERNELS[:3]))) == {"rule_fallback"}
@@ -246,8 +258,12 @@ async def test_an_open_circuit_leaves_the_judge_alone_and_tries_it_once(asking: 
     assert sources(await all_of(system)) == ["rule_fallback"] * 6  # the probe failed, the others were not asked
     assert len(server.asked) == 4
     clock.now_s += 61.0
-    answers.append(slow(0.1))
-    assert sources(await all_of(system)).count("judge") == 1  # the probe
+    answers.append(held(release))
+    refusals = system.get_metrics()["errors"]["judge_busy"]
+    asked = asyncio.ensure_future(all_of(system))
+    await until(lambda: system.get_metrics()["errors"]["judge_busy"] == refusals + 5)
+    release.set()
+    assert sources(await asked).count("judge") == 1  # the probe
     assert len(server.asked) == 5
     assert sources(await all_of(system)) == ["judge"] * 6
     assert system.get_metrics()["circuit_breaker"]["state"] == "closed"
@@ -385,6 +401,36 @@ def test_what_rules_cannot_score_either_is_a_failure(asking: Ask) -> None:
         system.reward("relu", "I could not do it.", "class Model", "KERNEL_CPP")
 
 
+# ------------------------------------------------------------------ the server of this project
+
+
+async def test_our_own_server_is_understood() -> None:
+    with JudgeServer(StaticJudge(), ServerConfig(port=0, api_key="right")) as server:
+        config = JudgeConfig(server.url, "right", fallback_to_rule=False)
+        async with JudgeRewardSystem(config) as system:
+            found = await all_of(system, [*KERNELS, "I could not do it."])
+            by_rules = await asyncio.gather(*(rule_score(JudgeRequest(prompt="", completion=kernel)) for kernel in KERNELS))
+            assert scores_of(found[:-1]) == [one.score for one in by_rules]
+            assert isinstance(found[-1], JudgeRefused) and "nothing_to_judge" in str(found[-1])
+            assert [one.cached for one in await all_of(system) if isinstance(one, Judged)] == [True] * 6
+            assert (await system.areward("2 + 2?", "The answer is 4.0", "4", "NUMBER"))["reward"] == 1.0
+            assert system.get_metrics()["circuit_breaker"]["failure_count"] == 0
+        async with JudgeRewardSystem(JudgeConfig(server.url, "wrong", fallback_to_rule=False)) as system:
+            (refusal,) = await all_of(system, KERNELS[:1])
+            assert isinstance(refusal, JudgeRefused) and "unauthorized" in str(refusal)
+
+
+async def test_a_judge_of_our_own_server_that_breaks_leaves_each_to_the_rules() -> None:
+    class Broken(CustomJudge):
+        def score(self, prompt: str, completion: str, answer: str | None, answer_type: str | None) -> dict[str, Any]:
+            raise KeyError("no model")
+
+    with JudgeServer(Broken(), ServerConfig(port=0)) as server:
+        config = JudgeConfig(server.url, max_retries=1, retry_wait=0.001)
+        async with JudgeRewardSystem(config) as system:
+            assert sources(await all_of(system)) == ["rule_fallback"] * 6
+
+
 # ------------------------------------------------------------------ everything at random
 
 
@@ -398,7 +444,7 @@ class JudgeProcess:
         self._process: subprocess.Popen[str] | None = None
 
     def start(self, faults: bool = True) -> None:
-        command = [sys.executable, "-m", "tests.faulty_judge", "--port", str(self.port)]
+        command = [sys.executable, "-m", "tests.scripted_judge", "--port", str(self.port)]
         command += ["--seed", str(self._draw.randrange(2**32)), *(["--faults"] if faults else [])]
         self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None and self._process.stdout.readline() == "ready\n"
@@ -414,15 +460,15 @@ async def killed_now_and_then(judge: JudgeProcess, system: JudgeRewardSystem, en
     """After every tenth of all that was judged; then so much ends without a server."""
     share = requests // 10
 
-    async def until(count: Callable[[], int], reached: int) -> None:
-        while count() < reached and len(ended) < requests:  # noqa: ASYNC110 - all who ask bring it about
-            await asyncio.sleep(0.005)
+    def judged() -> int:
+        return int(system.get_metrics()["judged"])
 
     while len(ended) < requests:
-        judged = system.get_metrics()["judged"]
-        await until(lambda: system.get_metrics()["judged"], judged + share)
+        enough = judged() + share
+        await until(lambda: judged() >= enough or len(ended) == requests, RUN_HANGS_S)  # noqa: B023 - waited for
         await asyncio.to_thread(judge.kill)
-        await until(lambda: len(ended), len(ended) + share)
+        enough = len(ended) + share
+        await until(lambda: len(ended) >= min(enough, requests), RUN_HANGS_S)  # noqa: B023
         await asyncio.to_thread(judge.start)
 
 
@@ -430,7 +476,6 @@ async def killed_now_and_then(judge: JudgeProcess, system: JudgeRewardSystem, en
     ("requests", "fallback"),
     [
         (200, True),
-        (2000, True),
         pytest.param(5000, True, marks=pytest.mark.slow),
         pytest.param(5000, False, marks=pytest.mark.slow),
     ],

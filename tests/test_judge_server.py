@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -17,10 +18,12 @@ from typing import Any
 import pytest
 
 from kernel_env.errors import ConfigError, EndpointUnreachable
-from rewards.judge.batcher import BatchConfig
-from rewards.judge.models import CustomJudge, custom_judge
+from rewards.judge.batcher import BatchConfig, Batcher, Refused
+from rewards.judge.counters import Counters
+from rewards.judge.models import CustomJudge, JudgeFailure, Outcome, Scored, custom_judge
 from rewards.judge.server import ServerConfig
 from rewards.judge.static import StaticJudge
+from rewards.judge.wire import FailureKind, JudgeRequest
 from rollout.cli import main
 from tests.judge_server import PATIENCE_S, Held, JudgeServer, ask
 
@@ -174,7 +177,7 @@ def together(server: JudgeServer, values: list[float]) -> list[Any]:
 def test_requests_of_different_clients_share_a_full_batch() -> None:
     judge = Held(held=False)
     values = [i / 8 for i in range(8)]
-    with JudgeServer(judge, config(max_batch_size=8, batch_timeout_s=PATIENCE_S)) as server:
+    with JudgeServer(judge, config(max_batch_size=8, batch_timeout_s=100 * PATIENCE_S)) as server:
         assert [found["score"] for found in together(server, values)] == values
         counts = server.get("/metrics.json").json
     assert sorted(float(r.completion) for r in judge.batches[0]) == values
@@ -298,6 +301,37 @@ def test_a_server_that_is_stopped_finishes_what_it_has_taken() -> None:
         assert asked.result(PATIENCE_S).json["score"] == 0.75
         server.join()
     assert server.error is None
+
+
+async def taken(judge: Held) -> tuple[Batcher, asyncio.Task[list[Outcome]]]:
+    """A queue whose one request the judge holds."""
+    batcher = Batcher(judge, BatchConfig(batch_timeout_s=0.0), Counters())
+    batcher.start()
+    asked = asyncio.create_task(batcher.score([JudgeRequest.model_validate(scored(0.75))]))
+    assert await asyncio.to_thread(judge.seen.wait, PATIENCE_S)
+    return batcher, asked
+
+
+async def test_a_queue_that_is_closed_finishes_what_it_has_and_takes_nothing_new() -> None:
+    judge = Held()
+    batcher, asked = await taken(judge)
+    closing = asyncio.create_task(batcher.aclose(PATIENCE_S))
+    await asyncio.sleep(0)
+    with pytest.raises(Refused) as refused:
+        await batcher.score([JudgeRequest.model_validate(scored(0.5))])
+    assert refused.value.failure.kind is FailureKind.STOPPING
+    judge.let_go.set()
+    await closing
+    assert await asked == [Scored(0.75)]
+
+
+async def test_what_is_not_finished_in_time_has_no_score() -> None:
+    judge = Held()
+    batcher, asked = await taken(judge)
+    await batcher.aclose(drain_s=0.0)
+    (outcome,) = await asked
+    assert isinstance(outcome, JudgeFailure) and outcome.kind is FailureKind.STOPPING
+    judge.let_go.set()
 
 
 # ------------------------------------------------------------------ counts

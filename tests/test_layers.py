@@ -28,13 +28,8 @@ def test_the_layers_hold() -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        "kernel_env",
-        "kernel_env.schema",
-        "kernel_env.env",
-        "kernel_env.verifier",
-        "kernel_env.referee.referee",
-        "rollout.store",
-        "rollout.tokens",
+        *("kernel_env", "kernel_env.schema", "kernel_env.env", "kernel_env.verifier", "kernel_env.referee.referee"),
+        *("rewards.judge", "rewards.judge.adapter", "rewards.sources", "rollout.store", "rollout.tokens"),
     ],
 )
 def test_an_import_is_light_and_changes_nothing(module: str) -> None:
@@ -61,6 +56,7 @@ def test_the_waist_needs_the_standard_library_only() -> None:
 PUBLIC = {
     "kernel_env": "BlockingVerifier KernelBenchEnv LocalVerifier load_problems",
     "kernel_env.builder": "BuildRequest BuildResult Builder",
+    "rewards.judge": "BaseJudgeReward JudgeConfig JudgeRewardSystem MultiCritiqueJudge compute_reward create_judge_reward",
 }
 WAIST = {
     "Problem": "level problem_id name source origin profile overrides prompt precision",

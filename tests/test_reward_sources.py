@@ -41,7 +41,7 @@ from rewards.sources import (
 from rollout.policies import Endpoint, GenerationRequest, Policy, Sampling, make_policy
 from tests.chat_server import ChatServer
 from tests.conftest import GOOD, REFERENCE
-from tests.faulty_judge import JudgeServer, Script, answered, good, refused, score_of, scored
+from tests.scripted_judge import Script, ScriptedJudge, answered, good, refused, score_of, scored
 from tests.test_reward import correct, verdict
 
 HANGS_S = 60.0
@@ -251,7 +251,7 @@ ATTEMPT = Attempt(PROBLEM, ASKED, Generation("Here it is."), GOOD)
 async def judged(script: Script, of: Verdict, *, config: SourcesConfig = JUDGED, attempt: Attempt = ATTEMPT, **options: Any) -> Any:
     """The reward, and what the judge was asked."""
     measured = measured_reward(of, SEED)
-    with JudgeServer(script) as server:
+    with ScriptedJudge(script) as server:
         async with asyncio.timeout(HANGS_S), JudgeRewardSystem(JudgeConfig(server.url, max_retries=0, **options)) as system:
             sources = RewardSources(config, [JudgeSource(system, judge_all=config.unsafe_alone)])
             return await sources.reward(measured, attempt, await sources.ahead(attempt), of), server.asked

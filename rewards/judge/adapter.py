@@ -82,12 +82,12 @@ class BaseJudgeReward:
         self._cache: JudgeCache | None = None
         if self.config.use_cache:
             self._cache = JudgeCache(self.config.cache_size, self.config.cache_ttl, self.config.cache_path)
-        self._judge: str | None = None
+        self._judge: tuple[str, ...] | None = None
         self._lock = threading.Lock()
         self._client = self._new_client()
         self._running: Background | None = None
         self._closed = False
-        self._ids = map("{}-{}".format, itertools.repeat(uuid.uuid4().hex), itertools.count())
+        self._name, self._numbers = uuid.uuid4().hex, itertools.count()
 
     # ------------------------------------------------------------------ asking
 
@@ -190,11 +190,13 @@ class BaseJudgeReward:
                 completion=_storable(completion),
                 answer=None if answer is None else _storable(answer),
                 answer_type=None if answer_type is None else AnswerType(answer_type),
-                request_id=next(self._ids),
+                request_id=f"{self._name}-{next(self._numbers)}",
                 metadata=dict(metadata or {}),
             )
-        except (ValidationError, ValueError) as error:
-            raise JudgeRefused(f"no request to a judge: {_first_fault(error)}") from None
+        except ValueError as error:  # pydantic's are such
+            failure = JudgeRefused(f"no request to a judge: {_first_fault(error)}")
+        self._metrics.failed(failure)
+        raise failure
 
     def _known(self, request: JudgeRequest, started_s: float) -> Judged | None:
         """What this judge said before. Before its first reply it has no name, and nothing is looked up."""
@@ -235,8 +237,7 @@ class BaseJudgeReward:
 
     def _remember(self, request: JudgeRequest, response: JudgeResponse) -> None:
         """Under the name that the judge gives itself, so that another model or rubric behind the same address is another judge."""
-        said = response.metadata
-        self._judge = f"{type(self).__qualname__}, {said.judge}, {said.version or self.config.judge_url}"
+        self._judge = (type(self).__qualname__, self.config.judge_url, response.metadata.judge, response.metadata.version)
         if self._cache is not None:
             self._cache.put(cache_key(self._judge, request), response)
 
@@ -305,7 +306,7 @@ def compute_reward(
 
 
 class MultiCritiqueJudge:
-    """Several judges, asked at the same time; the score is their mean. With other judges' aggregation see the server's panel."""
+    """Several judges, asked at the same time; the score is their mean. The server's `PanelJudge` knows other ways."""
 
     def __init__(self, judges: Sequence[str]) -> None:
         """`judges` are URLs."""

@@ -9,7 +9,7 @@ import sqlite3
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pydantic import ValidationError
 
@@ -18,19 +18,19 @@ from rewards.judge.wire import JudgeRequest, JudgeResponse
 
 LOG = logging.getLogger("JudgeReward")
 
-BUSY_S = 5.0
+BUSY_S = 1.0
 """How long another process may keep the file to itself."""
 _TABLE = "CREATE TABLE IF NOT EXISTS scores (key TEXT PRIMARY KEY, response TEXT NOT NULL, stored_at REAL NOT NULL) WITHOUT ROWID"
 
 
-def cache_key(judge: str, request: JudgeRequest) -> str:
+def cache_key(judge: Sequence[str], request: JudgeRequest) -> str:
     """SHA-256 of who judges and of all that is asked, in hexadecimal.
 
     `judge` names model, rubric, prompt and sampling: whatever may change a score. JSON keeps the parts apart: no two requests are
     written alike, wherever one text ends and the next begins. The request's id says nothing about its score and is left out.
     """
     asked = request.model_dump(mode="json", exclude={"request_id"})
-    return hashlib.sha256(json.dumps([judge, asked], sort_keys=True, allow_nan=False).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([*judge, asked], sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 class JudgeCache:

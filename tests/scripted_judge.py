@@ -1,11 +1,11 @@
 """A judge's server for tests, faults included: real sockets, and no more HTTP than a client needs.
 
-    with JudgeServer([refused(500), good]) as server:
+    with ScriptedJudge([refused(500), good]) as server:
         ...  # talk to server.url
     assert [asked.path for asked in server.asked] == ["/judge", "/judge"]
 
 A script is a list of behaviours, one a request (the last one repeats), or a function from the request to a behaviour. A behaviour
-makes the answer's bytes out of the request. `python -m tests.faulty_judge --port N` is a server in a process of its own.
+makes the answer's bytes out of the request. `python -m tests.scripted_judge --port N` is a server in a process of its own.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 START_S = 30.0
+HANGS_S = 60.0
+"""Nothing takes so long."""
 JUDGE = {"judge": "test", "version": "1"}
 
 
@@ -89,9 +91,10 @@ def short(asked: Asked) -> bytes:
 
 
 def doubled(asked: Asked) -> bytes:
-    """The first request has two scores."""
+    """The first request has two scores besides its own."""
     responses = scored(asked)
-    return answered(asked, [*responses, responses[0] | {"score": 0.0}])
+    other = responses[0] | {"score": 0.0}
+    return answered(asked, [other, *responses, other])
 
 
 def mixed_up(asked: Asked) -> bytes:
@@ -131,6 +134,16 @@ def stalled(_: Asked) -> bytes:
     return b"HTTP/1.1 200 x\r\ncontent-length: 1000\r\n\r\n{"
 
 
+def held(release: threading.Event) -> Behaviour:
+    """As good as any, once it is let go."""
+
+    async def behaviour(asked: Asked) -> bytes:
+        await until(release.is_set)
+        return good(asked)
+
+    return behaviour
+
+
 def slow(seconds: float, then: Behaviour = good) -> Behaviour:
     async def behaviour(asked: Asked) -> bytes:
         await asyncio.sleep(seconds)
@@ -143,7 +156,13 @@ def slow(seconds: float, then: Behaviour = good) -> Behaviour:
 # ------------------------------------------------------------------ server
 
 
-class JudgeServer:
+async def until(condition: Callable[[], object], hangs_s: float = HANGS_S) -> None:
+    async with asyncio.timeout(hangs_s):
+        while not condition():  # noqa: ASYNC110 - other threads bring it about
+            await asyncio.sleep(0.002)
+
+
+class ScriptedJudge:
     """`asked` holds every request that arrived, in order; `at_once` is the most that were under way at a time."""
 
     def __init__(self, script: Script = (good,)) -> None:
@@ -232,7 +251,7 @@ FAULTS: dict[Behaviour, float] = {
 
 async def _serve(port: int, behaviours: Mapping[Behaviour, float], seed: int) -> None:
     draw = random.Random(seed)
-    server = JudgeServer(lambda _: draw.choices(list(behaviours), list(behaviours.values()))[0])
+    server = ScriptedJudge(lambda _: draw.choices(list(behaviours), list(behaviours.values()))[0])
     listening = await asyncio.start_server(server.connected, "127.0.0.1", port)
     print("ready", flush=True)
     await listening.serve_forever()
