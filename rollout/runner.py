@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -30,7 +30,8 @@ from rollout.fingerprint import Change, changes, fingerprint
 from rollout.health import fault, status
 from rollout.policies import Policy, make_policy
 from rollout.report import write_report
-from rollout.settings import IGNORED_ON_RESUME, Settings, VerifierSettings
+from rollout.serving import served
+from rollout.settings import IGNORED_ON_RESUME, PolicySettings, Settings, VerifierSettings
 from rollout.shaping import shaping
 from rollout.store import RunReader, RunStore, open_run
 from rollout.thinking import check_thinking
@@ -134,12 +135,18 @@ def engine_config(settings: Settings) -> EngineConfig:
     )
 
 
-def plan(settings: Settings) -> Plan:
-    """Resolve problems and policy. Raises ConfigError, DatasetError."""
-    engine = engine_config(settings)
+def checked_problems(settings: Settings) -> tuple[Problem, ...]:
+    """Those that were chosen, if they can be verified as it was asked for. Raises ConfigError, DatasetError."""
     problems = chosen_problems(settings)
     check_baselines(settings.verify, problems)
     check_ahead(settings.verify, settings.backend.name)
+    return problems
+
+
+def plan(settings: Settings) -> Plan:
+    """Resolve problems and policy. Raises ConfigError, DatasetError."""
+    engine = engine_config(settings)
+    problems = checked_problems(settings)
     clock = LiveClock() if settings.verifier.clock == "live" else RecordedClock()
     policy = make_policy(settings.policy.spec, endpoint=settings.policy, now=clock.now)
     check_thinking(settings.thinking, policy)
@@ -186,8 +193,10 @@ async def run(
     Raises ConfigError and PolicyError (preflight) before any work, ConfigError and InfraError when the run directory cannot be
     written. Failures of single episodes are in the result.
     """
-    planned = plan(settings)
     async with AsyncExitStack() as stack:
+        if settings.policy.serve is not None:
+            settings = replace(settings, policy=await _server(settings, stack))
+        planned = plan(settings)
         stack.push_async_callback(planned.policy.aclose)
         if verifier is None:
             verifier = make_verifier(settings.verifier)
@@ -210,6 +219,14 @@ async def run(
         engine = Engine(planned.policy, verifier, journal, planned.engine, store.info.master_seed, shaped)
         await engine.play(planned.problems, settings.rollout.oversample)
         return _concluded(store, allow_zero=settings.run.allow_zero)
+
+
+async def _server(settings: Settings, stack: AsyncExitStack) -> PolicySettings:
+    """The policy's settings with a server that is up until the stack ends. It is not started for what is wrong or done already."""
+    checked_problems(settings)
+    if _played(Path(settings.run.root) / run_name(settings)):
+        return replace(settings.policy, serve=None, base_url="http://127.0.0.1:9/v1")  # nobody will be asked
+    return await stack.enter_async_context(served(settings.policy))
 
 
 async def _try_canaries(settings: Settings, verifier: Verifier) -> None:

@@ -30,6 +30,7 @@ IGNORED_ON_RESUME = (
     "verifier.reuse_mb",
     "policy.base_url", "policy.attempts", "policy.connect_s", "policy.request_s", "policy.retry_for_s", "policy.wait_s",
     "policy.wait_max_s",
+    "policy.serve", "policy.serve_compile", "policy.serve_args", "policy.serve_env", "policy.serve_start_s",
 )  # fmt: skip
 """Settings that cannot change a result, so that a run may be resumed with other values of them."""
 SECRETS = ("policy.api_key", "sources.judge.api_key")
@@ -98,17 +99,28 @@ class VerifierSettings(VerifierConfig):
 @dataclass(frozen=True)
 class PolicySettings(Endpoint):
     scheme: str = "replay"
-    """`replay` or `openai`."""
+    """`replay`, `openai` or `transformers`."""
     model: str | None = None
-    """`openai`: the model's name at the endpoint."""
+    """`openai`: the model's name at the endpoint. `transformers`, and with `serve`: a directory, or a name on the hub."""
     path: str | None = None
     """`replay`: a directory of recorded replies (such as a run's `responses/`) or the name of a built-in set."""
+    serve: str | None = None
+    """Start this server for the run, and end it afterwards: `sglang`, `vllm` or `transformers`. It serves `model`, and takes the
+    place of `base_url`."""
+    serve_compile: bool = True
+    """False: the server compiles nothing and captures no graphs, to start sooner or where that fails."""
+    serve_args: tuple[str, ...] = ()
+    """Further arguments of its command, such as `[--max-model-len,32768]`."""
+    serve_env: Mapping[str, Any] = field(default_factory=dict)
+    """Environment variables that it gets besides those of this process. They are kept with the run: no place for secrets."""
+    serve_start_s: float = 1800.0
+    """Seconds until it must be healthy, downloading the model included."""
 
     @property
     def spec(self) -> str:
-        """`openai/MODEL` or `replay/PATH`. Raises ConfigError without a model."""
-        if self.scheme == "openai" and not self.model:
-            raise ConfigError("policy.model is missing: set it to the model's name at the endpoint")
+        """`openai/MODEL`, `replay/PATH` or `transformers/MODEL`. Raises ConfigError without a model."""
+        if self.scheme in ("openai", "transformers") and not self.model:
+            raise ConfigError("policy.model is missing: set it to the model's name at the endpoint, or its directory")
         return f"{self.scheme}/{(self.path if self.scheme == 'replay' else self.model) or ''}"
 
 

@@ -135,6 +135,7 @@ def test_a_place_without_recordings_is_refused(tmp_path: Path) -> None:
         ("", "use one of"),
         ("openai", "incomplete"),
         ("replay/", "incomplete"),
+        ("transformers", "incomplete"),
     ],
 )
 def test_a_spec_that_names_no_policy_is_refused(spec: str, said: str) -> None:

@@ -13,7 +13,7 @@ __all__ = ["Capabilities", "Endpoint", "GenerationRequest", "Policy", "Sampling"
 
 
 def make_policy(spec: str, *, endpoint: Endpoint | None = None, now: Callable[[], float] = time.monotonic) -> Policy:
-    """The policy that `spec` names: `openai/MODEL`, or `replay/DIRECTORY-OR-SET`.
+    """The policy that `spec` names: `openai/MODEL`, `replay/DIRECTORY-OR-SET` or `transformers/MODEL`.
 
     `endpoint` tells served models how they are reached; recordings need none. `now` is the stopwatch in seconds that
     `Generation.duration_s` is measured with. Raises `ConfigError` for a spec that names no policy.
@@ -25,7 +25,7 @@ def make_policy(spec: str, *, endpoint: Endpoint | None = None, now: Callable[[]
         hint = f"did you mean {close[0]}/...?" if close else f"use one of {', '.join(f'{name}/...' for name in _SCHEMES)}"
         raise ConfigError(f"unknown policy {spec!r}: {hint}")
     if not rest:
-        raise ConfigError(f"policy {spec!r} is incomplete: write openai/MODEL or replay/PATH")
+        raise ConfigError(f"policy {spec!r} is incomplete: write openai/MODEL, replay/PATH or transformers/MODEL")
     return build(rest, endpoint or Endpoint(), now)
 
 
@@ -41,4 +41,14 @@ def _replay(path: str, endpoint: Endpoint, now: Callable[[], float]) -> Policy:
     return ReplayPolicy(path)
 
 
-_SCHEMES: dict[str, Callable[[str, Endpoint, Callable[[], float]], Policy]] = {"openai": _openai, "replay": _replay}
+def _transformers(model: str, endpoint: Endpoint, now: Callable[[], float]) -> Policy:
+    from rollout.policies.transformers import TransformersPolicy
+
+    return TransformersPolicy(model, endpoint, now=now)
+
+
+_SCHEMES: dict[str, Callable[[str, Endpoint, Callable[[], float]], Policy]] = {
+    "openai": _openai,
+    "replay": _replay,
+    "transformers": _transformers,
+}
