@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -118,6 +119,7 @@ def make_judge(options: JudgeOptions, kind: str = "") -> Judge:
         raise ConfigError(
             f"judge={kind}{did_you_mean(kind, KINDS)}: choose {', '.join(KINDS)}, or name a class: package.module.Class"
         )
+    sys.path.insert(0, os.getcwd())  # a judge of one's own often lies where one works, as for `python -m`
     return custom_judge(kind)
 
 

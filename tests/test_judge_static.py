@@ -197,6 +197,94 @@ def test_a_result_that_is_used_in_any_way_is_not_called_thrown_away(forward: str
     assert judged(cpp(forward, more=more)).flags == ()
 
 
+INSIDE = f"""{HEAD}
+class ModelNew(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.extension = load_inline(name="k", cpp_sources='''{SOURCE}''', functions=["scale"])
+
+    def forward(self, x):
+        return self.extension.scale(torch.relu(x), 2.0)
+"""
+LAZY = f"""{HEAD}
+_loaded = None
+
+
+def extension():
+    global _loaded
+    if _loaded is None:
+        _loaded = load_inline(name="k", cpp_sources='''{SOURCE}''', functions=["scale"])
+    return _loaded
+
+
+class Scale(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return extension().scale(x, 2.0)
+
+
+class Block(nn.Module):
+    def forward(self, x):
+        return Scale.apply(torch.relu(x))
+
+
+class ModelNew(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.ModuleList([Block(), Block()])
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = block(x)
+        return x
+"""
+FROM_OUTSIDE = cpp("return self.kernel(torch.relu(x), 2.0)") + "\n\nModelNew.kernel = staticmethod(extension.scale)\n"
+KEPT_BUFFER = f"""{HEAD}
+extension = load_inline(name="k", cpp_sources='''{SOURCE}''', functions=["scale"])
+
+
+class ModelNew(nn.Module):
+    def __init__(self, n):
+        super().__init__()
+        self.register_buffer("out", torch.empty(n))
+
+    def run(self, x):
+        extension.scale(x, self.out)
+
+    def forward(self, x):
+        self.run(torch.relu(x))
+        return self.out
+"""
+JIT_IN_CLASS = """import torch
+import triton
+import triton.language as tl
+
+
+class ModelNew(torch.nn.Module):
+    @staticmethod
+    @triton.jit
+    def double(x, y, n, BLOCK: tl.constexpr):
+        i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+        tl.store(y + i, tl.load(x + i, mask=i < n) * 2, mask=i < n)
+
+    def forward(self, x):
+        x = torch.relu(x)
+        y = torch.empty_like(x)
+        self.double[(1,)](x, y, x.numel(), BLOCK=64)
+        return y.view(x.shape)
+"""
+
+
+@pytest.mark.parametrize(
+    "code",
+    [INSIDE, LAZY, FROM_OUTSIDE, KEPT_BUFFER, JIT_IN_CLASS],
+    ids=["inside", "lazy", "from outside", "kept buffer", "in class"],
+)
+def test_wherever_a_kernel_is_kept_its_use_is_seen(code: str) -> None:
+    scored = score_kernel(code, None)
+    assert scored.flags == () and "nothing_computed" not in scored.doubts
+
+
 def test_with_the_reference_at_hand_a_kernel_that_computes_nothing_is_a_decoy() -> None:
     zeros = cpp(
         "return extension.scale(x, 2.0)", "torch::Tensor scale(torch::Tensor x, double s) { return torch::zeros_like(x); }\n"

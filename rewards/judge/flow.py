@@ -8,7 +8,7 @@ linear in the source.
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -82,7 +82,7 @@ class Flow:
 
     @cached_property
     def _naming(self) -> frozenset[int]:
-        """Nodes (by `id`) in which an own kernel is named, or an operator that the candidate registers."""
+        """Nodes (by `id`) in which an own kernel is named, the compiler, or an operator that the candidate registers."""
         return self._around(self._is_own)
 
     @cached_property
@@ -100,9 +100,13 @@ class Flow:
         return frozenset(found)
 
     def _is_own(self, node: ast.AST) -> bool:
-        if isinstance(node, ast.Name):
-            return node.id in self.program.own
-        path = self.program.dotted(node) if isinstance(node, ast.Attribute) else ""
+        if isinstance(node, ast.Name) and node.id in self.program.own:
+            return True
+        if not isinstance(node, ast.Name | ast.Attribute):
+            return False
+        if self.program.loads(node) or (isinstance(node, ast.Attribute) and node.attr in self.program.jit):
+            return True
+        path = self.program.dotted(node)
         return path.startswith("torch.ops.") and path.split(".")[2] in self.program.namespaces
 
     # ------------------------------------------------------------------ walking them
@@ -141,9 +145,10 @@ class Flow:
     def _buffers(self) -> set[str]:
         """What is handed to kernels to be written: memory allocated in the method, else whatever a call without a result gets."""
         found = set[str]()
+        kept = {f".{name}" for name, values in self.assigned.items() if any(map(_allocates, values))}
         answering = self.program.native.exported - self.program.native.reached.void
         for method in self.methods.values():
-            fresh = {key for target, value in bindings(method) if _allocates(value) for key in self._keys(target, method)}
+            fresh = kept.union(*(self._keys(target, method) for target, value in bindings(method) if _allocates(value)))
             alone = {id(node.value) for node in ast.walk(method) if isinstance(node, ast.Expr)}
             for call in (node for node in ast.walk(method) if isinstance(node, ast.Call) and self.is_kernel(node)):
                 parts = (*call.args, *(word.value for word in call.keywords))
@@ -153,17 +158,32 @@ class Flow:
                 found |= given & fresh or (given if discarded else frozenset())
         return found
 
-    def _assigned(self, lineage: Iterable[ast.ClassDef]) -> dict[str, list[ast.expr]]:
+    def _assigned(self, lineage: Sequence[ast.ClassDef]) -> dict[str, list[ast.expr]]:
         found: dict[str, list[ast.expr]] = {}
+        for attribute, value in (*self._in_methods(), *self._in_bodies(lineage)):
+            found.setdefault(attribute, []).append(value)
+        return found
+
+    def _in_methods(self) -> Iterator[tuple[str, ast.expr]]:
         for method in self.methods.values():
             for target, value in bindings(method):
                 for part in ast.walk(target):
                     if isinstance(part, ast.Attribute) and _is_self(part.value):
-                        found.setdefault(part.attr, []).append(value)
+                        yield part.attr, value
+            for call in (node for node in ast.walk(method) if isinstance(node, ast.Call)):
+                match call:
+                    case ast.Call(func=ast.Attribute(attr="register_buffer"), args=[ast.Constant(value=str(name)), value, *_]):
+                        yield name, value
+
+    def _in_bodies(self, lineage: Sequence[ast.ClassDef]) -> Iterator[tuple[str, ast.expr]]:
+        """In class bodies, and from outside: `ModelNew.kernel = ...`."""
         for statement in (s for c in lineage for s in c.body if isinstance(s, ast.Assign)):
-            for name in set[str]().union(*map(names_in, statement.targets)):
-                found.setdefault(name, []).append(statement.value)
-        return found
+            yield from ((name, statement.value) for target in statement.targets for name in names_in(target))
+        classes = {c.name for c in lineage}
+        for statement in (s for s in self.program.statements if isinstance(s, ast.Assign)):
+            for target in statement.targets:
+                if isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name) and target.value.id in classes:
+                    yield target.attr, statement.value
 
 
 def bindings(function: Function) -> Iterator[tuple[ast.expr, ast.expr]]:

@@ -44,6 +44,7 @@ from rewards.judge.wire import (
 )
 
 MAX_BODY_BYTES = 16 << 20
+PROMETHEUS = "text/plain; version=0.0.4"
 RETRY_AFTER_S = 1
 DRAIN_S = 30
 _STATUS = {
@@ -180,17 +181,15 @@ def create_app(service: Service) -> FastAPI:
         """Counts since the start."""
         return service.counters.snapshot()
 
-    @app.get("/metrics", dependencies=locked, response_class=_PrometheusText, responses=_documented(*refusals))
+    text: dict[int | str, dict[str, Any]] = {200: {"content": {PROMETHEUS: {"schema": {"type": "string"}}}}}
+
+    @app.get("/metrics", dependencies=locked, response_class=Response, responses={**text, **_documented(*refusals)})
     async def metrics() -> Response:
         """The same for Prometheus."""
-        return _PrometheusText(service.counters.prometheus())
+        return Response(service.counters.prometheus(), media_type=PROMETHEUS)
 
     _answer_errors(app, service)
     return app
-
-
-class _PrometheusText(Response):
-    media_type = "text/plain; version=0.0.4"
 
 
 class _Refusal(Exception):

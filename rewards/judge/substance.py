@@ -211,16 +211,19 @@ def _blocked(stream: Sequence[str], at: int) -> bool:
 
 def _launched(program: Program) -> list[ast.FunctionDef]:
     """Triton functions that are launched somewhere, and those that they call."""
-    outside = [node for node in program.nodes if isinstance(node, ast.Name) and node.id in program.jit]
     inside = {id(node) for kernel in program.jit.values() for node in ast.walk(kernel)}
-    queue = sorted({node.id for node in outside if id(node) not in inside})
+    queue = [name for node in program.nodes if (name := _jit_name(program, node)) and id(node) not in inside]
     seen = set(queue)
     while queue:
-        for node in ast.walk(program.jit[queue.pop()]):
-            if isinstance(node, ast.Name) and node.id in program.jit and node.id not in seen:
-                seen.add(node.id)
-                queue.append(node.id)
+        for name in {_jit_name(program, node) for node in ast.walk(program.jit[queue.pop()])} - seen - {""}:
+            seen.add(name)
+            queue.append(name)
     return [program.jit[name] for name in sorted(seen)]
+
+
+def _jit_name(program: Program, node: ast.AST) -> str:
+    name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+    return name if name in program.jit else ""
 
 
 def _triton_computes(program: Program, kernel: ast.FunctionDef) -> bool:
