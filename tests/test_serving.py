@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from kernel_env.errors import ConfigError, EndpointUnreachable
+from kernel_env.errors import ConfigError, EndpointUnreachable, NoneCorrect
 from kernel_env.schema import Status, StopReason, Usage
 from rollout import serving
 from rollout.compose import composed
@@ -338,16 +338,22 @@ def test_a_model_says_the_same_in_this_process_as_in_a_server(endpoint: PolicySe
 
 @real
 @pytest.mark.external
-def test_episodes_are_played_against_a_real_server(endpoint: PolicySettings, loop: asyncio.Runner, tmp_path: Path) -> None:
-    """A random model writes no code: that is its result, not a failure."""
+def test_a_run_starts_its_server_and_a_finished_one_needs_none(
+    endpoint: PolicySettings, loop: asyncio.Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A random model writes no code: that is its result, and the run says that it looks more like a fault."""
     settings, text = composed(
         ["problems.levels=1", "problems.limit=1", "policy=openai", f"policy.model={endpoint.model}", "rollout.max_turns=2",
-         "sampling.temperature=0", "sampling.max_tokens=16", "run.name=r", f"run.root={tmp_path}"]
+         "policy.serve=transformers", "policy.serve_env={HF_HUB_OFFLINE: 1, HF_HUB_DISABLE_UPDATE_CHECK: 1}",
+         "sampling.temperature=0", "sampling.max_tokens=16", "run.name=r", f"run.root={tmp_path}", "run.canaries=false"]
     )  # fmt: skip
-    result = loop.run(run(replace(settings, policy=endpoint), text))
+    result = loop.run(run(settings, text))
     (episode,) = result.episodes
     assert episode.stop_reason is StopReason.TURN_LIMIT
     assert [turn.verdict.status for turn in episode.turns] == [Status.NO_CODE] * 2
     assert [turn.reward.value for turn in episode.turns] == [0.0, 0.0]
     assert all(0 < turn.generation.usage.completion_tokens <= 16 for turn in episode.turns)
-    result.check()
+    with pytest.raises(NoneCorrect, match="none of 1 episodes was ever correct"):
+        result.check()
+    monkeypatch.setattr("rollout.serving.serve_command", lambda *_: pytest.fail("a server was started"))
+    assert loop.run(run(settings, text)).episodes == result.episodes
