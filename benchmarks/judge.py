@@ -62,6 +62,7 @@ def app() -> FastAPI:
 def server() -> Iterator[str]:
     """Its URL; it runs in a process of its own."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it
         port = listening.getsockname()[1]
         command = [sys.executable, "-m", "benchmarks.judge", "--serve", str(listening.fileno())]
         process = subprocess.Popen(command, pass_fds=[listening.fileno()])
