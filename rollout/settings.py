@@ -26,7 +26,8 @@ IGNORED_ON_RESUME = (
     "verifier.slots", "verifier.build_slots", "verifier.build_cores", "verifier.cache_dir", "verifier.cache_limit_mb",
     "verifier.reuse_mb",
     "policy.base_url", "policy.attempts", "policy.connect_s", "policy.request_s", "policy.retry_for_s", "policy.wait_s",
-    "policy.wait_max_s",
+    "policy.wait_max_s", "policy.requests_per_minute", "policy.tokens_per_minute", "policy.price_per_million_prompt",
+    "policy.price_per_million_completion",
 )  # fmt: skip
 """Settings that cannot change a result, so that a run may be resumed with other values of them."""
 SECRETS = ("policy.api_key",)
@@ -91,16 +92,17 @@ class VerifierSettings(VerifierConfig):
 @dataclass(frozen=True)
 class PolicySettings(Endpoint):
     scheme: str = "replay"
-    """`replay` or `openai`."""
+    """`replay`; `openai`, any endpoint with its protocol; `sglang`, SGLang's own protocol; `vllm`; `transformers`, a model in this
+    process; or `auto`: `sglang`, `vllm` or `openai`, whichever the endpoint's list of models names as their owner."""
     model: str | None = None
-    """`openai`: the model's name at the endpoint."""
+    """The model's name at the endpoint."""
     path: str | None = None
     """`replay`: a directory of recorded replies (such as a run's `responses/`) or the name of a built-in set."""
 
     @property
     def spec(self) -> str:
-        """`openai/MODEL` or `replay/PATH`. Raises ConfigError without a model."""
-        if self.scheme == "openai" and not self.model:
+        """`SCHEME/MODEL` or `replay/PATH`. Raises ConfigError without a model."""
+        if self.scheme != "replay" and not self.model:
             raise ConfigError("policy.model is missing: set it to the model's name at the endpoint")
         return f"{self.scheme}/{(self.path if self.scheme == 'replay' else self.model) or ''}"
 
