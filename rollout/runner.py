@@ -203,6 +203,7 @@ async def run(
             stack.push_async_callback(verifier.aclose)
         if not _played(Path(settings.run.root) / planned.name):
             await planned.policy.preflight()
+            check_thinking(settings.thinking, planned.policy)  # it may know better now
             await _try_canaries(settings, verifier)
         environment = fingerprint()
         store = open_run(Path(settings.run.root), _info(planned), config_text, environment, ignored=IGNORED_ON_RESUME)

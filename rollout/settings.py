@@ -29,7 +29,8 @@ IGNORED_ON_RESUME = (
     "verifier.slots", "verifier.build_slots", "verifier.build_cores", "verifier.cache_dir", "verifier.cache_limit_mb",
     "verifier.reuse_mb",
     "policy.base_url", "policy.attempts", "policy.connect_s", "policy.request_s", "policy.retry_for_s", "policy.wait_s",
-    "policy.wait_max_s",
+    "policy.wait_max_s", "policy.requests_per_minute", "policy.tokens_per_minute", "policy.price_per_million_prompt",
+    "policy.price_per_million_completion",
     "policy.serve", "policy.serve_compile", "policy.serve_args", "policy.serve_env", "policy.serve_start_s",
 )  # fmt: skip
 """Settings that cannot change a result, so that a run may be resumed with other values of them."""
@@ -99,9 +100,10 @@ class VerifierSettings(VerifierConfig):
 @dataclass(frozen=True)
 class PolicySettings(Endpoint):
     scheme: str = "replay"
-    """`replay`, `openai` or `transformers`."""
+    """`replay`; `openai`, any endpoint with its protocol; `sglang`, SGLang's own protocol; `vllm`; `transformers`, a model in this
+    process; `auto`: `sglang`, `vllm` or `openai`, whichever the endpoint's list of models names as their owner; or `human`, you."""
     model: str | None = None
-    """`openai`: the model's name at the endpoint. `transformers`, and with `serve`: a directory, or a name on the hub."""
+    """The model's name at the endpoint. `transformers`, and with `serve`: a directory, or a name on the hub."""
     path: str | None = None
     """`replay`: a directory of recorded replies (such as a run's `responses/`) or the name of a built-in set."""
     serve: str | None = None
@@ -118,8 +120,10 @@ class PolicySettings(Endpoint):
 
     @property
     def spec(self) -> str:
-        """`openai/MODEL`, `replay/PATH` or `transformers/MODEL`. Raises ConfigError without a model."""
-        if self.scheme in ("openai", "transformers") and not self.model:
+        """`SCHEME/MODEL`, `replay/PATH` or `human/you`. Raises ConfigError without a model."""
+        if self.scheme == "human":
+            return "human/you"
+        if self.scheme != "replay" and not self.model:
             raise ConfigError("policy.model is missing: set it to the model's name at the endpoint, or its directory")
         return f"{self.scheme}/{(self.path if self.scheme == 'replay' else self.model) or ''}"
 

@@ -87,12 +87,20 @@ class ChatRequest:
     def messages(self) -> list[dict[str, str]]:
         return self.body["messages"]
 
+    @property
+    def thinking(self) -> bool | None:
+        """What it says of thinking."""
+        return self.body.get("chat_template_kwargs", {}).get("enable_thinking")
+
 
 class ChatServer:
-    """`requests` holds every chat request that arrived, refused ones too; `listings` counts those for the model list.
+    """`requests` holds every request for a reply that arrived, refused ones too; `listings` counts those for the model list.
 
-    `models=None`: the endpoint has no model list. `listing` answers requests for it in the list's stead.
+    `models=None`: the endpoint has no model list. `listing` answers requests for it in the list's stead. Servers of other
+    protocols inherit the faults, and add routes and what their good answers look like.
     """
+
+    owned_by: str | None = None
 
     def __init__(
         self,
@@ -113,6 +121,7 @@ class ChatServer:
 
     def __enter__(self) -> Self:
         self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else every answer comes 40 ms late
         self.base_url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/v1"
         self._thread.start()
         assert self._ready.wait(START_S), "the chat server did not start"
@@ -144,10 +153,11 @@ class ChatServer:
         if refusal := self._check_key(request):
             return refusal
         if self._listing is not None:
-            return await self._answer(self._listing, request)
+            return await self._answer(self._listing, request, {})
         if self._models is None:
             return JSONResponse({"detail": "Not Found"}, 404)
-        return JSONResponse({"object": "list", "data": [{"id": name, "object": "model"} for name in self._models]})
+        owner = {"owned_by": self.owned_by} if self.owned_by else {}
+        return JSONResponse({"object": "list", "data": [{"id": name, "object": "model", **owner} for name in self._models]})
 
     async def _chat(self, request: Request) -> Response:
         body = json.loads(await request.body())
@@ -156,7 +166,7 @@ class ChatServer:
             return refusal
         if self._models is not None and body["model"] not in self._models:
             return _raw(refuse(404, f"The model `{body['model']}` does not exist.", code="model_not_found"))
-        return await self._answer(self._next(body["messages"]), request)
+        return await self._answer(self._next(body["messages"]), request, body)
 
     def _check_key(self, request: Request) -> Response | None:
         """A careless refusal: it echoes what it was sent."""
@@ -172,21 +182,26 @@ class ChatServer:
 
     # ------------------------------------------------------------------ behaviours
 
-    async def _answer(self, behaviour: Behaviour, request: Request) -> Response:
+    async def _answer(self, behaviour: Behaviour, request: Request, body: dict[str, Any]) -> Response:
         match behaviour:
             case str():
-                return _completion(Reply(behaviour))
+                return self._good(Reply(behaviour), body)
             case Reply():
-                return _completion(behaviour)
+                return self._good(behaviour, body)
             case Raw():
                 return _raw(behaviour)
             case Slow():
                 await self._pause(behaviour.seconds)
-                return await self._answer(behaviour.then, request)
+                return await self._answer(behaviour.then, request, body)
             case Trickle():
                 return StreamingResponse(self._blanks(behaviour.interval_s), media_type="application/json")
             case Reset():
                 return StreamingResponse(self._half(request), headers={"content-length": "1000"}, media_type="application/json")
+
+    def _good(self, reply: Reply, body: dict[str, Any]) -> Response:
+        """The answer to a request for a reply."""
+        message = {"role": "assistant", "content": reply.text, **reply.extra}
+        return completion({"index": 0, "message": message, "finish_reason": reply.finish_reason})
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -208,13 +223,11 @@ class ChatServer:
         await self._pause(START_S)  # the answer never ends: the client's disconnect cancels this
 
 
-def _completion(reply: Reply) -> Response:
-    message = {"role": "assistant", "content": reply.text, **reply.extra}
-    choice = {"index": 0, "message": message, "finish_reason": reply.finish_reason}
+def completion(choice: dict[str, Any], **more: Any) -> Response:
     usage = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
-    completion = {"id": "chat-1", "object": "chat.completion", "model": "test-model@1", "choices": [choice], "usage": usage}
+    document = {"id": "chat-1", "object": "chat.completion", "model": "test-model@1", "choices": [choice], "usage": usage, **more}
     # escaped, not UTF-8, so that lone surrogates travel as they do from real servers
-    return Response(json.dumps(completion), media_type="application/json")
+    return Response(json.dumps(document), media_type="application/json")
 
 
 def _raw(raw: Raw) -> Response:

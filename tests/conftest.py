@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stamina.instrumentation
 
 from kernel_env.referee.config import VerifyConfig
 from kernel_env.schema import Candidate, Problem, Verdict
@@ -43,6 +44,24 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Tests see no credentials of the user's, and share one build cache between runs of the suite."""
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         os.environ.pop(name, None)
+
+
+@pytest.fixture
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key, endpoint or proxy but those that a test sets."""
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", *(f"{scheme}_proxy" for scheme in ("http", "https", "all"))):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def waits() -> Iterator[list[float]]:
+    """Seconds that each retry of a request was planned to wait."""
+    planned: list[float] = []
+    before = stamina.instrumentation.get_on_retry_hooks()
+    stamina.instrumentation.set_on_retry_hooks([lambda details: planned.append(details.wait_for)])
+    yield planned
+    stamina.instrumentation.set_on_retry_hooks(before)
 
 
 @pytest.fixture(scope="session")

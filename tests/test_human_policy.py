@@ -36,7 +36,7 @@ def asked(typed: str, *conversations: tuple[Message, ...]) -> tuple[list[str], s
 
 def test_what_is_typed_up_to_the_end_line_is_the_reply() -> None:
     replies, shown = asked("```python\nx = 1\n```\nEND\nsecond\nEND\n", FIRST, SECOND)
-    assert replies == ["```python\nx = 1\n```\n", "second\n"]
+    assert replies == ["```python\nx = 1\n```", "second"]
     assert shown.count("Make it fast.") == 1 and shown.count("It did not compile.") == 1 and "what I had said" not in shown
 
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import pickle
 import re
 import socket
 import traceback
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
-import stamina.instrumentation
 
 from kernel_env.errors import (
     AuthenticationFailed,
@@ -26,29 +24,15 @@ from kernel_env.errors import (
     PolicyError,
     RateLimited,
 )
-from kernel_env.schema import Message, Usage, dumps
-from rollout.policies import Endpoint, GenerationRequest, Policy, Sampling, make_policy
-from rollout.policies.openai import OpenAIPolicy, _retry_after_s
+from kernel_env.schema import Usage, dumps
+from rollout.policies import Endpoint, Policy, Sampling, make_policy
+from rollout.policies.asking import retry_after_s
+from rollout.policies.openai import OpenAIPolicy
+from tests.asking import HANGS_S, ask, check_error, endpoint
 from tests.chat_server import Behaviour, ChatServer, Raw, Reply, Reset, Script, Slow, Trickle, refuse
 
 KEY = "sk-a-secret-that-no-one-may-see"
-HANGS_S = 60.0
-
-
-@pytest.fixture(autouse=True)
-def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No key, endpoint or proxy but those that a test sets."""
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", *(f"{scheme}_proxy" for scheme in ("http", "https", "all"))):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
-def ask(*messages: Message, sampling: Sampling | None = None) -> GenerationRequest:
-    return GenerationRequest(messages or ({"role": "user", "content": "hi"},), sampling or Sampling(), "level1_problem1", 0)
-
-
-def endpoint(url: str, *, attempts: int = 3, wait_s: float = 0.01, request_s: float = HANGS_S, **others: object) -> Endpoint:
-    return Endpoint(base_url=url, attempts=attempts, wait_s=wait_s, request_s=request_s, **others)
+pytestmark = pytest.mark.usefixtures("bare_environment")
 
 
 @asynccontextmanager
@@ -61,14 +45,12 @@ async def talking_to(script: Script, **options: object) -> AsyncIterator[tuple[P
 
 
 async def failure_of(script: Script, **options: object) -> tuple[PolicyError, int]:
-    """The error that `generate` raises, and how many requests arrived. Every error is one line and survives pickling."""
+    """The error that `generate` raises, and how many requests arrived."""
     async with talking_to(script, **options) as (policy, server):
         with pytest.raises(PolicyError) as caught:
             await policy.generate(ask())
     error = caught.value
-    copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
-    assert (type(copy), str(copy)) == (type(error), str(error))
-    assert re.fullmatch(re.escape(server.base_url) + r", model test-model: [^\n]{1,300}; [^\n]+", str(error))
+    check_error(error, server.base_url)
     return error, len(server.requests)
 
 
@@ -219,16 +201,6 @@ async def test_oddities_beside_the_text_do_not_spoil_a_reply() -> None:
     async with talking_to([Raw(json.dumps(odd).encode(), content_type="text/plain")]) as (policy, _):
         generation = await policy.generate(ask())
     assert (generation.text, generation.reasoning, generation.model, generation.usage) == ("fine", "", "test-model", Usage())
-
-
-@pytest.fixture
-def waits() -> Iterator[list[float]]:
-    """Seconds that each retry was planned to wait."""
-    planned: list[float] = []
-    before = stamina.instrumentation.get_on_retry_hooks()
-    stamina.instrumentation.set_on_retry_hooks([lambda details: planned.append(details.wait_for)])
-    yield planned
-    stamina.instrumentation.set_on_retry_hooks(before)
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -415,10 +387,10 @@ def test_a_key_that_no_header_can_carry_is_refused_unshown() -> None:
     [(None, None), ("5", 5.0), ("0.5", 0.5), ("-3", 0.0), ("nan", None), ("soon", None), ("1e999", float("inf"))],
 )
 def test_retry_after_is_read(header: str | None, seconds: float | None) -> None:
-    assert _retry_after_s(header) == seconds
+    assert retry_after_s(header) == seconds
 
 
 def test_retry_after_may_be_a_date() -> None:
     now = datetime.now(UTC)
-    assert _retry_after_s(format_datetime(now - timedelta(hours=1), usegmt=True)) == 0.0
-    assert 3000 < (_retry_after_s(format_datetime(now + timedelta(hours=1), usegmt=True)) or 0) <= 3600
+    assert retry_after_s(format_datetime(now - timedelta(hours=1), usegmt=True)) == 0.0
+    assert 3000 < (retry_after_s(format_datetime(now + timedelta(hours=1), usegmt=True)) or 0) <= 3600

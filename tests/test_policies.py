@@ -1,8 +1,9 @@
-"""The policy seam: the registry, recordings, and what every policy must keep to."""
+"""The registry of policies, detection, and recordings. What all policies keep to is in test_policy_contract.py."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from kernel_env.errors import BadReply, ConfigError, PolicyExhausted
-from kernel_env.schema import Generation, from_json, to_json
+from kernel_env.errors import BadReply, ConfigError, EndpointUnreachable, PolicyExhausted
 from rollout.policies import Endpoint, GenerationRequest, Policy, Sampling, make_policy, replay
-from tests.chat_server import ChatServer
+from rollout.policies.openai import OpenAIPolicy
+from rollout.policies.sglang import SGLangPolicy
+from rollout.policies.vllm import VLLMPolicy
+from tests.chat_server import ChatServer, Raw, refuse
+from tests.vllm_server import VLLMServer
 
 REPO = Path(__file__).parents[1]
 
@@ -36,25 +40,6 @@ def recordings(tmp_path: Path) -> Path:
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
     return tmp_path
-
-
-# ------------------------------------------------------------------ what every policy keeps to
-
-
-@pytest.mark.parametrize("scheme", ["replay", "openai"])
-async def test_every_policy_keeps_the_contract(scheme: str, recordings: Path) -> None:
-    with ChatServer(["first\r\n "]) as server:
-        spec = {"replay": f"replay/{recordings}", "openai": "openai/test-model"}[scheme]
-        policy: Policy = make_policy(spec, endpoint=Endpoint(base_url=server.base_url))
-        async with asyncio.timeout(60):
-            await policy.preflight()
-            assert policy.covers("level1_problem1")
-            generation = await policy.generate(ask())
-            assert from_json(Generation, to_json(generation)) == generation
-            assert generation.text == "first\r\n "
-            assert policy.name == spec
-            await policy.aclose()
-            await policy.aclose()
 
 
 # ------------------------------------------------------------------ recordings
@@ -131,11 +116,15 @@ def test_a_place_without_recordings_is_refused(tmp_path: Path) -> None:
     ("spec", "said"),
     [
         ("opena/m", r"did you mean openai/\.\.\.\?"),
-        ("gpt", r"use one of openai/\.\.\., replay/\.\.\."),
+        ("vlm/m", r"did you mean vllm/\.\.\.\?"),
+        (
+            "gpt",
+            r"use one of openai/\.\.\., sglang/\.\.\., vllm/\.\.\., transformers/\.\.\., replay/\.\.\., human/\.\.\., auto/\.\.\.",
+        ),
         ("", "use one of"),
-        ("openai", "incomplete"),
-        ("replay/", "incomplete"),
-        ("transformers", "incomplete"),
+        ("openai", "incomplete: write openai/MODEL"),
+        ("replay/", "incomplete: write replay/PATH"),
+        ("transformers", "incomplete: write transformers/MODEL"),
     ],
 )
 def test_a_spec_that_names_no_policy_is_refused(spec: str, said: str) -> None:
@@ -157,11 +146,59 @@ def test_a_model_name_keeps_its_slashes() -> None:
         lambda: Sampling(top_p=0),
         lambda: Endpoint(attempts=0),
         lambda: Endpoint(request_s=float("nan")),
+        lambda: Endpoint(requests_per_minute=0),
+        lambda: Endpoint(tokens_per_minute=-1),
+        lambda: Endpoint(price_per_million_prompt=float("nan")),
     ],
 )
 def test_options_outside_of_their_range_are_refused(build: Callable[[], object]) -> None:
     with pytest.raises(ConfigError, match="must be"):
         build()
+
+
+@pytest.mark.parametrize(
+    ("listed", "kind"),
+    [
+        ([{"id": "m", "owned_by": "sglang"}], SGLangPolicy),
+        ([{"id": "m", "owned_by": "vllm"}], VLLMPolicy),
+        ([{"id": "m", "owned_by": "openai"}], OpenAIPolicy),
+        ([{"id": "m", "owned_by": 7}, {"id": "n", "owned_by": "vllm"}], VLLMPolicy),
+        ([{"id": "m"}], OpenAIPolicy),
+        ([], OpenAIPolicy),
+        (None, OpenAIPolicy),  # no list at all
+    ],
+)
+async def test_the_owner_of_its_models_says_what_serves_them(listed: list[object] | None, kind: type[Policy]) -> None:
+    listing = refuse(404) if listed is None else Raw(json.dumps({"data": listed}).encode())
+    with ChatServer(listing=listing) as server:
+        policy = make_policy("auto/m", endpoint=Endpoint(base_url=server.base_url))
+        async with asyncio.timeout(60):
+            found = await policy._policy()
+            assert type(found) is kind
+            assert await policy._policy() is found
+            await policy.aclose()
+    assert server.listings == 1
+
+
+async def test_while_nobody_answers_nothing_is_decided() -> None:
+    with ChatServer(listing=refuse(503)) as server:
+        policy = make_policy("auto/m", endpoint=Endpoint(base_url=server.base_url, wait_s=0.01))
+        async with asyncio.timeout(60):
+            for _ in range(2):
+                with pytest.raises(EndpointUnreachable):
+                    await policy.generate(ask())
+            await policy.aclose()
+    assert server.listings == 4
+    assert policy.spent.failures == {"endpoint_unreachable": 4}
+
+
+async def test_a_scheme_that_is_named_comes_before_detection() -> None:
+    with VLLMServer() as server:
+        policy = make_policy("openai/test-model", endpoint=Endpoint(base_url=server.base_url))
+        async with asyncio.timeout(60):
+            await policy.preflight()
+            assert (await policy.generate(ask())).output_ids is None
+            await policy.aclose()
 
 
 def test_importing_the_package_and_replaying_load_no_model_library(recordings: Path) -> None:

@@ -4,51 +4,39 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib import import_module
 
 from kernel_env.errors import ConfigError
-from rollout.policies.base import Capabilities, Endpoint, GenerationRequest, Policy, Sampling
+from rollout.policies.base import Capabilities, Endpoint, GenerationRequest, Policy, Sampling, Spent
 
-__all__ = ["Capabilities", "Endpoint", "GenerationRequest", "Policy", "Sampling", "make_policy"]
+__all__ = ["Capabilities", "Endpoint", "GenerationRequest", "Policy", "Sampling", "Spent", "make_policy"]
+
+BACK_ENDS: Mapping[str, str] = {
+    "openai": "rollout.policies.openai:OpenAIPolicy",
+    "sglang": "rollout.policies.sglang:SGLangPolicy",
+    "vllm": "rollout.policies.vllm:VLLMPolicy",
+    "transformers": "rollout.policies.transformers:TransformersPolicy",
+    "replay": "rollout.policies.replay:ReplayPolicy",
+    "human": "rollout.policies.human:HumanPolicy",
+    "auto": "rollout.policies.detected:DetectedPolicy",
+}
+"""Where each back end is. It is loaded when it is asked for, and called with (what follows the scheme, the endpoint, now=...)."""
 
 
 def make_policy(spec: str, *, endpoint: Endpoint | None = None, now: Callable[[], float] = time.monotonic) -> Policy:
-    """The policy that `spec` names: `openai/MODEL`, `replay/DIRECTORY-OR-SET` or `transformers/MODEL`.
+    """The policy that `spec` names: `SCHEME/MODEL`, or `replay/DIRECTORY-OR-SET`.
 
     `endpoint` tells served models how they are reached; recordings need none. `now` is the stopwatch in seconds that
     `Generation.duration_s` is measured with. Raises `ConfigError` for a spec that names no policy.
     """
     scheme, _, rest = spec.partition("/")
-    build = _SCHEMES.get(scheme)
-    if build is None:
-        close = difflib.get_close_matches(scheme, _SCHEMES, n=1)
-        hint = f"did you mean {close[0]}/...?" if close else f"use one of {', '.join(f'{name}/...' for name in _SCHEMES)}"
+    if scheme not in BACK_ENDS:
+        close = difflib.get_close_matches(scheme, BACK_ENDS, n=1)
+        hint = f"did you mean {close[0]}/...?" if close else f"use one of {', '.join(f'{name}/...' for name in BACK_ENDS)}"
         raise ConfigError(f"unknown policy {spec!r}: {hint}")
     if not rest:
-        raise ConfigError(f"policy {spec!r} is incomplete: write openai/MODEL, replay/PATH or transformers/MODEL")
-    return build(rest, endpoint or Endpoint(), now)
-
-
-def _openai(model: str, endpoint: Endpoint, now: Callable[[], float]) -> Policy:
-    from rollout.policies.openai import OpenAIPolicy
-
-    return OpenAIPolicy(model, endpoint, now=now)
-
-
-def _replay(path: str, endpoint: Endpoint, now: Callable[[], float]) -> Policy:
-    from rollout.policies.replay import ReplayPolicy
-
-    return ReplayPolicy(path)
-
-
-def _transformers(model: str, endpoint: Endpoint, now: Callable[[], float]) -> Policy:
-    from rollout.policies.transformers import TransformersPolicy
-
-    return TransformersPolicy(model, endpoint, now=now)
-
-
-_SCHEMES: dict[str, Callable[[str, Endpoint, Callable[[], float]], Policy]] = {
-    "openai": _openai,
-    "replay": _replay,
-    "transformers": _transformers,
-}
+        raise ConfigError(f"policy {spec!r} is incomplete: write {scheme}/{'PATH' if scheme == 'replay' else 'MODEL'}")
+    module, _, name = BACK_ENDS[scheme].partition(":")
+    policy: Policy = getattr(import_module(module), name)(rest, endpoint or Endpoint(), now=now)
+    return policy

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from kernel_env.errors import ConfigError
-from kernel_env.schema import Generation, Message
+from kernel_env.schema import Generation, Message, Usage
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -72,7 +73,8 @@ class Capabilities:
 class Endpoint:
     """Where a served model is reached, and how patiently.
 
-    A reply takes at most `attempts` requests, so at most `attempts * (request_s + wait_max_s)` seconds.
+    A reply takes at most `attempts` requests, so at most `attempts * (request_s + wait_max_s)` seconds, and what the rate limits
+    make it wait.
     """
 
     base_url: str | None = None
@@ -93,12 +95,63 @@ class Endpoint:
     """Wait before the first retry, plus up to as much again at random; it doubles each time."""
     wait_max_s: float = 60.0
     """Longest wait. An endpoint that asks for more (Retry-After) is not asked again."""
+    requests_per_minute: int | None = None
+    """Most requests in any 60 s, retries included; those beyond wait, first come, first served. None: no limit."""
+    tokens_per_minute: int | None = None
+    """Likewise most tokens, of prompts and replies. Until its reply is there, a request counts with the most that it may take, its
+    prompt and `sampling.max_tokens`, as providers count."""
+    price_per_million_prompt: float | None = None
+    """What 1,000,000 tokens of prompts cost, in any currency, ..."""
+    price_per_million_completion: float | None = None
+    """... and of replies. With either, what a policy has spent says the cost too."""
+    tokenizer: str | None = None
+    """`sglang`: write prompts here, with the chat template of this tokenizer (a directory or a name on the hub; needs the extra
+    `sglang`). None: the server writes them, which gateways before it may not be able to."""
 
     def __post_init__(self) -> None:
         _require(self.attempts >= 1, "policy.attempts", self.attempts, "1 or more")
         for name in ("connect_s", "request_s", "retry_for_s", "wait_s", "wait_max_s"):
             value = getattr(self, name)
             _require(0 < value < math.inf, f"policy.{name}", value, "a number of seconds above 0")
+        for name in ("requests_per_minute", "tokens_per_minute"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"policy.{name}", value, "1 or more")
+        for name in ("price_per_million_prompt", "price_per_million_completion"):
+            value = getattr(self, name)
+            _require(value is None or 0 <= value < math.inf, f"policy.{name}", value, "0 or more")
+
+    def cost(self, usage: Usage) -> float | None:
+        """None where no price is known."""
+        prompt, completion = self.price_per_million_prompt, self.price_per_million_completion
+        if prompt is None and completion is None:
+            return None
+        return (usage.prompt_tokens * (prompt or 0.0) + usage.completion_tokens * (completion or 0.0)) / 1e6
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a policy has used so far. Failures count like everything else, and it can be read after them."""
+
+    requests: int = 0
+    """Sent to the endpoint, of any kind, failed ones too."""
+    retries: int = 0
+    """Those of them that repeated a failed one."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """What went wrong, by the kind of its error, e.g. `rate_limited`; `cancelled` are requests that nobody waited for any more."""
+    cost: float | None = None
+    """Of these tokens; None where no price is known."""
+
+    def plus(self, other: Spent) -> Spent:
+        return Spent(
+            requests=self.requests + other.requests,
+            retries=self.retries + other.retries,
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            failures=Counter(self.failures) + Counter(other.failures),
+            cost=other.cost if self.cost is None else self.cost + (other.cost or 0.0),
+        )
 
 
 class Policy(Protocol):
@@ -109,19 +162,31 @@ class Policy(Protocol):
         """For records, e.g. `openai/Qwen/Qwen3-8B`."""
 
     @property
-    def capabilities(self) -> Capabilities: ...
+    def capabilities(self) -> Capabilities:
+        """What is known of them; `preflight` may correct it."""
+
+    @property
+    def spent(self) -> Spent:
+        """Up to now; after errors too."""
 
     async def preflight(self) -> None:
         """Find out, before any expensive work, whether replies can be had. Raises `PolicyError`."""
 
     async def generate(self, request: GenerationRequest) -> Generation:
-        """One reply. Raises `PolicyError`: `PolicyExhausted` where a recording ends."""
+        """One reply. Raises `PolicyError`: `PolicyExhausted` where a recording ends. `ConfigError` where the request asks for more
+        than `capabilities`. Cancelling it ends the request at the server too."""
 
     def covers(self, episode: str) -> bool:
         """False where nothing is recorded for this episode; live models cover all."""
 
     async def aclose(self) -> None:
         """Release connections. Calling it twice is fine."""
+
+
+def refuse_thinking(policy: Policy, request: GenerationRequest) -> None:
+    """Raises `ConfigError` where the request says whether to think and the policy cannot be told."""
+    if request.thinking is not None and not policy.capabilities.thinking:
+        raise ConfigError(f"policy {policy.name} cannot be told whether to think: leave that open")
 
 
 def storable(text: str) -> str:

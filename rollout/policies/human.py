@@ -11,7 +11,7 @@ from typing import TextIO
 
 from kernel_env.errors import ConfigError, PolicyExhausted
 from kernel_env.schema import Generation
-from rollout.policies.base import Capabilities, GenerationRequest, storable
+from rollout.policies.base import Capabilities, Endpoint, GenerationRequest, Spent, refuse_thinking, storable
 
 END = "END"
 _ASK = f"--- your reply, or the path of a file that holds it, then a line with {END}; nothing at all ends this episode ---"
@@ -21,10 +21,18 @@ class HumanPolicy:
     """Reads from `source`, writes to `shown`. One question at a time, however many episodes are in flight."""
 
     def __init__(
-        self, *, source: TextIO | None = None, shown: TextIO | None = None, now: Callable[[], float] = time.monotonic
+        self,
+        who: str = "you",
+        endpoint: Endpoint | None = None,
+        *,
+        source: TextIO | None = None,
+        shown: TextIO | None = None,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.name = "human"
+        """`who` is for the record, and nothing else."""
+        self.name = f"human/{who}"
         self.capabilities = Capabilities()
+        self.spent = Spent()
         self._source, self._shown, self._now = source or sys.stdin, shown or sys.stderr, now
         self._turn = asyncio.Lock()
         self._seen: set[str] = set()
@@ -36,6 +44,7 @@ class HumanPolicy:
             raise ConfigError("policy=human needs a terminal or a pipe to read replies from")
 
     async def generate(self, request: GenerationRequest) -> Generation:
+        refuse_thinking(self, request)
         async with self._turn:
             return await asyncio.to_thread(self._asked, request)
 
@@ -70,7 +79,7 @@ class HumanPolicy:
             if line.strip() == END:
                 break
             lines.append(line)
-        return "".join(lines)
+        return "".join(lines).removesuffix("\n")
 
 
 def _meant(said: str) -> str:

@@ -91,7 +91,7 @@ class LocalModel:
         self._vocabulary = config.vocab_size
         self._context = getattr(config, "max_position_embeddings", None) or math.inf
         question = [{"role": "user", "content": "?"}]
-        self._can_choose = bool(self._tokenizer.chat_template) and self._encoded(question, True) != self._encoded(question, False)
+        self.can_choose = bool(self._tokenizer.chat_template) and self._encoded(question, True) != self._encoded(question, False)
 
     def row(self, request: GenerationRequest, reply: Future[Generation]) -> Row:
         """Raises PolicyError for a conversation that cannot be answered, ConfigError for a wish that the template does not know."""
@@ -151,7 +151,7 @@ class LocalModel:
     def _prompt(self, request: GenerationRequest) -> Sequence[int]:
         if not self._tokenizer.chat_template:
             raise ConfigError(f"model {self._name} has no chat template: set policy.model to one that was trained to chat")
-        if request.thinking is not None and not self._can_choose:
+        if request.thinking is not None and not self.can_choose:
             raise ConfigError(
                 f"model {self._name}: its chat template does not know enable_thinking, so that it cannot be asked for"
             )

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import difflib
 import re
+import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 from kernel_env.errors import BadReply, ConfigError, PolicyExhausted
 from kernel_env.schema import Generation
-from rollout.policies.base import Capabilities, GenerationRequest
+from rollout.policies.base import Capabilities, Endpoint, GenerationRequest, Spent, refuse_thinking
 
 BUILT_IN = Path(__file__).resolve().parent.parent / "recordings"
 _NAME = re.compile(r"(?P<episode>level\d+_problem\d+(?:_sample\d+)?)_turn(?P<turn>\d+)\.txt")
@@ -22,15 +24,18 @@ _NAME = re.compile(r"(?P<episode>level\d+_problem\d+(?:_sample\d+)?)_turn(?P<tur
 class ReplayPolicy:
     """Replies of a directory, a run, or a built-in set such as `bundled/cpp`. Raises `ConfigError` where there is none."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, endpoint: Endpoint | None = None, *, now: Callable[[], float] = time.monotonic) -> None:
+        """Nothing is reached and nothing takes time, so `endpoint` and `now` are not used."""
         self.name = f"replay/{path}"
         self.capabilities = Capabilities()
+        self.spent = Spent()
         self._files = _find(path)
 
     async def preflight(self) -> None:
         """Nothing to find out: the files were listed at construction."""
 
     async def generate(self, request: GenerationRequest) -> Generation:
+        refuse_thinking(self, request)
         file = self._turns(request.episode).get(request.turn)
         if file is None:
             raise PolicyExhausted(f"{self.name} has no turn {request.turn} of {request.episode}")

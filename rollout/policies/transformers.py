@@ -17,11 +17,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kernel_env.errors import ConfigError, KernelEnvError, PolicyError
 from kernel_env.schema import Generation
-from rollout.policies.base import Capabilities, Endpoint, GenerationRequest
+from rollout.policies.base import Capabilities, Endpoint, GenerationRequest, Spent
 
 if TYPE_CHECKING:
     from rollout.policies.local_model import LocalModel, Row
@@ -40,6 +41,7 @@ class TransformersPolicy:
             raise ConfigError("policy.extra_body is for servers: policy=transformers knows the options of `sampling` only")
         self.name = f"transformers/{model}"
         self.capabilities = Capabilities(token_ids=True, logprobs=True, thinking=True)
+        self.spent = Spent()
         self._path, self._now = model, now
         self._model: LocalModel | None = None
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="transformers")
@@ -61,7 +63,14 @@ class TransformersPolicy:
         try:
             await asyncio.sleep(0)  # who asks in the same round of the event loop shares the batch
             self._worker.submit(self._answer_waiting)
-            return await asyncio.wrap_future(reply)
+            generation = await asyncio.wrap_future(reply)
+            usage = generation.usage
+            self.spent = self.spent.plus(Spent(1, 0, usage.prompt_tokens, usage.completion_tokens))
+            return generation
+        except (KernelEnvError, asyncio.CancelledError) as error:
+            kind = error.kind if isinstance(error, KernelEnvError) else "cancelled"
+            self.spent = self.spent.plus(Spent(1, failures={kind: 1}))
+            raise
         finally:
             reply.cancel()  # does nothing to one that is done
             self._replies.discard(reply)
@@ -81,6 +90,7 @@ class TransformersPolicy:
                 from rollout.policies.local_model import LocalModel
 
                 self._model = LocalModel(self._path, self._now)
+                self.capabilities = replace(self.capabilities, thinking=self._model.can_choose)
             except ImportError as error:
                 raise ConfigError(
                     f"policy=transformers needs more Python packages ({error}): run `pip install 'kernel-env[transformers]'`"
