@@ -24,6 +24,7 @@ from kernel_env.verifier import Verifier
 from rollout.policies import GenerationRequest, Policy, Sampling
 from rollout.stragglers import Stragglers, Wait
 from rollout.thinking import ThinkingConfig, decided
+from rollout.tokens import Renderer, with_prompt
 
 MOST_ABORTS = 4
 """A reply that is broken off more often is given up."""
@@ -78,6 +79,8 @@ class EngineConfig:
     """... of which so many are answered by the policy at a time. Builds and verifications are limited by the verifier."""
     stragglers: Stragglers = field(default_factory=Wait)
     thinking: ThinkingConfig = field(default_factory=ThinkingConfig)
+    renderer: Renderer | None = None
+    """Writes prompts as tokens, for policies that take and give them; None: each policy writes its own."""
 
 
 @dataclass(eq=False)
@@ -220,7 +223,12 @@ class Engine:
         thinking = await decided(self._policy, request, self._config.thinking, self._requests)
         if thinking is not None:
             request = replace(request, thinking=thinking.on)
-        return await state.step(await self._reply(request), self._verifier, thinking)
+        renderer = self._config.renderer
+        if renderer is None:
+            return await state.step(await self._reply(request), self._verifier, thinking)
+        prompt_ids = renderer.prompt(state.turns, state.messages, request.thinking)
+        reply = with_prompt(await self._reply(replace(request, prompt_ids=prompt_ids)), prompt_ids)
+        return await state.step(reply, self._verifier, thinking)
 
     async def _reply(self, request: GenerationRequest) -> Generation:
         """A whole reply. One that the endpoint breaks off is continued after its last token, where the policy knows tokens.

@@ -35,6 +35,7 @@ from rollout.settings import IGNORED_ON_RESUME, PolicySettings, Settings, Verifi
 from rollout.shaping import shaping
 from rollout.store import RunReader, RunStore, open_run
 from rollout.thinking import check_thinking
+from rollout.tokens import Layout, Renderer, choose_layout, load_template
 
 FREE = ("replay", "human")
 """Policies whose replies cost nothing."""
@@ -145,11 +146,11 @@ def checked_problems(settings: Settings) -> tuple[Problem, ...]:
 
 def plan(settings: Settings) -> Plan:
     """Resolve problems and policy. Raises ConfigError, DatasetError."""
-    engine = engine_config(settings)
     problems = checked_problems(settings)
     clock = LiveClock() if settings.verifier.clock == "live" else RecordedClock()
     policy = make_policy(settings.policy.spec, endpoint=settings.policy, now=clock.now)
     check_thinking(settings.thinking, policy)
+    engine = replace(engine_config(settings), renderer=_renderer(settings, policy))
     covered = tuple(p for p in problems if policy.covers(p.key))
     if not covered:
         raise ConfigError(
@@ -159,6 +160,21 @@ def plan(settings: Settings) -> Plan:
     if spare >= len(covered):
         raise ConfigError(f"rollout.oversample={spare} must be less than the number of problems, which is {len(covered)}")
     return Plan(settings, run_name(settings), covered, len(problems) - len(covered), policy, engine)
+
+
+def _renderer(settings: Settings, policy: Policy) -> Renderer | None:
+    """What writes prompts as tokens, where tokens are to be kept. Raises ConfigError."""
+    asked = settings.rollout.layout
+    if asked is None:
+        return None
+    if not policy.capabilities.token_ids:
+        raise ConfigError(f"rollout.layout={asked}: policy {policy.name} gives no tokens; use policy=sglang, vllm or transformers")
+    name = settings.policy.tokenizer or (settings.policy.model if settings.policy.scheme == "transformers" else None)
+    if name is None:
+        raise ConfigError(f"rollout.layout={asked} needs policy.tokenizer: the model's directory, or its name on the hub")
+    template = load_template(name)
+    layout = None if asked == "auto" else Layout(asked)
+    return Renderer(template, choose_layout(template, settings.rollout.history, settings.thinking.modes, layout).layout)
 
 
 def run_name(settings: Settings) -> str:

@@ -23,6 +23,7 @@ from rollout.returns import GROUP_RETURNS, RETURNS
 from rollout.shaping import SourcesSettings
 from rollout.stragglers import MinimumGroup, Retry, Stragglers, Wait
 from rollout.thinking import ThinkingConfig
+from rollout.tokens import Layout
 
 IGNORED_ON_RESUME = (
     "run.root", "run.canaries", "run.allow_zero", "display", "rollout.concurrency", "rollout.requests",
@@ -142,6 +143,10 @@ class RolloutSettings:
     """`accumulate` (messages grow turn by turn, as in RL training), `strip-thinking` (likewise, without what earlier replies
     thought), `last-turn-only` (the first messages, the last reply and its feedback) or `restated` (one message retells all
     attempts)."""
+    layout: str | None = None
+    """Keep the tokens of episodes for training: `append` (an episode is one sample), `per-turn` (each turn is one) or `auto`
+    (`append` where the chat template and the history allow it). Needs a policy that takes and gives tokens, and its tokenizer
+    (`policy.tokenizer`). Default: the policy writes its prompts itself."""
     samples: int = 1
     """Episodes per problem: its group."""
     concurrency: int = 8
@@ -165,6 +170,8 @@ class RolloutSettings:
             raise ConfigError(f"rollout.returns={self.returns}: choose one of {', '.join(known)}")
         if self.returns in GROUP_RETURNS and self.samples < 2:
             raise ConfigError(f"rollout.returns={self.returns} compares the samples of a problem: set rollout.samples to 2 or more")
+        if self.layout not in (None, "auto", *Layout):
+            raise ConfigError(f"rollout.layout={self.layout}: choose auto, {' or '.join(Layout)}")
         least = {"max_turns": 1, "samples": 1, "concurrency": 1, "requests": 0, "retries": 0, "oversample": 0}
         for name, minimum in least.items():
             if getattr(self, name) < minimum:

@@ -38,6 +38,11 @@ class ThinkingConfig:
     undecided: bool = True
     """Whether to think where the answer is neither yes nor no."""
 
+    @property
+    def modes(self) -> tuple[bool | None, ...]:
+        """What requests may say of thinking."""
+        return {"default": (None,), "always": (True,), "never": (False,), "self": (True, False)}[self.arm]
+
     def __post_init__(self) -> None:
         if self.arm not in ARMS:
             raise ConfigError(f"thinking.arm={self.arm}: choose one of {', '.join(ARMS)}")
