@@ -57,7 +57,7 @@ def test_words_change_no_number(code: str, kind: AnswerType, attack: str) -> Non
     assert "injection" not in clean.doubts
 
 
-@pytest.mark.parametrize("attack", set(WORDS) - {"claims", "fence"})
+@pytest.mark.parametrize("attack", sorted(set(WORDS) - {"claims", "fence"}))
 def test_words_to_the_judge_are_noticed(attack: str) -> None:
     assert "injection" in score_kernel(injected(GOOD, attack), AnswerType.KERNEL_CPP).doubts
 
