@@ -19,10 +19,11 @@ from rich.table import Table
 from kernel_env.errors import ConfigError
 from kernel_env.parsing import extract_kernel
 from kernel_env.problems.selection import did_you_mean
+from rewards.judge.bounds import PORT
 from rewards.judge.calibration import Calibration, Labelled, calibrate
 from rewards.judge.canaries import WORDS, injected
 from rewards.judge.models import Judge, custom_judge
-from rewards.judge.wire import PORT, AnswerType, JudgeRequest
+from rewards.judge.wire import AnswerType, JudgeRequest
 
 API_KEY = "JUDGE_MODEL_API_KEY"
 KINDS = ("static", "llm", "panel", "chain")

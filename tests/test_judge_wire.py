@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from rewards.judge.bounds import MAX_BATCH
 from rewards.judge.wire import (
-    MAX_BATCH,
     MAX_TEXT_CHARS,
     AnswerType,
     BatchJudgeRequest,

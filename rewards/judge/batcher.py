@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kernel_env.errors import ConfigError
+from rewards.judge.bounds import MAX_BATCH
 from rewards.judge.counters import Counters
 from rewards.judge.models import Judge, JudgeFailure, Outcome
-from rewards.judge.wire import MAX_BATCH, FailureKind, JudgeRequest
+from rewards.judge.wire import FailureKind, JudgeRequest
 
 
 @dataclass(frozen=True)

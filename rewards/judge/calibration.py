@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
+from rewards.judge.bounds import MAX_BATCH
 from rewards.judge.models import Judge, Outcome, Scored
-from rewards.judge.wire import MAX_BATCH, JudgeRequest
+from rewards.judge.wire import JudgeRequest
 
 
 @dataclass(frozen=True)

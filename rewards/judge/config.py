@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from kernel_env.errors import ConfigError
 from kernel_env.schema import from_json
-from rewards.judge.wire import MAX_BATCH, PORT
+from rewards.judge.bounds import MAX_BATCH, PORT
 
 ENVIRONMENT: Mapping[str, str] = {
     "JUDGE_MODEL_URL": "judge_url",

@@ -28,10 +28,10 @@ from starlette.exceptions import HTTPException
 
 from kernel_env.errors import ConfigError
 from rewards.judge.batcher import BatchConfig, Batcher, Refused
+from rewards.judge.bounds import PORT
 from rewards.judge.counters import Counters
 from rewards.judge.models import Judge, JudgeFailure, Outcome, Scored
 from rewards.judge.wire import (
-    PORT,
     BatchJudgeRequest,
     BatchJudgeResponse,
     Failure,

@@ -17,9 +17,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-PORT = 8888
-MAX_BATCH = 128
-"""Requests in one `POST /batch_judge`."""
+from rewards.judge.bounds import MAX_BATCH
+
 MAX_TEXT_CHARS = 1 << 20
 """Of a prompt, a completion or an answer. What is longer was written to exhaust the judge."""
 
