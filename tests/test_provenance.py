@@ -352,13 +352,14 @@ def test_other_numbers_reach_results_and_written_arguments_and_no_input() -> Non
 @pytest.mark.parametrize("count", [100, 4096, 100_001])
 @pytest.mark.parametrize("make", [torch.arange, lambda n: torch.rand(n), lambda n: torch.rand(n // 2, 2)])
 def test_other_numbers_are_some_of_those_that_are_there(count: int, make: Callable[[int], torch.Tensor]) -> None:
-    numbers = make(count)
+    numbers, same = make(count), 0
     for _ in range(20):
         drawn = _other_numbers(numbers, 1.0)
         assert drawn.shape == numbers.shape and drawn.dtype == numbers.dtype and drawn.data_ptr() != numbers.data_ptr()
         assert torch.isin(drawn, numbers).all() and not torch.equal(drawn, numbers)
-        assert drawn.double().sum() != numbers.double().sum(), "a kernel that sums up has other numbers, too"
+        same += bool(drawn.double().sum() == numbers.double().sum())
     assert _other_numbers(torch.empty(0), 0.75).shape == (0,)
+    assert same <= 2, "a kernel that sums up has other numbers, too; of a hundred integers the sum is the same once in 700 draws"
 
 
 ROOMY = """

@@ -376,7 +376,8 @@ async def test_a_run_scores_replies_and_nothing_else(tmp_path: Path) -> None:
     assert [turn.generation.text for episode in result.episodes for turn in episode.turns] == ["I would fuse them."]
     assert len(scored) == len(turns) == 1
     failed = sorted(episode.error.partition(":")[0] for episode in result.episodes if episode.error)
-    assert failed == ["aborted", "bad_reply", "endpoint_unreachable"]
+    assert failed == ["bad_reply", "endpoint_unreachable", "policy"]
+    assert any("was aborted 5 times, and is not scored" in episode.error for episode in result.episodes)
     assert (result.results.summary.completed, result.results.summary.policy_failures) == (1, 3)
 
 
