@@ -14,6 +14,7 @@ from stamina.instrumentation import RetryDetails
 
 from kernel_env.schema import StopReason, Turn
 from rollout.fingerprint import Change
+from rollout.policies import Spent
 from rollout.report import closing_table, noise_text
 from rollout.runner import Event, Plan, RunResult
 from rollout.settings import DisplaySettings
@@ -94,11 +95,21 @@ class Display:
             f"{summary.correct} of {summary.total} episodes correct, {summary.early_terminations} solved early, "
             f"{summary.turns} turns{best}"
         )  # fmt: skip
+        if result.spent.requests:
+            self._console.print(_spent_text(result.spent))
         self._console.print(f"report: {escape(_shown(result.report))}")
 
     def _print(self, text: str) -> None:
         if not self._settings.quiet:
             self._progress.console.print(text)
+
+
+def _spent_text(spent: Spent) -> str:
+    again = f" ({spent.retries} of them again)" if spent.retries else ""
+    cost = f", cost {spent.cost:.4g}" if spent.cost is not None else ""
+    return (
+        f"{spent.requests} requests{again}, {spent.prompt_tokens:,} tokens of prompts, {spent.completion_tokens:,} of replies{cost}"
+    )
 
 
 def _turn_text(event: Event, turn: Turn) -> str:

@@ -219,7 +219,7 @@ class Engine:
 
     async def _take_turn(self, state: EpisodeState, sample: int) -> Turn:
         key = episode_key(state.problem.key, sample)
-        request = GenerationRequest(state.messages, self._config.sampling, key, len(state.turns))
+        request = GenerationRequest(state.messages, self._sampling(sample), key, len(state.turns))
         thinking = await decided(self._policy, request, self._config.thinking, self._requests)
         if thinking is not None:
             request = replace(request, thinking=thinking.on)
@@ -229,6 +229,11 @@ class Engine:
         prompt_ids = renderer.prompt(state.turns, state.messages, request.thinking)
         reply = with_prompt(await self._reply(replace(request, prompt_ids=prompt_ids)), prompt_ids)
         return await state.step(reply, self._verifier, thinking)
+
+    def _sampling(self, sample: int) -> Sampling:
+        """Each sample has a seed of its own where there is one: else they would all be alike."""
+        sampling = self._config.sampling
+        return sampling if sampling.seed is None else replace(sampling, seed=sampling.seed + sample)
 
     async def _reply(self, request: GenerationRequest) -> Generation:
         """A whole reply. One that the endpoint breaks off is continued after its last token, where the policy knows tokens.

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -28,7 +28,7 @@ from rollout.documents import Results, RunInfo
 from rollout.engine import Engine, EngineConfig
 from rollout.fingerprint import Change, changes, fingerprint
 from rollout.health import fault, status
-from rollout.policies import Policy, make_policy
+from rollout.policies import Policy, Spent, make_policy
 from rollout.report import write_report
 from rollout.serving import served
 from rollout.settings import IGNORED_ON_RESUME, PolicySettings, Settings, VerifierSettings
@@ -62,6 +62,8 @@ class RunResult:
     episodes: tuple[Episode, ...]
     fault: KernelEnvError | None
     """Why the numbers must not be read as a success."""
+    spent: Spent = field(default_factory=Spent)
+    """By the policy, in this process."""
 
     def check(self) -> None:
         """Raise when the numbers must not be read as a success: GateError, InfraError or PolicyError."""
@@ -235,7 +237,7 @@ async def run(
         shaped = await stack.enter_async_context(shaping(settings.sources, planned.policy))
         engine = Engine(planned.policy, verifier, journal, planned.engine, store.info.master_seed, shaped)
         await engine.play(planned.problems, settings.rollout.oversample)
-        return _concluded(store, allow_zero=settings.run.allow_zero)
+        return replace(_concluded(store, allow_zero=settings.run.allow_zero), spent=planned.policy.spent)
 
 
 async def _server(settings: Settings, stack: AsyncExitStack) -> PolicySettings:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from kernel_env.referee.config import VerifyConfig
 from kernel_env.referee.slots import ORDINARY, Order
 from kernel_env.schema import Candidate, Generation, Problem, Stage, Stats, Status, Timing, Verdict
-from rollout.policies import Capabilities, GenerationRequest
+from rollout.policies import Capabilities, GenerationRequest, Spent
 
 Wait = Callable[[str], Awaitable[object]]
 """Told what is asked for (`level1_problem2_sample3 turn 1`, or the digest of a candidate), it takes its time, or raises."""
@@ -54,6 +54,7 @@ class Writer:
     def __init__(self, wait: Wait = at_once, capabilities: Capabilities | None = None) -> None:
         self.capabilities = capabilities or Capabilities()
         self.busy = _Busy()
+        self.spent = Spent()
         self.asked: list[str] = []
         self._wait = wait
 

@@ -503,3 +503,18 @@ def test_a_straggler_frees_its_slot_of_the_real_verifier(verifier: BlockingVerif
 def test_the_verdicts_of_these_tests_are_not_all_the_same() -> None:
     found = {verdict(problem(), Candidate(f"# {n}", "cpp"), 0).status for n in range(9)}
     assert found == {Status.CORRECT, Status.WRONG_OUTPUT}
+
+
+@pytest.mark.parametrize(("seed", "sent"), [(None, {None}), (7, {7, 8, 9})])
+def test_the_samples_of_a_problem_have_seeds_of_their_own(seed: int | None, sent: set[int | None]) -> None:
+    class Noting(Writer):
+        seeds: dict[str, int | None]
+
+        async def generate(self, request: GenerationRequest) -> Generation:
+            self.seeds[request.episode] = request.sampling.seed
+            return await super().generate(request)
+
+    writer = Noting()
+    writer.seeds = {}
+    played(writer, samples=3, sampling=Sampling(seed=seed))
+    assert set(writer.seeds.values()) == sent and writer.seeds["level1_problem1"] == seed

@@ -30,7 +30,7 @@ class Sampling:
     top_p: float | None = 1.0
     """Share of probability that tokens are drawn from, the likeliest first."""
     seed: int | None = None
-    """Of the endpoint's random numbers, where it supports that."""
+    """Of the endpoint's random numbers, where it supports that; sample k of a problem gets `seed + k`."""
 
     def __post_init__(self) -> None:
         _require(
