@@ -80,6 +80,8 @@ _SLIM_HEADERS = re.compile(
     re.VERBOSE,
 )
 
+OUR_LIMITS = Limits(cpu_s=1200)
+"""Of precompiling headers, which are no candidate's: torch's own take 27 s of processor time, and on slow machines more than 120."""
 Category = Literal["", "compile", "link", "limits", "flag", "functions"]
 
 
@@ -336,9 +338,9 @@ class Builder:
         with self._workdir() as work:
             shutil.copy(INCLUDE / name, work)
             command = self._unit_command(("-x", "c++-header", name, "-o", f"{name}.gch"), quick=name != STOCK)
-            outcome = self._run(command, work, Limits())
+            outcome = self._run(command, work, OUR_LIMITS)
             if outcome.end is End.LIMITS:
-                raise BuilderError(f"precompiling the headers needs more than {Limits()}: {outcome.log.strip()[:200]}")
+                raise BuilderError(f"precompiling the headers needs more than {OUR_LIMITS}: {outcome.log.strip()[:200]}")
             if "Permission denied" in outcome.log:  # the fence leaves out what the compiler needs: its own headers name no other
                 raise BuilderError(f"the compiler may not read its own files: {outcome.log.strip()[:200]}")
             state = "ready" if outcome.end is End.OK else f"failed\n{outcome.log}"
