@@ -81,7 +81,7 @@ _SLIM_HEADERS = re.compile(
 )
 
 OUR_LIMITS = Limits(cpu_s=1200)
-"""Of precompiling headers, which are no candidate's: torch's own take 27 s of processor time, and on slow machines more than 120."""
+"""Of precompiling headers, which are no candidate's: torch's own take 27 s of processor time, on slow machines more than 120."""
 Category = Literal["", "compile", "link", "limits", "flag", "functions"]
 
 
