@@ -12,7 +12,6 @@ import contextlib
 import functools
 import itertools
 import os
-import threading
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from kernel_env.backends.targets import target
 from kernel_env.baselines import against_baseline
 from kernel_env.builder.service import extensions
 from kernel_env.errors import ConfigError, KernelEnvError, MachineBusy, VerifierError
+from kernel_env.loop_thread import LoopThread
 from kernel_env.referee.batches import Batches, Kind, given_up
 from kernel_env.referee.clock import RecordedClock
 from kernel_env.referee.config import VerifyConfig
@@ -408,18 +408,6 @@ class SocketVerifier:
         self._connection = None
 
 
-async def _called(make: Callable[[], T]) -> T:
-    return make()
-
-
-async def _cancel_others() -> None:
-    """Cancel every other task of this loop, and wait for their ends."""
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
-
-
 class BlockingVerifier:
     """A synchronous face: runs a verifier's event loop in a thread of its own. Close it, or use it in a `with` block."""
 
@@ -428,49 +416,31 @@ class BlockingVerifier:
 
         With `share`, `address` can be given to other processes.
         """
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="kernel-env-verifier", daemon=True)
-        self._thread.start()
-        self._closing = contextlib.ExitStack()
-        self._closing.callback(self._stop)
+        self._thread = LoopThread("kernel-env-verifier", lambda how: VerifierError(f"this verifier {how}"))
         if isinstance(make, str):
             make = functools.partial(SocketVerifier, make)
-        try:
-            self.verifier: Verifier = self.run(_called(make or LocalVerifier))
-            self._closing.callback(lambda: self.run(self.verifier.aclose()))
-            self.address: str | None = None
-            if share:
+        self.verifier: Verifier = self._thread.make(make or LocalVerifier)
+        self._thread.at_close(self.verifier.aclose)
+        self.address: str | None = None
+        if share:
+            try:
                 server = VerifierServer(self.verifier)
-                self._closing.callback(lambda: self.run(server.aclose()))
+                self._thread.at_close(server.aclose)
                 self.address = self.run(server.start())
-        except BaseException:  # there is no object yet that anybody could close
-            self._closing.close()
-            raise
+            except BaseException:  # there is no object yet that anybody could close
+                self.close()
+                raise
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the verifier's loop and wait for it. Interrupting the wait cancels it there."""
-        if self._loop.is_closed():
-            work.close()
-            raise VerifierError("this verifier is closed")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except BaseException:  # an interrupt too: nothing may go on there unasked
-            future.cancel()
-            raise
+        return self._thread.run(work)
 
     def verify(self, problem: Problem, candidate: Candidate, config: VerifyConfig, seed: int, order: Order = ORDINARY) -> Verdict:
         return self.run(self.verifier.verify(problem, candidate, config, seed, order))
 
     def close(self) -> None:
         """Idempotent."""
-        self._closing.close()
-
-    def _stop(self) -> None:
-        self.run(_cancel_others())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._thread.close()
 
     def __enter__(self) -> BlockingVerifier:
         return self

@@ -9,11 +9,11 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from kernel_env.schema import SCHEMA_VERSION, Episode, Message, Problem, Status, StopReason, Timing, Turn, Verdict, episode_key
-from rollout.returns import per_turn_returns, trajectory_return
+from rollout.returns import credits, per_turn_returns, trajectory_return
 
 _KEY = re.compile(r"level(\d+)_problem(\d+)(?:_sample(\d+))?")
 _MEMORY_SIGNALS = frozenset({"SIGSEGV", "SIGBUS"})
@@ -45,6 +45,10 @@ class RunInfo:
     correct_reward: float
     """What a correct kernel earns without any speed bonus, under the run's reward preset."""
     schema_version: int = SCHEMA_VERSION
+    returns: str = "trajectory"
+    """How turns are credited: `rollout.returns`."""
+    layout: str | None = None
+    """How the tokens of episodes make training samples, where they are kept: what `rollout.tokens.record_of` wants."""
 
     def __post_init__(self) -> None:
         if len(set(map(episode_order, self.asked))) != len(self.asked):
@@ -196,6 +200,8 @@ class EpisodeResult:
     statuses: tuple[Status, ...]
     per_turn_returns: tuple[float | None, ...]
     """Discounted sum of `turn_rewards` from each turn on; None likewise."""
+    credits: tuple[float | None, ...] = ()
+    """Of each turn, by the run's `returns`, among the samples of its problem where that compares them; None likewise."""
 
     @classmethod
     def of(cls, episode: Episode, gamma: float) -> EpisodeResult:
@@ -312,8 +318,21 @@ class Results:
 def results_of(info: RunInfo, episodes: Iterable[Episode]) -> Results:
     """The whole of `results.json`, ordered by level, problem and sample."""
     ordered = sorted(episodes, key=lambda e: episode_order(e.key))
-    problems = {e.key: EpisodeResult.of(e, info.gamma) for e in ordered}
+    credited = _credited(info, ordered)
+    problems = {e.key: replace(EpisodeResult.of(e, info.gamma), credits=credited[e.key]) for e in ordered}
     return Results(_metadata(info, ordered), summarize(ordered, info), problems)
+
+
+def _credited(info: RunInfo, episodes: Sequence[Episode]) -> dict[str, tuple[float | None, ...]]:
+    """By episode key. What was cut short has no credit, and is in nobody's baseline."""
+    groups: dict[str, list[Episode]] = {}
+    for episode in episodes:
+        groups.setdefault(episode.problem.key, []).append(episode)
+    found: dict[str, tuple[float | None, ...]] = {}
+    for members in groups.values():
+        rewards_GT = [(None,) * len(e.turns) if e.cut_short else e.rewards_T for e in members]
+        found.update(zip((e.key for e in members), credits(info.returns, rewards_GT, info.gamma), strict=True))
+    return found
 
 
 def summarize(episodes: Sequence[Episode], info: RunInfo) -> Summary:

@@ -58,7 +58,8 @@ def fault(summary: Summary, episodes: Sequence[Episode], *, allow_zero: bool) ->
         words = "ended at the token limit while still thinking: raise sampling.max_tokens, or set thinking.arm=never"
         return ThoughtOnly(f"all {len(replies)} replies {words}")
     if summary.total and summary.completed == 0:
-        why = f": {failed[0].error}" if failed else " (nothing could be judged on this machine)"
+        unjudged = " (nothing could be judged on this machine)" if replies else " (there was no reply)"
+        why = f": {failed[0].error}" if failed else unjudged
         return GateError(f"none of {summary.total} episodes was scored{why}")
     if summary.infra_errors:
         error = next(e.error for e in failed if e.stop_reason is StopReason.INFRA_ERROR)

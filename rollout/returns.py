@@ -150,6 +150,13 @@ GROUP_RETURNS: Mapping[str, GroupReturns] = {"loo_per_turn_index": loo_per_turn_
 """Those that need the whole group, by the name that the configuration uses."""
 
 
+def credits(name: str, rewards_GT: Sequence[Sequence[float | None]], gamma: float) -> tuple[tuple[float | None, ...], ...]:
+    """The credit of each turn of a group by the name that the configuration uses. Shape: (G, T) to (G, T)."""
+    if name in GROUP_RETURNS:
+        return GROUP_RETURNS[name](rewards_GT, gamma)
+    return tuple(RETURNS[name](rewards_T, gamma) for rewards_T in rewards_GT)
+
+
 # ------------------------------------------------------------------ parts
 
 

@@ -174,7 +174,7 @@ def _renderer(settings: Settings, policy: Policy) -> Renderer | None:
     name = settings.policy.tokenizer or (settings.policy.model if settings.policy.scheme == "transformers" else None)
     if name is None:
         raise ConfigError(f"rollout.layout={asked} needs policy.tokenizer: the model's directory, or its name on the hub")
-    template = load_template(name)
+    template = load_template(name, settings.policy.template_options)
     layout = None if asked == "auto" else Layout(asked)
     return Renderer(template, choose_layout(template, settings.rollout.history, settings.thinking.modes, layout).layout)
 
@@ -283,6 +283,8 @@ def _info(planned: Plan) -> RunInfo:
         max_turns=settings.rollout.max_turns,
         gamma=settings.rollout.gamma,
         correct_reward=settings.reward.correct,
+        returns=settings.rollout.returns,
+        layout=planned.engine.renderer.layout if planned.engine.renderer else None,
     )
 
 

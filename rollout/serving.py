@@ -49,7 +49,7 @@ class Engine:
 
 
 ENGINES: Mapping[str, Engine] = {
-    "sglang": Engine(("--model-path",), ("--disable-cuda-graph",), "pip install 'kernel-env[sglang]'"),
+    "sglang": Engine(("--model-path",), ("--disable-cuda-graph",), "pip install sglang"),  # it pins another version of openai
     "vllm": Engine((), ("--enforce-eager",), "pip install vllm"),
     "transformers": Engine((), (), "pip install 'kernel-env[transformers]'"),
 }
@@ -78,7 +78,7 @@ def serve_command(policy: PolicySettings, port: int) -> list[str]:
     if engine is None:
         close = difflib.get_close_matches(name, ENGINES, n=1)
         raise ConfigError(f"policy.serve={name}: " + (f"did you mean {close[0]}?" if close else f"one of {', '.join(ENGINES)}"))
-    if policy.scheme in ("replay", "transformers"):
+    if policy.scheme in ("replay", "human", "transformers"):
         raise ConfigError(f"policy.serve={name} starts a server that policy={policy.scheme} does not ask: choose policy=openai")
     if policy.base_url:
         raise ConfigError(f"policy.serve={name} starts a server, policy.base_url={policy.base_url} names another: set one of them")
@@ -88,7 +88,8 @@ def serve_command(policy: PolicySettings, port: int) -> list[str]:
     program = shutil.which(name, path=f"{beside_python}{os.pathsep}{os.environ.get('PATH', '')}")
     if program is None:
         raise ConfigError(
-            f"policy.serve={name}: there is no command `{name}`; run `{engine.install}`, or put that of another environment on PATH"
+            f"policy.serve={name}: there is no command `{name}`: `{engine.install}`, best in an environment of its own, and put "
+            "its programs on PATH"
         )
     where = ("--host", HOST, "--port", str(port))
     no_compile = () if policy.serve_compile else engine.no_compile

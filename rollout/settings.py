@@ -137,8 +137,8 @@ class RolloutSettings:
     """Discount of the return: R = r1 + gamma r2 + gamma^2 r3."""
     returns: str = "trajectory"
     """The credit of a turn: `trajectory` (the whole episode's return), `per_turn` (what it led to), `best` (the best that it led
-    to) or, of a group of samples, `loo_per_turn_index` (`per_turn` less the mean of the other samples' same turn). For
-    trainers: a run's results always have `trajectory` and `per_turn`."""
+    to) or, of a group of samples, `loo_per_turn_index` (`per_turn` less the mean of the other samples' same turn). It is
+    in each entry of `results.json` as `credits`."""
     history: str = "accumulate"
     """`accumulate` (messages grow turn by turn, as in RL training), `strip-thinking` (likewise, without what earlier replies
     thought), `last-turn-only` (the first messages, the last reply and its feedback) or `restated` (one message retells all

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Protocol
@@ -46,11 +46,12 @@ class ChatTemplate(Protocol):
 class HuggingFaceTemplate:
     """The chat template of a tokenizer of the package `transformers`."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, options: Mapping[str, object] | None = None) -> None:
+        """`options` are further variables of the template."""
+        self._tokenizer, self._options = tokenizer, options or {}
 
     def render(self, messages: Sequence[Message], thinking: bool | None) -> Ids:
-        mode = {} if thinking is None else {"enable_thinking": thinking}
+        mode = dict(self._options) if thinking is None else {**self._options, "enable_thinking": thinking}
         chat = [dict(message) for message in messages]
         try:
             ids = self._tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False, **mode)
@@ -64,24 +65,24 @@ class HuggingFaceTemplate:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
-def load_template(name: str) -> HuggingFaceTemplate:
+def load_template(name: str, options: Mapping[str, object] | None = None) -> HuggingFaceTemplate:
     """The chat template of a model, by its folder or its name on the hub. Raises ConfigError."""
     try:
         from transformers import AutoTokenizer
     except ImportError:
         raise ConfigError(
-            "keeping tokens needs the Python package transformers: run `pip install 'kernel-env[transformers]'`"
+            "writing prompts as tokens needs the Python package transformers: run `pip install 'kernel-env[transformers]'`"
         ) from None
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
         said = " ".join(str(error).split())[:300]
         raise ConfigError(
-            f"no tokenizer can be loaded from {name}: {said}; name a model's folder, or OWNER/NAME on the hub"
+            f"no tokenizer can be loaded from {name}: {said}; set policy.tokenizer to a model's folder, or OWNER/NAME on the hub"
         ) from error
     if not tokenizer.chat_template:
         raise ConfigError(f"the tokenizer of {name} has no chat template: use that of a model that was trained to chat")
-    return HuggingFaceTemplate(tokenizer)
+    return HuggingFaceTemplate(tokenizer, options)
 
 
 def honours_thinking(template: ChatTemplate) -> bool:

@@ -55,7 +55,7 @@ def test_a_run_with_a_correct_kernel_is_a_success() -> None:
         ([THOUGHT], ThoughtOnly, 10, Health.SUSPECT, "raise sampling.max_tokens"),
         ([over(WRONG), EMPTY], NoneCorrect, 11, Health.SUSPECT, "none of 2 episodes was ever correct"),
         ([over(UNSCORED)], GateError, 3, Health.FAILED, "nothing could be judged on this machine"),
-        ([], GateError, 3, Health.FAILED, "none of 1 episodes was scored"),
+        ([], GateError, 3, Health.FAILED, "none of 1 episodes was scored (there was no reply)"),
         ([FAILED, FAILED], GateError, 3, Health.FAILED, "a worker died"),
         ([over(CORRECT), FAILED], InfraError, 4, Health.FAILED, "1 of 2 episodes stay unscored: verifier: a worker died"),
         ([over(CORRECT), NO_REPLY], PolicyError, 5, Health.FAILED, "1 of 2 episodes got no reply"),

@@ -38,7 +38,8 @@ def test_the_guides_answer_is_understood_although_it_says_little() -> None:
 
 
 def test_fields_that_a_client_does_not_know_are_no_reason_to_refuse_an_answer() -> None:
-    JudgeResponse.model_validate({"score": 0.5, "request_id": "1", "metadata": {"latency": 0.1, "gpu": "A"}, "tokens": 5})
+    found = JudgeResponse.model_validate({"score": 0.5, "request_id": "1", "metadata": {"latency": 0.1, "gpu": "A"}, "tokens": 5})
+    assert (found.score, found.metadata.latency) == (0.5, 0.1)
 
 
 @pytest.mark.parametrize("score", ["0.8", True, math.nan, math.inf, -0.01, 1.01, None, [0.5]])

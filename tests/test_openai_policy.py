@@ -96,11 +96,18 @@ async def test_options_left_open_are_not_sent() -> None:
 
 @pytest.mark.parametrize(
     ("said", "meant"),
-    [("stop", "stop"), ("length", "length"), ("abort", "abort"), ("content_filter", "abort"), (None, "stop"), ("eos", "stop")],
+    [("stop", "stop"), ("length", "length"), ("abort", "abort"), (None, "stop"), ("eos", "stop")],
 )
 async def test_finish_reasons_are_read(said: str | None, meant: str) -> None:
     async with talking_to([Reply("x", finish_reason=said)]) as (policy, _):
         assert (await policy.generate(ask())).finish_reason == meant
+
+
+async def test_a_reply_that_a_filter_cut_is_no_reply_and_is_not_asked_for_again() -> None:
+    async with talking_to([Reply("x", finish_reason="content_filter")]) as (policy, server):
+        with pytest.raises(PolicyError, match="the endpoint's content filter cut the reply off"):
+            await policy.generate(ask())
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])

@@ -180,6 +180,29 @@ def test_metadata_lists_what_really_ran() -> None:
     assert (meta.models, meta.tolerances, meta.run_name) == (("m",), ("strict",), "r")
 
 
+@pytest.mark.parametrize(
+    ("returns", "credits"),
+    [
+        ("trajectory", [(0.44,) * 3, (1.0,), (None,)]),
+        ("per_turn", [(0.44, 1.1, 2.5), (1.0,), (None,)]),
+        ("best", [(0.4, 1.0, 2.5), (1.0,), (None,)]),
+        ("loo_per_turn_index", [(0.44 - 1.0, 1.1, 2.5), (1.0 - 0.44,), (None,)]),
+    ],
+)
+def test_turns_are_credited_as_the_run_says_and_what_was_cut_short_is_in_no_baseline(
+    returns: str, credits: list[tuple[float | None, ...]]
+) -> None:
+    correct = turn(0, Status.CORRECT, 1.0)
+    group = [
+        solved(),
+        Episode(problem(), 1, (correct,), StopReason.TURN_LIMIT),
+        Episode(problem(), 2, (correct,), StopReason.CANCELLED),
+    ]
+    results = results_of(replace(run_info(), returns=returns), group)
+    for entry, wanted in zip(results.problems.values(), credits, strict=True):
+        assert entry.credits == pytest.approx(wanted)
+
+
 def test_results_on_disk_are_in_the_runs_order_under_their_keys(tmp_path: Path) -> None:
     with open_sample(tmp_path) as store:
         for ended in (solved(problem(10)), solved(problem(2)), solved(sample=3), solved()):

@@ -270,7 +270,7 @@ def test_settings_that_cannot_be_meant_are_refused(wrong: dict[str, Any], said: 
 def test_a_server_that_is_not_installed_is_refused_with_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    with pytest.raises(ConfigError, match="there is no command `vllm`; run `pip install vllm`"):
+    with pytest.raises(ConfigError, match="there is no command `vllm`: `pip install vllm`"):
         serve_command(VLLM, 5)
 
 

@@ -14,6 +14,7 @@ from rollout.compose import composed
 from rollout.engine import Engine, EngineConfig, MemoryJournal
 from rollout.policies import Capabilities, GenerationRequest, Policy
 from rollout.runner import plan, run
+from rollout.store import RunReader
 from rollout.tokens import Layout, Renderer, load_template, record_of
 from tests.chat_formats import Dialect, plain
 from tests.players import Checker, Writer
@@ -89,8 +90,10 @@ def test_a_run_with_a_model_in_this_process_keeps_its_tokens(tmp_path: Path) -> 
          f"run.root={tmp_path}", "run.canaries=false"]
     )  # fmt: skip
     (episode,) = asyncio.run(run(settings, text)).episodes
-    template = load_template(str(model))
-    record = record_of(episode.turns, Layout.PER_TURN)
+    template, stored = load_template(str(model)), RunReader(tmp_path / "r")
+    layout = stored.info.layout
+    assert layout == Layout.PER_TURN, "Qwen3 forgets what it thought"
+    record = record_of(stored.load_turns()["level1_problem1"], Layout(layout))
     assert record is not None and len(record.samples) == len(episode.turns) == 2
     for turn, sample in zip(episode.turns, record.samples, strict=True):
         assert sample.ids[: sample.prompt_length] == template.render(turn.messages, False)

@@ -55,7 +55,7 @@ class CircuitBreaker:
         except JudgeRefused:
             self._answered(era)
             raise
-        except BaseException:
+        except BaseException:  # a cancelled probe, or a fault of ours: neither says anything about the judge
             if era == self._era and self.state is State.HALF_OPEN:
                 self._become(State.OPEN)
             raise

@@ -120,6 +120,12 @@ class Endpoint:
             value = getattr(self, name)
             _require(value is None or 0 <= value < math.inf, f"policy.{name}", value, "0 or more")
 
+    @property
+    def template_options(self) -> dict[str, object]:
+        """Variables of the model's chat template among `extra_body`."""
+        given = self.extra_body.get("chat_template_kwargs")
+        return dict(given) if isinstance(given, Mapping) else {}
+
     def cost(self, usage: Usage) -> float | None:
         """None where no price is known."""
         prompt, completion = self.price_per_million_prompt, self.price_per_million_completion

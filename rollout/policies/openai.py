@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+from kernel_env.errors import PolicyError
 from kernel_env.schema import Generation, Usage
 from rollout.policies.asking import OPENAI_URL, Answer, Send
 from rollout.policies.base import Capabilities, GenerationRequest, storable
@@ -13,12 +14,11 @@ from rollout.policies.served import ServedPolicy, count, template_options
 
 FinishReason = Literal["stop", "length", "abort"]
 
-# Everything else ("stop", "eos", ...) is the model's own end. A filtered reply was cut by the endpoint, not ended by the model.
+# Everything else ("stop", "eos", ...) is the model's own end.
 _FINISH: Mapping[str, FinishReason] = {
     "length": "length",
     "model_length": "length",
     "abort": "abort",
-    "content_filter": "abort",
     "error": "abort",
 }
 
@@ -54,6 +54,8 @@ class OpenAIPolicy(ServedPolicy):
 
     def _generation(self, request: GenerationRequest, answer: Answer) -> Generation:
         choice = self._choice(answer.document)
+        if choice.get("finish_reason") == "content_filter":  # cut by the endpoint, and it would be again: no reply, and no try more
+            raise self._asker.failure(PolicyError, "the endpoint's content filter cut the reply off", "reword the problem's prompt")
         text, reasoning = self._said(choice)
         model = answer.document.get("model")
         return Generation(

@@ -134,8 +134,7 @@ class ServedPolicy(ABC):
 def template_options(endpoint: Endpoint, thinking: bool | None) -> dict[str, object]:
     """Variables of the model's chat template: those of the settings, and the switch that SGLang, vLLM and `transformers serve`
     hand on. A new mapping for each request, so that those with and without thinking never meet."""
-    given = endpoint.extra_body.get("chat_template_kwargs")
-    options = dict(given) if isinstance(given, Mapping) else {}
+    options = endpoint.template_options
     return options if thinking is None else {**options, "enable_thinking": thinking}
 
 

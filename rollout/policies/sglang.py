@@ -12,17 +12,17 @@ import contextlib
 import dataclasses
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import httpx2
 import openai
 
-from kernel_env.schema import Generation, Usage
+from kernel_env.schema import Generation, Message, Usage
 from rollout.policies.asking import Answer, Send
 from rollout.policies.base import Capabilities, Endpoint, GenerationRequest, storable
 from rollout.policies.served import ServedPolicy, count, log_probabilities, template_options, token_ids
-from rollout.policies.templates import ChatTemplate
+from rollout.tokens import ChatTemplate, load_template
 
 ABORT_S = 5.0
 """Longest wait for the server to take an abort; it also aborts by itself once it sees that the connection is gone."""
@@ -39,7 +39,9 @@ class SGLangPolicy(ServedPolicy):
 
     def __init__(self, model: str, endpoint: Endpoint | None = None, *, now: Callable[[], float] = time.monotonic) -> None:
         super().__init__(model, endpoint, now=now)
-        self._template = ChatTemplate(self._endpoint.tokenizer) if self._endpoint.tokenizer else None
+        self._template: ChatTemplate | None = None
+        self._one_at_a_time = asyncio.Lock()
+        """Fast tokenizers refuse to be used by two threads at once."""
 
     def _rooted(self, url: str) -> str:
         return url.rstrip("/").removesuffix("/v1")
@@ -54,15 +56,22 @@ class SGLangPolicy(ServedPolicy):
     async def _prompt(self, request: GenerationRequest, patience: Endpoint) -> tuple[int, ...]:
         """The messages as tokens, up to where the reply begins."""
         messages = [{name: storable(value) for name, value in message.items()} for message in request.messages]
+        if self._endpoint.tokenizer is not None:
+            async with self._one_at_a_time:
+                return await asyncio.to_thread(self._written_here, messages, request.thinking)
         options = template_options(self._endpoint, request.thinking)
-        if self._template is not None:
-            return await self._template.prompt(messages, options)
         body = {"model": self._model, "messages": messages, "chat_template_kwargs": options}
         answer = await self._asker.ask(lambda: self._asker.post("/v1/tokenize", body), patience, remedy=_WRITE_HERE)
         prompt = token_ids(answer.document.get("tokens"))
         if not prompt:
             raise self._bad("the server wrote no prompt from the messages", _WRITE_HERE)
         return prompt
+
+    def _written_here(self, messages: Sequence[Message], thinking: bool | None) -> tuple[int, ...]:
+        """Raises ConfigError."""
+        if self._template is None:
+            self._template = load_template(self._endpoint.tokenizer or "", self._endpoint.template_options)
+        return self._template.render(messages, thinking)
 
     def _sending(self, request: GenerationRequest) -> Send:
         assert request.prompt_ids is not None
