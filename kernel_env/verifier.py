@@ -320,7 +320,9 @@ class VerifierServer:
         assert task is not None
         self._serving.add(task)
         coming = asyncio.ensure_future(receive(reader))
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError), contextlib.closing(writer):
+        # only `aclose` cancels this task, and asyncio of Python 3.11 would log its end like that as an error of ours
+        endings = (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError)
+        with contextlib.suppress(*endings), contextlib.closing(writer):
             try:
                 while True:
                     frame = await coming

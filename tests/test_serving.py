@@ -195,7 +195,8 @@ def test_a_server_does_not_outlive_the_process_that_wanted_it(by: signal.Signals
         "-c",
         PARENT.replace("import asyncio", "import rollout.serving as s; s.GRACE_S = 0.2; import asyncio"),
     ]
-    with subprocess.Popen([*command, str(child.port), *child.command], stdout=subprocess.PIPE) as parent:
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen([*command, str(child.port), *child.command], stdout=subprocess.PIPE, env=environment) as parent:
         assert parent.stdout and parent.stdout.readline() == b"up\n"
         parent.send_signal(by)
     child.wait_until_gone()

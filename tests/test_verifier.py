@@ -48,7 +48,7 @@ OTHERS: set[int] = set()
 @pytest.fixture(autouse=True)
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A directory for temporary files of the test's own. Nothing may be left in it, no process alive, no file open, no thread."""
-    before, others = (open_files(), threading.active_count()), set(descendants(os.getpid()))
+    files, threads, others = set(open_files()), set(threading.enumerate()), set(descendants(os.getpid()))
     OTHERS.clear()
     OTHERS.update(p.pid for p in others)
     with tempfile.TemporaryDirectory(prefix="ke-") as directory:  # short: a socket's path must fit into 108 bytes
@@ -58,7 +58,8 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
         left = [p.name for p in Path(directory).iterdir() if p.name != f"kernel-env-{os.getuid()}"]
     assert left == []
     assert [p.described() for p in descendants(os.getpid(), others)] == []  # the verifiers that others share may fork meanwhile
-    assert (open_files(), threading.active_count()) == before
+    assert set(open_files()) - files == set()  # what others share may end meanwhile
+    assert set(threading.enumerate()) - threads == set()
 
 
 async def until(condition: Callable[[], object], limit_s: float = 60) -> None:
