@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from kernel_env.referee import placement as module
-from kernel_env.referee.placement import OtherWork, Waits, page_faults, place_workers, threads
+from kernel_env.referee.placement import OtherWork, Waits, ended_s, page_faults, place_workers, threads
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))
 WORKERS = """
@@ -28,6 +28,10 @@ for line in sys.stdin:
     if words[0] == "touch":
         kept = bytearray(int(words[1]))
         kept[:] = b"x" * len(kept)
+    if words[0] == "thread":
+        thread = threading.Thread(target=sum, args=(range(1 << 20),))
+        thread.start()
+        thread.join()
     print("done", flush=True)
 """
 
@@ -114,9 +118,10 @@ needs_two = pytest.mark.skipif(len(CORES) < 2, reason="needs two cores")
 @needs_two
 def test_workers_get_a_core_each_and_no_other_thread_does(program: Program) -> None:
     with program.frozen():
-        seen = place_workers(program.pid, CORES[:2])
+        placed = place_workers(program.pid, CORES[:2])
         found = affinities(program.pid)
-    assert seen == set(found) == threads(program.pid)
+    assert placed.seen == set(found) == threads(program.pid)
+    assert placed.own == {thread for thread, cores in found.items() if cores == set(CORES) and thread != program.pid}
     assert found.pop(program.pid) == set(CORES)
     bound = [cores for cores in found.values() if cores != set(CORES)]
     assert bound == [{CORES[1]}] * 2  # with two cores, all workers share the second
@@ -148,7 +153,19 @@ def test_a_main_thread_is_not_bound_wherever_it_stands(program: Program, monkeyp
 def test_a_program_without_openmp_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_setaffinity", lambda thread, cores: pytest.fail("bound a thread"))
     with Waiting() as pid:
-        assert place_workers(pid, (0, 1)) == {pid}
+        assert place_workers(pid, (0, 1)) == ({pid}, set())
+
+
+def test_threads_that_ended_are_known_by_the_time_they_had(program: Program) -> None:
+    with program.frozen():
+        before = ended_s(program.pid)
+        assert ended_s(program.pid) == before
+    for _ in range(2):  # the first is gone from the books, too, once the second has ended
+        program.say("thread")
+    with program.frozen():
+        assert ended_s(program.pid) > before
+    with Waiting() as pid:
+        assert ended_s(pid) == 0.0
 
 
 class Waiting:
@@ -264,7 +281,8 @@ def test_a_process_that_ended_has_no_threads_waits_or_work(gone: int) -> None:
     with contextlib.closing(Waits(gone)) as waits:
         assert waits.seconds() == 0.0
     assert 0.0 <= OtherWork(CORES, (gone,)).share() <= 1.0
-    assert place_workers(gone, (0, 1)) == frozenset()
+    assert place_workers(gone, (0, 1)) == (frozenset(), frozenset())
+    assert ended_s(gone) == 0.0
 
 
 def test_a_core_is_busy_with_everything_but_idling(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -308,6 +309,25 @@ def test_a_busy_machine_gives_no_time_and_no_score(judge: Judge, problem: Proble
         for process in busy:
             process.kill()
             process.wait()
+
+
+TELLS = """import os, threading, time
+cores = [None]
+def tell():
+    now = os.sched_getaffinity(0)
+    if now != cores[-1]:
+        cores.append(now)
+        print("runs on", *sorted(now), flush=True)"""
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_a_timed_program_keeps_to_its_core_unless_it_starts_threads(judge: Judge) -> None:
+    """Where a thread may run is what the threads inherit that it starts."""
+    everywhere = " ".join(map(str, sorted(os.sched_getaffinity(0))))
+    alone = judge(python_candidate(f"time.sleep(0.002); tell(); {RETURN}", top=TELLS))
+    assert re.findall("runs on (.*)", alone.log) == [everywhere, everywhere.split()[0]]
+    thread = "one = threading.Thread(target=int); one.start(); one.join(); time.sleep(0.002); tell(); "
+    assert re.findall("runs on (.*)", judge(python_candidate(thread + RETURN, top=TELLS)).log) == [everywhere]
 
 
 def test_a_gigabyte_of_output_harms_nobody(judge: Judge) -> None:

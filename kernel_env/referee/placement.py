@@ -2,7 +2,8 @@
 
 Left to the scheduler, a main thread that wakes for a call often lands on the core where one of its own OpenMP workers still spins,
 and then waits for a time slice of milliseconds while another core idles. So workers get cores of their own, and a main thread
-is woken on the first core. Between its waking and its next sleep it may run anywhere: threads that it starts inherit that.
+is woken on the first core. There it stays, unless the program starts threads of its own: these inherit where it may run, and so it
+may run anywhere between its waking and its next sleep.
 """
 
 from __future__ import annotations
@@ -13,19 +14,28 @@ import re
 import threading
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from kernel_env.referee.memory import areas
 
 _OPENMP = re.compile(r"/lib(gomp|omp|iomp5)\b[^/]*$")
 
 
-def place_workers(pid: int, cores: tuple[int, ...]) -> frozenset[int]:
+class Placed(NamedTuple):
+    """What was found in a frozen process."""
+
+    seen: frozenset[int] = frozenset()
+    """Threads that were looked at: none is left out unless it had not yet stopped."""
+    own: frozenset[int] = frozenset()
+    """Those beside the main thread that are no worker of OpenMP's."""
+
+
+def place_workers(pid: int, cores: tuple[int, ...]) -> Placed:
     """Give each OpenMP worker of a frozen process a core, from the second on, in the order of their creation in each library.
 
     A worker is known by where it waits: in code of the OpenMP library. Without the right to see that, nothing is placed.
-    Returns the threads that were looked at: none is left out unless it had not yet stopped.
     """
-    libraries, placed, seen = _libraries(pid), dict[str, int](), set[int]()
+    libraries, placed, seen, own = _libraries(pid), dict[str, int](), set[int](), set[int]()
     for thread in sorted(threads(pid)):
         instruction = _instruction(pid, thread)
         library = _library_at(instruction, libraries) if thread != pid else None
@@ -35,7 +45,29 @@ def place_workers(pid: int, cores: tuple[int, ...]) -> frozenset[int]:
             index = placed[library] = placed.get(library, 0) + 1
             with contextlib.suppress(OSError):  # it ended meanwhile
                 os.sched_setaffinity(thread, {cores[1 + (index - 1) % (len(cores) - 1)]})
-    return frozenset(seen)
+        elif thread != pid:
+            own.add(thread)
+    return Placed(frozenset(seen), frozenset(own))
+
+
+def ended_s(pid: int) -> float:
+    """Seconds that threads of a frozen process had a core which are there no more; 0 if none has ended since it was forked.
+
+    Until it has stopped the kernel's books of threads lag behind that of the process: then two readings differ.
+    """
+    before, found_s = -1.0, 0.0
+    for _ in range(20):
+        if found_s == before:
+            break
+        before, alive = found_s, threads(pid)
+        found_s = round(cpu_s(pid) - sum(_thread_s(pid, thread) for thread in alive), 9) if alive else 0.0
+    return max(0.0, found_s)
+
+
+def _thread_s(pid: int, thread: int) -> float:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path(f"/proc/{pid}/task/{thread}/schedstat").read_text().split()[0]) / 1e9
+    return 0.0
 
 
 def threads(pid: int) -> frozenset[int]:

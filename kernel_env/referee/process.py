@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from kernel_env.errors import VerifierError
 from kernel_env.processes import oom_kills
-from kernel_env.referee.placement import place_workers, threads
+from kernel_env.referee.placement import Placed, ended_s, place_workers, threads
 from kernel_env.referee.protocol import Channel, ChannelClosed, Frame, NotAFrame
 from kernel_env.referee.scratch import remove_tree
 from kernel_env.sandbox import Layer
@@ -208,7 +208,10 @@ class RunnerProcess:
         self._free_builds, self._free_build_s = FREE_BUILDS, FREE_BUILD_S
         self.elapsed_s = self.free_s = 0.0
         self._cores: tuple[int, ...] = ()
-        self._placed: frozenset[int] = frozenset()
+        self._placed = Placed()
+        self._ours: frozenset[int] = frozenset()
+        """Threads that were there before the program was: torch's, which only wait."""
+        self._stays = False
         os.set_blocking(log_fd, False)
         self._poll = select.poll()
         self._poll.register(channel.fileno(), select.POLLIN)
@@ -237,7 +240,8 @@ class RunnerProcess:
         self._channel.on_arrival = self.freeze if freezes else None
         self._wake_on(self._cores[:1])
         sent = self._send(frame, deadline, fds)
-        self._wake_on(self._cores)
+        if not self._stays:
+            self._wake_on(self._cores)
         while True:
             answer = self._receive(deadline)
             self.elapsed_s = self._channel.arrived - sent
@@ -285,6 +289,7 @@ class RunnerProcess:
             self.close()
             raise VerifierError(hello["refused"])
         self.isolation = tuple(hello["isolation"])
+        self._ours = threads(self.pid)
         self._ready = True
 
     def _receive(self, deadline: float | None) -> Frame:
@@ -353,11 +358,14 @@ class RunnerProcess:
     def place(self, cores: tuple[int, ...]) -> None:
         """Spread its threads over these cores, for timing. It is frozen."""
         self._cores = cores
+        if len(cores) < 2:
+            return
         for _ in range(20):
-            if len(cores) < 2 or threads(self.pid) == self._placed:
-                return
+            if threads(self.pid) == self._placed.seen:
+                break
             time.sleep(0.0005)  # where a thread stands can be seen once it has stopped
             self._placed = place_workers(self.pid, cores)
+        self._stays = not (self._placed.own - self._ours) and not ended_s(self.pid)
 
     def _wake_on(self, cores: tuple[int, ...]) -> None:
         if self._cores:
