@@ -21,8 +21,8 @@ from kernel_env.prompts import compiled_lines
 from kernel_env.reward import measured_reward
 from kernel_env.schema import Generation, Problem, Reward, Verdict, to_json
 from rollout import compose
-from rollout.export import THRESHOLDS
 from rollout.export import export as export_run
+from rollout.metrics import THRESHOLDS
 from rollout.report import noise_text, write_report
 from rollout.runner import episode_config, make_verifier, profile, run_directory
 from rollout.settings import Settings
