@@ -8,7 +8,7 @@ problems.
 Each number is an `Estimate`: its value, what it is divided by, and a 95% interval. That is the percentile bootstrap over problems
 (Efron, 1979): problems are drawn again with replacement, each with all its samples, because samples of one problem are alike. Its
 draws come from a fixed seed, so the same episodes give the same interval. Where all problems are alike (all solved, none solved)
-they cannot tell how sure that is, and the interval is a point.
+they cannot tell how sure that is, and there is no interval.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Estimate:
     value: float | None
     """None where there is nothing to divide by."""
     low: float | None
-    """Ends of the 95% interval. None where there is none: fewer than two problems say anything."""
+    """Ends of the 95% interval. None where there is none: fewer than two problems say anything, or all say the same."""
     high: float | None
     """None also where it has no bound: too many draws have something to divide and nothing to divide by."""
     of: int
@@ -168,10 +168,11 @@ def measure(asked: Sequence[str], episodes: Iterable[Episode], cost: Cost = lamb
     """
     groups = grouped(asked, episodes)
     ended = [episode for group in groups.values() for episode in group if episode is not None]
-    refuse_mixed(ended)
+    if reason := mixture(ended):
+        raise ConfigError(reason)
     scored = completed(groups)
     smallest = min(map(len, groups.values()), default=0)
-    longest = max((len(episode.turns) for episode in ended), default=0)
+    turns = longest(ended)
     return Metrics(
         problems=len(groups),
         samples=sum(map(len, groups.values())),
@@ -180,8 +181,8 @@ def measure(asked: Sequence[str], episodes: Iterable[Episode], cost: Cost = lamb
         untimed=sum(is_correct()(episode) and best_speedup(episode) is None for episode in ended),
         fast_p=tuple(FastP(p, pass_at(groups, 1, is_fast(p)), pass_at(scored, 1, is_fast(p))) for p in THRESHOLDS),
         pass_at_k=tuple(PassAtK(k, pass_at(groups, k, is_correct()), pass_at(groups, k, is_fast(1.0))) for k in _ks(smallest)),
-        by_turn=tuple(by_turn(groups, turn) for turn in range(1, longest + 1)),
-        steps=tuple(step(groups, turn) for turn in range(2, longest + 1)),
+        by_turn=tuple(by_turn(groups, turn) for turn in range(1, turns + 1)),
+        steps=tuple(step(groups, turn) for turn in range(2, turns + 1)),
         speedup=geometric_mean_speedup(groups),
         speed_of_light=None,
         spending=spending(groups, cost),
@@ -214,17 +215,24 @@ def completed(groups: Groups) -> dict[str, tuple[Episode, ...]]:
     return {key: group for key, group in kept.items() if group}
 
 
-def refuse_mixed(episodes: Iterable[Episode]) -> None:
-    """Raises ConfigError."""
+def mixture(episodes: Iterable[Episode]) -> str:
+    """Why there can be no metrics over these, in words. Empty where there can."""
     verdicts = [turn.verdict for episode in episodes for turn in episode.turns]
-    found = {
+    found: dict[str, set[str]] = {
         "size profiles": {v.profile for v in verdicts},
         "clocks": {v.clock for v in verdicts},
         "ways of verification": {v.mode for v in verdicts},
     }
-    for what, values in found.items():
-        if len(values) > 1:
-            raise ConfigError(f"no metrics over mixed {what} ({', '.join(sorted(values))}): use a run for each")
+    return "; ".join(
+        f"no metrics over mixed {what} ({', '.join(sorted(values))}): use a run for each"
+        for what, values in found.items()
+        if len(values) > 1
+    )
+
+
+def longest(episodes: Iterable[Episode]) -> int:
+    """Most turns that one of them has."""
+    return max((len(episode.turns) for episode in episodes), default=0)
 
 
 # ------------------------------------------------------------------ samples
@@ -359,8 +367,10 @@ def ratio(numerators: Sequence[float], denominators: Sequence[int]) -> Estimate:
     with np.errstate(divide="ignore", invalid="ignore"):
         drawn = (weights @ np.array(numerators, dtype=float)) / (weights @ np.array(denominators, dtype=float))
     found = np.sort(drawn[~np.isnan(drawn)])
+    if _digits(found[0]) == _digits(found[-1]):
+        return Estimate(value, None, None, of)
     tail = (1 - CONFIDENCE) / 2
-    low, high = (_digits(float(found[math.ceil(share * len(found)) - 1])) for share in (tail, 1 - tail))
+    low, high = (_digits(found[math.ceil(part * len(found)) - 1]) for part in (tail, 1 - tail))
     return Estimate(value, min(low, value), max(high, value) if math.isfinite(high) else None, of)
 
 
@@ -371,7 +381,7 @@ def _resamples(problems: int) -> npt.NDArray[np.float64]:
     return drawn.astype(float)
 
 
-def _digits(value: float) -> float:
+def _digits(value: np.float64) -> float:
     """Twelve digits of it: how a sum over a draw rounds in the last ones depends on the processor."""
     return float(f"{value:.12g}")
 
