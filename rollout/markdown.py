@@ -6,6 +6,7 @@ import html
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from kernel_env.schema import Timing
 from rollout.metrics import Estimate
 
 NONE = "–"
@@ -54,6 +55,14 @@ def number(estimate: Estimate, form: str = ".3f", unit: str = "", scale: float =
         return value
     high = "..." if estimate.high is None else f"{estimate.high * scale:{form}}"
     return f"{value} [{estimate.low * scale:{form}}, {high}]"
+
+
+def speedup(timing: Timing | None) -> str:
+    """`2.50x [2.25, 2.75]`: with its interval, where it was measured and not imported."""
+    if timing is None:
+        return NONE
+    interval = f" [{timing.speedup_low:.2f}, {timing.speedup_high:.2f}]" if timing.speedup_low < timing.speedup_high else ""
+    return f"{timing.speedup:.2f}x{interval}"
 
 
 # ------------------------------------------------------------------ HTML

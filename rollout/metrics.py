@@ -17,7 +17,7 @@ import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +52,11 @@ class Estimate:
     """None also where it has no bound: too many draws have something to divide and nothing to divide by."""
     of: int
     """What it is divided by."""
+
+    def mapped(self, rising: Callable[[float], float]) -> Estimate:
+        """Of a rising function of it."""
+        value, low, high = (None if end is None else rising(end) for end in (self.value, self.low, self.high))
+        return Estimate(value, low, high, self.of)
 
 
 @dataclass(frozen=True)
@@ -322,9 +327,7 @@ def step(groups: Groups, turn: int) -> Step:
 def geometric_mean_speedup(groups: Groups) -> Estimate:
     """Of the fastest correct kernel of each sample that has a timed one. `of` is the number of those."""
     logs = [[math.log(speedup) for speedup in _known(map(best_speedup, group))] for group in groups.values()]
-    found = ratio([math.fsum(each) for each in logs], list(map(len, logs)))
-    value, low, high = (None if end is None else math.exp(end) for end in (found.value, found.low, found.high))
-    return replace(found, value=value, low=low, high=high)
+    return ratio([math.fsum(each) for each in logs], list(map(len, logs))).mapped(math.exp)
 
 
 def spending(groups: Groups, cost: Cost = lambda usage: None) -> Spending:

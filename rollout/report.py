@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from kernel_env.schema import Episode, Status, StopReason, Timing, Verdict
 from rollout.documents import EpisodeResult, Results, RunInfo, Summary, episode_order, fastest, is_memory_fault, results_of
 from rollout.durable import write_file
-from rollout.markdown import NONE, cell, number, rate, share, table, warning
+from rollout.markdown import NONE, cell, number, rate, share, speedup, table, warning
 from rollout.metrics import Cost, Groups, Metrics, grouped, longest, measure, mixture, step
 from rollout.policies.base import Endpoint
 from rollout.store import RunReader
@@ -39,8 +39,11 @@ def write_report(run: RunReader) -> Path:
 
 def cost_of(run: RunReader) -> Cost:
     """By the prices that the run's configuration has."""
-    prices = {name: run.setting(f"policy.{name}") for name in ("price_per_million_prompt", "price_per_million_completion")}
-    return Endpoint(**prices).cost
+    settings = run.settings
+    return Endpoint(
+        price_per_million_prompt=settings.get("policy.price_per_million_prompt"),
+        price_per_million_completion=settings.get("policy.price_per_million_completion"),
+    ).cost
 
 
 def report_text(info: RunInfo, environment: Mapping[str, Any], episodes: Sequence[Episode], cost: Cost = lambda usage: None) -> str:
@@ -347,7 +350,7 @@ def _all_problems(results: Results, episodes: Sequence[Episode]) -> Iterator[str
     for e in episodes:
         value = results.problems[e.key].aggregated_return
         total = NONE if value is None else f"{value:.3f}"
-        rows.append((e.key, e.problem.name, str(len(e.turns)), _rewards(e), total, _speedup(fastest(e)), _status(e)))
+        rows.append((e.key, e.problem.name, str(len(e.turns)), _rewards(e), total, speedup(fastest(e)), _status(e)))
     yield "## All problems"
     yield ""
     yield from table(("Problem", "name", "turns", "reward per turn", "return", "best speedup [95%]", "status"), rows)
@@ -372,10 +375,6 @@ def _rewards(episode: Episode) -> str:
 def noise_text(timing: Timing) -> str:
     """A warning to stand behind a time that was taken on a busy machine, else nothing."""
     return f", noisy: {timing.noise:.0%} waiting for a core" if timing.noise > QUIET else ""
-
-
-def _speedup(timing: Timing | None) -> str:
-    return f"{timing.speedup:.2f}x [{timing.speedup_low:.2f}, {timing.speedup_high:.2f}]" if timing else NONE
 
 
 def _status(episode: Episode) -> str:

@@ -54,9 +54,10 @@ class RunReader:
         except (OSError, UnicodeError) as error:
             raise ConfigError(f"{path} cannot be read ({type(error).__name__}); choose another run.name") from error
 
-    def setting(self, name: str) -> Any:
-        """One of the configuration, by its dotted name; None where it has no such one."""
-        return _settings(self.config_text, str(self.path / "config.yaml")).get(name)
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The composed configuration by dotted names: `policy.model`."""
+        return _settings(self.config_text, str(self.path / "config.yaml"))
 
     @property
     def environment(self) -> Mapping[str, Any]:
