@@ -125,8 +125,8 @@ def _against(versus: Versus) -> Iterator[str]:
     yield ""
     drawn = "" if all(d.exact for d in versus.differences) else ", or of those drawn (~)"
     yield f"p: two-sided sign-flip permutation test over problems, the share of all assignments of signs{drawn} whose sum is as far"
-    yield "from 0, not adjusted for the number of rows. Speedups are geometric means over problems with a timed correct kernel in both;"
-    yield "their difference is a ratio."
+    yield "from 0, not adjusted for the number of rows. Speedups are geometric means over problems with a timed correct kernel in"
+    yield "both; their difference is a ratio."
     alike = len(versus.pairs) - len(better) - len(worse)
     yield f"Of {len(versus.pairs)} problems {len(better)} got better, {len(worse)} worse, {alike} neither."
     for title, pairs in (("Better", better), ("Worse", worse)):

@@ -32,7 +32,8 @@ RESAMPLES = 2000
 """Draws of the bootstrap, ..."""
 SEED = 0
 """... and their seed."""
-CONFIDENCE = 0.95
+PLACES = (25, 975)
+"""Of the draws in their order, per mille: the ends of a 95% interval."""
 
 Groups = Mapping[str, Sequence[Episode | None]]
 """The samples of each problem, by its key. None: it has not ended."""
@@ -372,8 +373,7 @@ def ratio(numerators: Sequence[float], denominators: Sequence[int]) -> Estimate:
     found = np.sort(drawn[~np.isnan(drawn)])
     if _digits(found[0]) == _digits(found[-1]):
         return Estimate(value, None, None, of)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = (_digits(found[math.ceil(part * len(found)) - 1]) for part in (tail, 1 - tail))
+    low, high = (_digits(found[math.ceil(len(found) * place / 1000) - 1]) for place in PLACES)
     return Estimate(value, min(low, value), max(high, value) if math.isfinite(high) else None, of)
 
 

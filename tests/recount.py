@@ -89,7 +89,7 @@ def interval(above: Sequence[float], below: Sequence[float]) -> tuple[float, flo
     ratios.sort()
     if math.isclose(ratios[0], ratios[-1], rel_tol=1e-9):
         return None
-    return ratios[math.ceil(0.025 * len(ratios)) - 1], ratios[math.ceil(0.975 * len(ratios)) - 1]
+    return ratios[math.ceil(len(ratios) * 25 / 1000) - 1], ratios[math.ceil(len(ratios) * 975 / 1000) - 1]
 
 
 def shown(
@@ -250,10 +250,7 @@ def outcomes(samples: Sequence[Sample]) -> list[int]:
     ends = Counter(sample["end"] for sample in samples)
     whole = sum(map(completed, samples))
     cut = [ends["cancelled"], ends["infra_error"], ends["policy_failure"]]
-    idle = sum(
-        sample["end"] is None or (sample["end"] not in ("cancelled", "infra_error", "policy_failure") and not sample["turns"])
-        for sample in samples
-    )
+    idle = ends[None] + sum(not sample["turns"] and sample["end"] in ("exhausted", "turn_limit") for sample in samples)
     return [len(samples), whole, len(samples) - whole - sum(cut) - idle, *cut, idle]
 
 
