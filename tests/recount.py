@@ -228,21 +228,40 @@ def performers(samples: Sequence[Sample], gamma: float) -> list[Row]:
 
 
 def errors(samples: Sequence[Sample]) -> list[Row]:
-    """Of each kind its share of all turns."""
+    """Of each kind its share of all turns, and the finer words."""
     verdicts = [turn["verdict"] for sample in samples for turn in sample["turns"]]
-    kinds: Counter[str] = Counter()
+    kinds: dict[str, list[str]] = {"Memory faults": [], "Timeouts": [], "Other errors": []}
     for verdict in verdicts:
-        status = verdict["status"]
-        if status == "out_of_memory" or (status == "crashed" and verdict["category"] in ("SIGSEGV", "SIGBUS")):
-            kinds["Memory faults"] += 1
+        status, word = verdict["status"], verdict["category"]
+        if status == "out_of_memory" or (status == "crashed" and word in ("SIGSEGV", "SIGBUS")):
+            kinds["Memory faults"].append(word)
         elif status == "timeout":
-            kinds["Timeouts"] += 1
+            kinds["Timeouts"].append("")
         elif status not in ("correct", "needs_device"):
-            kinds["Other errors"] += 1
-            kinds[f"- {status}"] += 1
-    named = ["Memory faults", "Timeouts", "Other errors"]
-    others = sorted((kind for kind in kinds if kind.startswith("-")), key=lambda kind: (-kinds[kind], kind))
-    return [[kind, rate(kinds[kind], len(verdicts))] for kind in named + others]
+            kinds["Other errors"].append("")
+            kinds.setdefault(f"- {status}", []).append(word)
+    others = sorted((kind for kind in kinds if kind.startswith("-")), key=lambda kind: (-len(kinds[kind]), kind))
+    rows = []
+    for kind in ("Memory faults", "Timeouts", "Other errors", *others):
+        words = sorted(Counter(filter(None, kinds[kind])).items(), key=lambda item: (-item[1], item[0]))
+        rows.append([kind, rate(len(kinds[kind]), len(verdicts)), ", ".join(f"{count} {word}" for word, count in words)])
+    return rows
+
+
+def everything(samples: Sequence[Sample], gamma: float) -> list[Row]:
+    """Of each sample that ended: turns, rewards, return and the fastest kernel."""
+    rows = []
+    for sample in (sample for sample in samples if sample["end"] is not None):
+        values = [reward(turn) for turn in sample["turns"]]
+        worth = f"{total(sample, gamma):.3f}" if completed(sample) else "–"
+        best = max(sample["turns"], key=speedup, default=None)
+        fastest = "–"
+        if best is not None and speedup(best):
+            timing = best["verdict"]["timing"]
+            fastest = f"{timing['speedup']:.2f}x [{timing['speedup_low']:.2f}, {timing['speedup_high']:.2f}]"
+        told = " → ".join("unscored" if value is None else f"{value:.2f}" for value in values) or "–"
+        rows.append([sample["key"], sample["name"], str(len(values)), told, worth, fastest])
+    return rows
 
 
 def outcomes(samples: Sequence[Sample]) -> list[int]:
@@ -266,6 +285,7 @@ def recount(path: Path, prices: tuple[float, float] | None = None) -> dict[str, 
         "Best so far": so_far(samples, problems),
         "Best performers": performers(samples, run["gamma"]),
         "Error analysis": errors(samples),
+        "All problems": everything(samples, run["gamma"]),
         "outcomes": [list(map(str, outcomes(samples)))],
         "speedup": [[mean_speedup(problems)]],
     }
