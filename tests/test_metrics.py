@@ -112,7 +112,7 @@ def test_completed_samples_ended_on_their_own_with_every_turn_scored() -> None:
 def test_a_correct_kernel_without_a_time_is_in_no_fast_p_and_counted() -> None:
     found = measure(keys(1, 1), [once(1), once(2, speedup=1.5)])
     assert (found.correct.value, found.untimed, found.speedup.of) == (1.0, 1, 1)
-    assert [share.asked.value for share in found.fast_p] == [0.5] * 5 + [0.0]
+    assert [share.asked.value for share in found.fast_p] == [0.5] * 4 + [0.0] * 2
 
 
 def test_an_episode_that_ended_keeps_its_best_in_later_turns() -> None:
