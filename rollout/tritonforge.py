@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from kernel_env.errors import ConfigError, DatasetError
-from kernel_env.reward import PRESETS, RewardConfig
+from kernel_env.reward import PRESETS, RewardConfig, reached_stop
 from kernel_env.schema import (
     Candidate,
     Episode,
@@ -82,10 +82,8 @@ class _Trajectory:
     """Its source is empty where the dump does not have it."""
     data: Mapping[str, Any]
     """Holds `messages, history, turn_rewards` and perhaps `aggregated_return, model`; or `error` where there is no trajectory."""
-    max_turns: int | None
-    """None where the dump does not say, ..."""
-    gamma: float | None
-    """... likewise."""
+    max_turns: int
+    gamma: float
 
 
 def read_dump(path: Path) -> Dump:
@@ -95,18 +93,19 @@ def read_dump(path: Path) -> Dump:
     form, found = _trajectories([(where, _parsed(where, data)) for where, data in read])
     if not found:
         raise DatasetError(f"{path} holds no trajectory")
-    gammas = {GAMMA if t.gamma is None else t.gamma for t in found}
+    gammas = {trajectory.gamma for trajectory in found}
     if len(gammas) > 1:
         raise DatasetError(f"{path} mixes trajectories with different gamma: {', '.join(map(str, sorted(gammas)))}")
-    max_turns = max(t.max_turns or len(t.data.get("turn_rewards", ())) for t in found)
+    max_turns = max(trajectory.max_turns for trajectory in found)
+    reward = PRESETS["seed" if form == "results" else "tritonforge"]
     samples: Counter[str] = Counter()
     episodes = []
     for trajectory in found:
-        episodes.append(_episode(trajectory, samples[trajectory.problem.key], max_turns))
+        episodes.append(_episode(trajectory, samples[trajectory.problem.key], max_turns, reward))
         samples[trajectory.problem.key] += 1
-    reward, digest = PRESETS["seed" if form == "results" else "tritonforge"], hashlib.sha256(b"\0".join(data for _, data in read))
+    digest = hashlib.sha256(b"\0".join(data for _, data in read))
     (gamma,) = gammas
-    return Dump(form, max_turns, gamma, reward, tuple(episodes), tuple(_notes(found, episodes, gamma)), digest.hexdigest())
+    return Dump(form, max_turns, gamma, reward, tuple(episodes), tuple(_notes(form, found, episodes, gamma)), digest.hexdigest())
 
 
 def _bytes(file: Path) -> bytes:
@@ -155,8 +154,9 @@ def _of_buffer(entry: Any, where: str) -> _Trajectory:
 
 
 def _of_log(entry: Any, where: str) -> _Trajectory:
+    """It says neither the turn limit nor gamma: there are at least as many turns as it has."""
     with _well_formed(where):
-        return _Trajectory(where, _problem(entry["extra_info"]), entry, None, None)
+        return _Trajectory(where, _problem(entry["extra_info"]), entry, len(entry["turn_rewards"]), GAMMA)
 
 
 def _of_evaluation(entry: Any, metadata: Mapping[str, Any], where: str) -> _Trajectory:
@@ -183,7 +183,7 @@ class _Exchange:
     feedback: str | None = None
 
 
-def _episode(trajectory: _Trajectory, sample: int, max_turns: int) -> Episode:
+def _episode(trajectory: _Trajectory, sample: int, max_turns: int, reward: RewardConfig) -> Episode:
     data, problem = trajectory.data, trajectory.problem
     with _well_formed(trajectory.where):
         if "error" in data:
@@ -192,13 +192,17 @@ def _episode(trajectory: _Trajectory, sample: int, max_turns: int) -> Episode:
         history, rewards = data["history"], data["turn_rewards"]
         exchanges = _exchanges(data["messages"], history)
         turns = tuple(
-            _turn(index, problem, entry, float(reward), exchange, str(data.get("model", "")))
-            for index, (entry, reward, exchange) in enumerate(zip(history, rewards, exchanges, strict=True))
+            _turn(index, problem, entry, float(earned), exchange, str(data.get("model", "")))
+            for index, (entry, earned, exchange) in enumerate(zip(history, rewards, exchanges, strict=True))
         )
+    return Episode(problem, sample, turns, _end(turns, max_turns, reward))
+
+
+def _end(turns: Sequence[Turn], max_turns: int, config: RewardConfig) -> StopReason:
+    """Which is not said. Its code ends an episode before the turn limit for no other reason than a good kernel."""
     if len(turns) >= max_turns:
-        return Episode(problem, sample, turns, StopReason.TURN_LIMIT)
-    solved = bool(turns) and turns[-1].verdict.correct
-    return Episode(problem, sample, turns, StopReason.SOLVED if solved else StopReason.EXHAUSTED)
+        return StopReason.SOLVED if reached_stop(turns[-1].reward, config) else StopReason.TURN_LIMIT
+    return StopReason.SOLVED if turns and turns[-1].verdict.correct else StopReason.EXHAUSTED
 
 
 def _exchanges(messages: Sequence[Mapping[str, Any]], history: Sequence[Mapping[str, Any]]) -> list[_Exchange]:
@@ -270,7 +274,7 @@ def _timing(runtime_ms: float | None, speedup: float | None) -> Timing | None:
 # ------------------------------------------------------------------ notes
 
 
-def _notes(found: Sequence[_Trajectory], episodes: Sequence[Episode], gamma: float) -> Iterator[str]:
+def _notes(form: str, found: Sequence[_Trajectory], episodes: Sequence[Episode], gamma: float) -> Iterator[str]:
     pairs = [(trajectory_return(e.rewards_T, gamma), t.data.get("aggregated_return")) for t, e in zip(found, episodes, strict=True)]
     known = [(ours, theirs) for ours, theirs in pairs if ours is not None and isinstance(theirs, (int, float))]
     wrong = sum(not math.isclose(ours, theirs, rel_tol=1e-6, abs_tol=1e-9) for ours, theirs in known)
@@ -282,7 +286,7 @@ def _notes(found: Sequence[_Trajectory], episodes: Sequence[Episode], gamma: flo
         yield f"{sentences} replies are the sentence of a failed request, scored as if the model had said it."
     if failed:
         yield f"{failed} problems have an error in place of a trajectory, and are kept as failures of its infrastructure."
-    if any(t.max_turns is None for t in found):
+    if form == "trajectory":
         yield "Turn limit and gamma are not said: the longest trajectory and the default are taken."
     if not all(t.problem.source for t in found):
         yield "Sources of problems are missing: whether they are those of another run is not known."
