@@ -45,6 +45,7 @@ from rollout.returns import trajectory_return
 GAMMA = 0.4
 """Its default, where a dump does not say."""
 _FAILED_REQUEST = re.compile(r"Error: Failed to generate response in turn \d+")
+_NOT_COMPILED = "Current implementation con't pass compile check"
 _SAID = {
     "no custom model source found": (Status.NO_CODE, ""),
     "No valid Triton code extracted": (Status.NO_CODE, ""),
@@ -279,11 +280,15 @@ def _notes(form: str, found: Sequence[_Trajectory], episodes: Sequence[Episode],
     known = [(ours, theirs) for ours, theirs in pairs if ours is not None and isinstance(theirs, (int, float))]
     wrong = sum(not math.isclose(ours, theirs, rel_tol=1e-6, abs_tol=1e-9) for ours, theirs in known)
     sentences = sum(bool(_FAILED_REQUEST.fullmatch(turn.generation.text)) for e in episodes for turn in e.turns)
+    broken = [turn.verdict for e in episodes for turn in e.turns if turn.verdict.status is Status.BUILD_ERROR]
+    unjudged = 0 if form == "results" else sum(verdict.message != _NOT_COMPILED for verdict in broken)
     failed = sum(bool(e.error) for e in episodes)
     if wrong:
         yield f"{wrong} of {len(known)} aggregated returns are not the sum of gamma^t r_t with gamma {gamma:g}."
     if sentences:
         yield f"{sentences} replies are the sentence of a failed request, scored as if the model had said it."
+    if unjudged:
+        yield f"{unjudged} kernels were scored 0 because their evaluation failed, not they: its message is none of a verdict."
     if failed:
         yield f"{failed} problems have an error in place of a trajectory, and are kept as failures of its infrastructure."
     if form == "trajectory":

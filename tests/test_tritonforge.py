@@ -229,7 +229,15 @@ def test_what_is_odd_about_a_dump_is_said(ended: list[Episode], tmp_path: Path) 
     content = [buffered(episode) for episode in ended]
     content[0]["multi_turn_data"]["aggregated_return"] += 1
     content[1]["messages"][2]["content"] = "Error: Failed to generate response in turn 0"
+    broken = next(
+        entry["eval_result"]
+        for trajectory in content
+        for entry in trajectory["multi_turn_data"]["history"]
+        if "con't" in entry["eval_result"]["error_message"]
+    )
+    broken["error_message"] = "HTTPConnectionPool(host='x', port=18188): Max retries exceeded"
     notes = read_as(tmp_path / "d.json", content).notes
+    assert notes[2].startswith("1 kernels were scored 0 because their evaluation failed, not they")
     assert notes[0] == f"1 of {len(ended)} aggregated returns are not the sum of gamma^t r_t with gamma 0.4."
     assert notes[1].startswith("1 replies are the sentence of a failed request")
     failed = evaluated(ended)
