@@ -359,4 +359,4 @@ def sign_flip(changes: Sequence[float]) -> tuple[float, bool]:
 def _all_signs(count: int) -> npt.NDArray[np.float64]:
     """Shape: (2 ** count, count)."""
     bits = np.arange(2**count)[:, None] >> np.arange(count)
-    return 1.0 - 2.0 * (bits & 1)
+    return np.where(bits & 1, -1.0, 1.0)
