@@ -232,8 +232,9 @@ class Verdict:
     """`same_seed`, `loaded` (state_dict copied), `own` (keys differ: as constructed) or `none`."""
     seed: int = 0
     """All randomness of this verification derives from it; a replay uses it again."""
-    mode: Literal["process", "inprocess"] = "process"
-    """`inprocess` verdicts are for debugging: the candidate could have reached the referee."""
+    mode: Literal["process", "inprocess", "imported"] = "process"
+    """`inprocess` verdicts are for debugging: the candidate could have reached the referee. `imported` ones are another program's
+    word."""
     clock: Literal["live", "recorded"] = "live"
     isolation: tuple[str, ...] = ()
     """Layers that stood around the candidate."""

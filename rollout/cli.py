@@ -23,6 +23,9 @@ HELP = """kernel-env: multi-turn kernel generation, verified and timed on this m
                                                       judge one candidate (a .py file, or a whole reply)
   kernel-env replay RUN [PROBLEM [TURN]]              verify a run's turns again and say what differs
   kernel-env report RUN                               write the report of a run again
+  kernel-env compare RUN RUN ... [--json FILE] [--html FILE] [--fail-if-worse] [--mixed]
+                                                      hold runs against the first, problem by problem
+  kernel-env import FILE --name RUN                   another trainer's trajectories (TritonForge's JSON) as a run
   kernel-env export RUN DIRECTORY [turn=best|first|last]
                                                       a run's kernels and results as KernelBench's own scripts read them
   kernel-env scorecard [DIRECTORY [PART]] [--json] [--write] [OPTION=VALUE ...]
@@ -61,8 +64,8 @@ def _dispatch(argv: list[str]) -> int:
         print(HELP, end="")
         return 0 if argv else 2
     commands: dict[str, Callable[[list[str]], int]] = {
-        "eval": _eval, "verify": _verify, "replay": _replay, "report": _report, "export": _export,
-        "scorecard": _scorecard, "judge": _judge, "doctor": _doctor,
+        "eval": _eval, "verify": _verify, "replay": _replay, "report": _report, "compare": _compare,
+        "import": _import, "export": _export, "scorecard": _scorecard, "judge": _judge, "doctor": _doctor,
     }  # fmt: skip
     command = commands.get(argv[0])
     if command is None:
@@ -156,6 +159,20 @@ def _targets(argv: list[str]) -> tuple[list[str], list[str]]:
     return left, [name for text in targets for name in text.split(",")]
 
 
+def _valued(argv: list[str], names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Without flags that have a value (`--name VALUE`, `--name=VALUE`); and those."""
+    left, found, words = [], {}, iter(argv)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name not in names:
+            left.append(word)
+            continue
+        found[name] = value if equals else next(words, "")
+        if not found[name]:
+            raise ConfigError(f"{name} is followed by its value")
+    return left, found
+
+
 def _replay(argv: list[str]) -> int:
     from rollout.replay import replay
 
@@ -177,6 +194,29 @@ def _report(argv: list[str]) -> int:
     if len(words) != 1 or overrides:
         raise ConfigError("usage: kernel-env report RUN")
     return report(words[0])
+
+
+def _compare(argv: list[str]) -> int:
+    from rollout.commands import compare
+
+    argv, files = _valued(argv, ("--json", "--html"))
+    words, overrides, flags = _split(argv, ("--fail-if-worse", "--mixed"))
+    if len(words) < 2 or overrides:
+        raise ConfigError("usage: kernel-env compare RUN RUN ... [--json FILE] [--html FILE] [--fail-if-worse] [--mixed]")
+    json_file, html_file = (Path(files[name]) if name in files else None for name in ("--json", "--html"))
+    return compare(
+        words, mixed="--mixed" in flags, json_file=json_file, html_file=html_file, fail_if_worse="--fail-if-worse" in flags
+    )
+
+
+def _import(argv: list[str]) -> int:
+    from rollout.commands import import_dump
+
+    argv, given = _valued(argv, ("--name",))
+    words, overrides, _ = _split(argv, ())
+    if len(words) != 1 or "--name" not in given or overrides:
+        raise ConfigError("usage: kernel-env import FILE --name RUN")
+    return import_dump(Path(words[0]), given["--name"])
 
 
 def _export(argv: list[str]) -> int:

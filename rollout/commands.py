@@ -1,4 +1,4 @@
-"""`kernel-env verify`, `kernel-env report` and `kernel-env export`."""
+"""`kernel-env verify`, `report`, `compare`, `import` and `export`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import asyncio
 import json
 import secrets
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
+from omegaconf import OmegaConf
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
@@ -15,18 +17,26 @@ from rich.table import Table
 
 from kernel_env.baselines import check_baselines
 from kernel_env.episode import EpisodeState
-from kernel_env.errors import ConfigError
+from kernel_env.errors import ConfigError, GateError
 from kernel_env.problems import find, load_problems
 from kernel_env.prompts import compiled_lines
 from kernel_env.reward import measured_reward
-from kernel_env.schema import Generation, Problem, Reward, Verdict, to_json
+from kernel_env.schema import Generation, Problem, Reward, Verdict, dumps, to_json
 from rollout import compose
-from rollout.export import THRESHOLDS
+from rollout.compare import Comparison, Run
+from rollout.compare import compare as compare_runs
+from rollout.compare_text import comparison_text
+from rollout.documents import RunInfo, episode_order
+from rollout.durable import write_file
 from rollout.export import export as export_run
+from rollout.health import status
+from rollout.markdown import page
+from rollout.metrics import THRESHOLDS
 from rollout.report import noise_text, write_report
 from rollout.runner import episode_config, make_verifier, profile, run_directory
 from rollout.settings import Settings
-from rollout.store import RunReader
+from rollout.store import RunReader, open_run
+from rollout.tritonforge import read_dump
 
 MAX_FILE_BYTES = 64 << 20
 
@@ -121,6 +131,65 @@ def show(problem: Problem, verdict: Verdict, reward: Reward) -> None:
 
 def report(name: str) -> int:
     print(write_report(RunReader(run_directory(name))))
+    return 0
+
+
+def compare(names: Sequence[str], *, mixed: bool, json_file: Path | None, html_file: Path | None, fail_if_worse: bool) -> int:
+    """Print how runs compare with the first, and write it where asked.
+
+    With `fail_if_worse` returns 1 when one is significantly worse, and raises GateError when one leaves problems unscored that the
+    first one scored: nobody knows whether it is worse.
+    """
+    found = compare_runs([Run.read(RunReader(run_directory(name))) for name in names], mixed=mixed)
+    text = comparison_text(found)
+    if json_file is not None:
+        write_file(json_file, f"{dumps(found, indent=2)}\n".encode(errors="backslashreplace"), durable=False)
+    if html_file is not None:
+        write_file(html_file, page("Comparison of runs", text).encode(errors="backslashreplace"), durable=False)
+    print(text, end="")
+    return _gate(found) if fail_if_worse else 0
+
+
+def _gate(found: Comparison) -> int:
+    worse = [(versus, difference) for versus in found.against_first for difference in versus.worse]
+    for versus, d in worse:
+        print(f"{versus.run} is worse than {versus.base}: {d.what} {d.before:.3f} -> {d.after:.3f}, p {d.p:.4f}")
+    lost = next((versus for versus in found.against_first if versus.lost), None)
+    if not worse and lost is not None:
+        raise GateError(
+            f"{lost.run} has no completed sample of {len(lost.lost)} problems that {lost.base} has ({lost.lost[0]}, ...): "
+            "whether it is worse is not known; resume it"
+        )
+    return 1 if worse else 0
+
+
+def import_dump(file: Path, name: str) -> int:
+    """Write another trainer's trajectories as a run below `runs/`, and say what is to be known of them."""
+    dump = read_dump(file)
+    info = RunInfo(
+        name=name,
+        policy="imported/tritonforge",
+        master_seed=0,
+        asked=tuple(sorted((episode.key for episode in dump.episodes), key=episode_order)),
+        max_turns=dump.max_turns,
+        gamma=dump.gamma,
+        correct_reward=dump.reward.correct,
+    )
+    origin = {"trainer": "TritonForge", "form": dump.form, "file": file.name, "sha256": dump.digest, "notes": list(dump.notes)}
+    config = OmegaConf.to_yaml(OmegaConf.create({"imported": origin, "reward": asdict(dump.reward)}))
+    with open_run(Path("runs"), info, config, {"imported": origin}) as store:
+        for episode in dump.episodes:
+            store.save_problem(episode.problem)
+            for turn in episode.turns:
+                store.save_turn(episode.problem, episode.sample, turn)
+            store.end_episode(episode)
+        results, report = store.write_results(), write_report(store)
+        store.write_status(status(results.summary, dump.episodes, None))
+    turns = sum(len(episode.turns) for episode in dump.episodes)
+    print(f"{len(dump.episodes)} trajectories with {turns} turns, as another trainer judged them: nothing was verified here")
+    for note in dump.notes:
+        print(note)
+    print(report)
     return 0
 
 

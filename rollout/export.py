@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import json
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,10 @@ from kernel_env.errors import ConfigError
 from kernel_env.schema import Episode, Stats, Turn
 from rollout.documents import best_turn, episode_order
 from rollout.durable import write_file
+from rollout.metrics import THRESHOLDS, fast_p
 from rollout.store import RunReader
 
 TURNS = ("best", "first", "last")
-THRESHOLDS = (0.0, 0.5, 0.8, 1.0, 1.5, 2.0)
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,6 @@ class Level:
     """Of sample 0 of every problem."""
     geometric_mean: float | None
     """Of the speedups of those that were timed."""
-
-
-def fast_p(speedups: Iterable[float | None], p: float) -> float:
-    """Share of problems whose kernel is correct (else None) and more than `p` times as fast. Ouyang et al., "KernelBench", 2025.
-
-    Raises ValueError without a problem.
-    """
-    found = list(speedups)
-    if not found:
-        raise ValueError("fast_p of no problem")
-    return sum(speedup is not None and speedup > p for speedup in found) / len(found)
 
 
 def export(reader: RunReader, directory: Path, which: str = "best") -> list[Level]:

@@ -46,6 +46,9 @@ class Comparison:
 def replay(name: str, problem: str | None, turn: int | None, overrides: Sequence[str]) -> int:
     """Returns 0 when every turn agrees, 1 when one differs. Raises InfraError when none could be verified."""
     reader = RunReader(run_directory(name))
+    if "imported" in reader.environment:
+        replies = f"`kernel-env eval policy=replay policy.path={reader.path}` has its replies judged here"
+        raise ConfigError(f"{name} was imported: no verdict of ours is there to be found again; {replies}")
     chosen = list(_chosen(reader, problem, turn))
     console = Console(highlight=False, soft_wrap=True)
     stored = _settings(reader, overrides)

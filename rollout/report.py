@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 from kernel_env.schema import Episode, Status, StopReason, Timing, Verdict
 from rollout.documents import EpisodeResult, Results, RunInfo, Summary, episode_order, fastest, is_memory_fault, results_of
 from rollout.durable import write_file
+from rollout.markdown import NONE, cell, number, rate, share, speedup, table, warning
+from rollout.metrics import Cost, Groups, Metrics, grouped, longest, measure, mixture, step
+from rollout.policies.base import Endpoint
 from rollout.store import RunReader
 
 if TYPE_CHECKING:
@@ -23,27 +26,39 @@ QUIET = 0.25
 """Times with more noise than this carry a warning."""
 _BEST_SHOWN = 10
 _FINGERPRINT_SHOWN = 40
-_CELL_LIMIT = 300
-_NONE = "–"
 
 
 def write_report(run: RunReader) -> Path:
     """Writes the run's report and returns its path. Raises ConfigError when the run directory is damaged."""
     path = run.path / "reports" / "MULTI_TURN_REPORT.md"
     path.parent.mkdir(exist_ok=True)
-    text = report_text(run.info, run.environment, run.load_episodes())
+    text = report_text(run.info, run.environment, run.load_episodes(), cost_of(run))
     write_file(path, text.encode(errors="backslashreplace"))
     return path
 
 
-def report_text(info: RunInfo, environment: Mapping[str, Any], episodes: Sequence[Episode]) -> str:
-    """The report, Markdown. `episodes` are those that ended."""
+def cost_of(run: RunReader) -> Cost:
+    """By the prices that the run's configuration has."""
+    settings = run.settings
+    return Endpoint(
+        price_per_million_prompt=settings.get("policy.price_per_million_prompt"),
+        price_per_million_completion=settings.get("policy.price_per_million_completion"),
+    ).cost
+
+
+def report_text(info: RunInfo, environment: Mapping[str, Any], episodes: Sequence[Episode], cost: Cost = lambda usage: None) -> str:
+    """The report, Markdown. `episodes` are those that ended. Metrics are left out where there can be none, and it says so."""
     ordered = sorted(episodes, key=lambda e: episode_order(e.key))
     results = results_of(info, ordered)
+    mixed = mixture(ordered)
+    metrics = None if mixed else measure(info.asked, ordered, cost)
     sections = (
-        _head(results, ordered, environment),
+        _head(results, ordered, environment, mixed),
         _success(results),
-        _turn_analysis(ordered),
+        () if metrics is None else _speed(metrics),
+        () if metrics is None else _spending(metrics),
+        _turn_analysis(ordered, grouped(info.asked, ordered)),
+        () if metrics is None else _best_so_far(metrics),
         _thinking(ordered),
         _best_performers(results),
         _error_analysis(results.summary, ordered),
@@ -58,50 +73,32 @@ def closing_table(episodes: Iterable[Episode]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("problem", "turns", "reward per turn", "speedup", "status")
+    shown = Table("problem", "turns", "reward per turn", "speedup", "status")
     for episode in sorted(episodes, key=lambda e: episode_order(e.key)):
         timing = fastest(episode)
         cells = (
             f"{episode.key} {episode.problem.name}",
             str(len(episode.turns)),
             _rewards(episode),
-            _NONE if timing is None else f"{timing.speedup:.2f}x",
+            NONE if timing is None else f"{timing.speedup:.2f}x",
             _status(episode),
         )
-        table.add_row(*map(Text, cells))  # Text: a name with brackets is no markup
-    return table
+        shown.add_row(*map(Text, cells))  # Text: a name with brackets is no markup
+    return shown
 
 
 # ------------------------------------------------------------------ sections
 
 
-def _head(results: Results, episodes: Sequence[Episode], environment: Mapping[str, Any]) -> Iterator[str]:
+def _head(results: Results, episodes: Sequence[Episode], environment: Mapping[str, Any], mixed: str) -> Iterator[str]:
     meta = results.metadata
     levels = Counter(e.problem.level for e in episodes)
     problems = ", ".join(f"{count} of level {level}" for level, count in sorted(levels.items()))
-    yield f"# Multi-turn report: {_cell(meta.run_name)}"
+    yield f"# Multi-turn report: {cell(meta.run_name)}"
     yield ""
-    if "inprocess" in meta.verification:
-        yield "> **Warning:** some verdicts were reached in the candidate's own process. It could have forged them."
-        yield ""
-    if "recorded" in meta.clocks:
-        yield "> **Warning:** some times come from a recording, not from a clock. Speedups and rewards are no measurement."
-        yield ""
-    noisy = sum(t.verdict.timing is not None and t.verdict.timing.noise > QUIET for e in episodes for t in e.turns)
-    if noisy:
-        yield f"> **Warning:** {noisy} times were taken while other work kept the cores busy. Do not believe their speedups."
-        yield ""
-    if results.summary.cancelled:
-        yield (
-            f"> **Warning:** {results.summary.cancelled} episodes were cancelled once enough others were complete. What was kept "
-            "prefers quick ones: its rates are not those of the policy."
-        )
-        yield ""
-    degenerate = sorted({e.problem.key for e in episodes for t in e.turns if t.verdict.degenerate})
-    if degenerate:
-        yield f"> **Warning:** the outputs of {', '.join(degenerate)} hardly vary with the inputs: a constant may count as correct."
-        yield ""
-    yield from _table(
+    for text in (*_warnings(results, episodes), *([f"{mixed}."] if mixed else [])):
+        yield from warning(text)
+    yield from table(
         ("What ran", ""),
         [
             ("Policy", meta.policy),
@@ -120,6 +117,28 @@ def _head(results: Results, episodes: Sequence[Episode], environment: Mapping[st
     yield from _machine(environment)
     yield ""
     yield "Every number below can be computed again from the turn files alone. Turn 1 is in the files named `_turn0`."
+    yield "Brackets hold 95% intervals: of a speedup over the rounds of its timing, of all else over problems (bootstrap)."
+
+
+def _warnings(results: Results, episodes: Sequence[Episode]) -> Iterator[str]:
+    meta = results.metadata
+    if "imported" in meta.verification:
+        yield "verdicts, times and rewards are another trainer's word. Nothing was verified or measured here."
+    if "inprocess" in meta.verification:
+        yield "some verdicts were reached in the candidate's own process. It could have forged them."
+    if "recorded" in meta.clocks:
+        yield "some times come from a recording, not from a clock. Speedups and rewards are no measurement."
+    noisy = sum(t.verdict.timing is not None and t.verdict.timing.noise > QUIET for e in episodes for t in e.turns)
+    if noisy:
+        yield f"{noisy} times were taken while other work kept the cores busy. Do not believe their speedups."
+    if results.summary.cancelled:
+        yield (
+            f"{results.summary.cancelled} episodes were cancelled once enough others were complete. What was kept "
+            "prefers quick ones: its rates are not those of the policy."
+        )
+    degenerate = sorted({e.problem.key for e in episodes for t in e.turns if t.verdict.degenerate})
+    if degenerate:
+        yield f"the outputs of {', '.join(degenerate)} hardly vary with the inputs: a constant may count as correct."
 
 
 def _machine(environment: Mapping[str, Any]) -> Iterator[str]:
@@ -127,7 +146,7 @@ def _machine(environment: Mapping[str, Any]) -> Iterator[str]:
     shown = facts[:_FINGERPRINT_SHOWN]
     if len(facts) > len(shown):
         shown.append(("...", f"{len(facts) - len(shown)} more in environment.json"))
-    yield from _table(("Machine", ""), shown)
+    yield from table(("Machine", ""), shown)
 
 
 def _success(results: Results) -> Iterator[str]:
@@ -143,10 +162,10 @@ def _success(results: Results) -> Iterator[str]:
     }
     yield "## Overall success"
     yield ""
-    yield from _table(
+    yield from table(
         ("Episodes", "of all asked for", "of those completed"),
         (
-            (name, _rate(sum(map(holds, everyone)), summary.total), _rate(sum(map(holds, completed)), len(completed)))
+            (name, rate(sum(map(holds, everyone)), summary.total), rate(sum(map(holds, completed)), len(completed)))
             for name, holds in measures.items()
         ),
     )
@@ -160,30 +179,83 @@ def _success(results: Results) -> Iterator[str]:
     yield f"Average turns: {summary.avg_turns:.2f}. Episodes with thinking: {summary.thinking_detected}."
 
 
-def _turn_analysis(episodes: Sequence[Episode]) -> Iterator[str]:
-    longest = max((len(e.turns) for e in episodes), default=0)
-    positions, steps = [], []
-    for index in range(longest):
+def _speed(metrics: Metrics) -> Iterator[str]:
+    asked, completed = f"of all {metrics.problems} problems asked for", metrics.fast_p[0].completed.of
+    yield "### fast_p and pass@k"
+    yield ""
+    yield "The share of a problem's samples with a correct kernel that is more than p times as fast, averaged over problems."
+    yield f"{metrics.completed} of {metrics.samples} samples completed, and {completed} problems have such a one."
+    yield ""
+    yield from table(("p", asked, "of those completed"), ((f"{f.p:g}", share(f.asked), share(f.completed)) for f in metrics.fast_p))
+    yield ""
+    yield "The chance that one of k samples of a problem is correct, and that one is correct and faster than the baseline."
+    yield ""
+    rows = ((str(found.k), share(found.correct), share(found.fast_1)) for found in metrics.pass_at_k)
+    yield from table(("k", f"pass@k {asked}", f"fast_1@k {asked}"), rows)
+    yield ""
+    yield (
+        f"Geometric mean of speedups: {number(metrics.speedup, '.2f', 'x')}, of the fastest kernel of each of the "
+        f"{metrics.speedup.of} samples (of {metrics.samples}) with a timed correct one. {metrics.untimed} samples are correct "
+        "without any time: they are in no fast_p."
+    )
+    yield "Speed-of-light share: unknown, because verdicts hold no roofline."
+
+
+def _spending(metrics: Metrics) -> Iterator[str]:
+    spent = metrics.spending
+    tokens = spent.prompt_tokens + spent.completion_tokens
+    counted = f"{tokens:,} (prompts {spent.prompt_tokens:,}, replies {spent.completion_tokens:,})"
+    cost = (NONE, NONE) if spent.cost_per_solved is None else (f"{spent.cost:.4g}", number(spent.cost_per_solved, ".4g"))
+    yield "### What it took"
+    yield ""
+    yield from table(
+        ("All turns", "in all", f"per solved problem ({spent.tokens_per_solved.of} of {metrics.problems} asked for)"),
+        [
+            ("Tokens", *((counted, number(spent.tokens_per_solved, ",.0f")) if tokens else (NONE, NONE))),
+            ("Seconds of replies", f"{spent.policy_s:.1f}", number(spent.policy_s_per_solved, ".1f")),
+            ("Seconds of verification", f"{spent.verify_s:.1f}", number(spent.verify_s_per_solved, ".1f")),
+            ("Cost", *cost),
+        ],
+    )
+    yield ""
+    yield "Seconds add up as if one thing had happened at a time. A problem is solved when a sample of it has a correct kernel."
+
+
+def _turn_analysis(episodes: Sequence[Episode], groups: Groups) -> Iterator[str]:
+    turns = longest(episodes)
+    positions = []
+    for index in range(turns):
         column = [e.rewards_T[index] for e in episodes if len(e.turns) > index]
         rewards = [reward for reward in column if reward is not None]
-        mean = f"{sum(rewards) / len(rewards):.3f}" if rewards else _NONE
-        positions.append((f"Turn {index + 1}", mean, str(len(rewards)), str(len(column) - len(rewards))))
-    for index in range(1, longest):
-        signs = _changes(episodes, index)
-        steps.append((f"Turn {index} → {index + 1}", *(_rate(signs.count(sign), len(signs)) for sign in (1, 0, -1))))
+        positions.append((f"Turn {index + 1}", _mean(rewards), str(len(rewards)), str(len(column) - len(rewards))))
+    rows = [
+        (
+            f"Turn {s.turn - 1} → {s.turn}",
+            *(rate(count, s.change.of) for count in (s.improved, s.unchanged, s.worse)),
+            number(s.change, "+.3f"),
+        )
+        for s in (step(groups, turn) for turn in range(2, turns + 1))
+    ]
     yield "## Turn analysis"
     yield ""
     yield "A solved episode has no later turns, so later averages are over the harder problems."
     yield ""
-    yield from _table(("Position", "average reward", "n", "unscored"), positions)
+    yield from table(("Position", "average reward", "n", "unscored"), positions)
     yield ""
-    yield from _table(("Step, both scored", "improved", "unchanged", "worse"), steps)
+    yield from table(("Step, both scored", "improved", "unchanged", "worse", "average change"), rows)
 
 
-def _changes(episodes: Sequence[Episode], index: int) -> list[int]:
-    """Sign of the reward's change into turn `index`, for each episode where both turns were scored."""
-    pairs = [(e.rewards_T[index - 1], e.rewards_T[index]) for e in episodes if len(e.turns) > index]
-    return [(after > before) - (after < before) for before, after in pairs if before is not None and after is not None]
+def _best_so_far(metrics: Metrics) -> Iterator[str]:
+    yield "### Best so far"
+    yield ""
+    yield "The best of each sample up to a turn: one that ended before keeps what it had."
+    yield ""
+    asked = f"of all {metrics.problems} problems asked for"
+    rows = (
+        (f"Turn {b.turn}", number(b.reward), f"{b.reward.of} of {metrics.samples}", share(b.correct), share(b.fast_1))
+        for b in metrics.by_turn
+    )
+    yield from table(("By", "average best reward", "samples scored", f"correct {asked}", f"fast_1 {asked}"), rows)
 
 
 def _thinking(episodes: Sequence[Episode]) -> Iterator[str]:
@@ -201,7 +273,7 @@ def _thinking(episodes: Sequence[Episode]) -> Iterator[str]:
         rows.append((name, str(len(chosen)), *map(_mean, (rewards, tokens, seconds))))
     yield "## Thinking"
     yield ""
-    yield from _table(("Long thinking", "turns", "average reward", "tokens a reply", "seconds a reply"), rows)
+    yield from table(("Long thinking", "turns", "average reward", "tokens a reply", "seconds a reply"), rows)
     if asked:
         tokens_of_asking = sum(t.usage.prompt_tokens + t.usage.completion_tokens for t in asked)
         unclear = sum(not t.understood for t in asked)
@@ -215,19 +287,19 @@ def _thinking(episodes: Sequence[Episode]) -> Iterator[str]:
 
 
 def _mean(values: Sequence[float]) -> str:
-    return f"{sum(values) / len(values):.3f}" if values else _NONE
+    return f"{sum(values) / len(values):.3f}" if values else NONE
 
 
 def _best_performers(results: Results) -> Iterator[str]:
     returns = [(r.aggregated_return, key, r) for key, r in results.problems.items() if r.aggregated_return is not None]
     returns.sort(key=lambda item: -item[0])  # stable: equal returns stay in the run's order
     rows = [
-        (key, r.problem_name, f"{value:.3f}", str(r.num_turns), _NONE if r.best_turn is None else str(r.best_turn + 1))
+        (key, r.problem_name, f"{value:.3f}", str(r.num_turns), NONE if r.best_turn is None else str(r.best_turn + 1))
         for value, key, r in returns[:_BEST_SHOWN]
     ]
     yield "## Best performers"
     yield ""
-    yield from _table(("Problem", "name", "aggregated return", "turns", "best turn"), rows)
+    yield from table(("Problem", "name", "aggregated return", "turns", "best turn"), rows)
 
 
 def _error_analysis(summary: Summary, episodes: Sequence[Episode]) -> Iterator[str]:
@@ -235,17 +307,17 @@ def _error_analysis(summary: Summary, episodes: Sequence[Episode]) -> Iterator[s
     faults = [v for v in failed if is_memory_fault(v)]
     others = [v for v in failed if not is_memory_fault(v) and v.status is not Status.TIMEOUT]
     rows = [
-        ("Memory faults", _rate(summary.memory_faults, summary.turns), _kinds(faults)),
-        ("Timeouts", _rate(summary.timeouts, summary.turns), ""),
-        ("Other errors", _rate(summary.other_errors, summary.turns), ""),
+        ("Memory faults", rate(summary.memory_faults, summary.turns), _kinds(faults)),
+        ("Timeouts", rate(summary.timeouts, summary.turns), ""),
+        ("Other errors", rate(summary.other_errors, summary.turns), ""),
     ]
     for status, count in _ranked(v.status for v in others):
-        rows.append((f"- {status}", _rate(count, summary.turns), _kinds([v for v in others if v.status == status])))
+        rows.append((f"- {status}", rate(count, summary.turns), _kinds([v for v in others if v.status == status])))
     yield "## Error analysis"
     yield ""
     yield f"Of {summary.turns} turns, {summary.turns_correct} were correct and {summary.turns_unscored} could not be judged here."
     yield ""
-    yield from _table(("Turns", "of all turns", "kinds"), rows)
+    yield from table(("Turns", "of all turns", "kinds"), rows)
 
 
 def _set_apart(info: RunInfo, episodes: Sequence[Episode]) -> Iterator[str]:
@@ -270,41 +342,21 @@ def _set_apart(info: RunInfo, episodes: Sequence[Episode]) -> Iterator[str]:
         return
     yield "They count among all asked for and have no return; none is a zero. Their scored turns stay in the turn analysis."
     yield ""
-    yield from _table(("Problem", "outcome", "why"), sorted(rows, key=lambda row: episode_order(row[0])))
+    yield from table(("Problem", "outcome", "why"), sorted(rows, key=lambda row: episode_order(row[0])))
 
 
 def _all_problems(results: Results, episodes: Sequence[Episode]) -> Iterator[str]:
     rows = []
     for e in episodes:
         value = results.problems[e.key].aggregated_return
-        total = _NONE if value is None else f"{value:.3f}"
-        rows.append((e.key, e.problem.name, str(len(e.turns)), _rewards(e), total, _speedup(fastest(e)), _status(e)))
+        total = NONE if value is None else f"{value:.3f}"
+        rows.append((e.key, e.problem.name, str(len(e.turns)), _rewards(e), total, speedup(fastest(e)), _status(e)))
     yield "## All problems"
     yield ""
-    yield from _table(("Problem", "name", "turns", "reward per turn", "return", "best speedup [95%]", "status"), rows)
+    yield from table(("Problem", "name", "turns", "reward per turn", "return", "best speedup [95%]", "status"), rows)
 
 
 # ------------------------------------------------------------------ cells
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    yield _row(head)
-    yield _row(["---"] * len(head))
-    yield from map(_row, rows)
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(map(_cell, cells))} |"
-
-
-def _cell(text: str) -> str:
-    """One line that cannot end a table cell, bounded: names and errors come from anywhere."""
-    line = " ".join(text.split()).replace("|", "\\|")
-    return line if len(line) <= _CELL_LIMIT else f"{line[: _CELL_LIMIT - 3]}..."
-
-
-def _rate(count: int, total: int) -> str:
-    return f"{count} of {total} ({100 * count / total:.1f}%)" if total else "0 of 0"
 
 
 def _ranked(values: Iterable[str]) -> list[tuple[str, int]]:
@@ -317,16 +369,12 @@ def _kinds(verdicts: Iterable[Verdict]) -> str:
 
 
 def _rewards(episode: Episode) -> str:
-    return " → ".join("unscored" if reward is None else f"{reward:.2f}" for reward in episode.rewards_T) or _NONE
+    return " → ".join("unscored" if reward is None else f"{reward:.2f}" for reward in episode.rewards_T) or NONE
 
 
 def noise_text(timing: Timing) -> str:
     """A warning to stand behind a time that was taken on a busy machine, else nothing."""
     return f", noisy: {timing.noise:.0%} waiting for a core" if timing.noise > QUIET else ""
-
-
-def _speedup(timing: Timing | None) -> str:
-    return f"{timing.speedup:.2f}x [{timing.speedup_low:.2f}, {timing.speedup_high:.2f}]" if timing else _NONE
 
 
 def _status(episode: Episode) -> str:
@@ -340,7 +388,7 @@ def _status(episode: Episode) -> str:
 
 
 def _listed(values: Sequence[str]) -> str:
-    return ", ".join(values) or _NONE
+    return ", ".join(values) or NONE
 
 
 def _flat(tree: object, prefix: str) -> Iterator[tuple[str, str]]:

@@ -48,7 +48,16 @@ class RunReader:
     @property
     def config_text(self) -> str:
         """The composed configuration, YAML."""
-        return (self.path / "config.yaml").read_text(encoding="utf-8")
+        path = self.path / "config.yaml"
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeError) as error:
+            raise ConfigError(f"{path} cannot be read ({type(error).__name__}); choose another run.name") from error
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The composed configuration by dotted names: `policy.model`."""
+        return _settings(self.config_text, str(self.path / "config.yaml"))
 
     @property
     def environment(self) -> Mapping[str, Any]:

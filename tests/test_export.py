@@ -17,7 +17,8 @@ from kernel_env.errors import ConfigError
 from kernel_env.problems import load_problems
 from kernel_env.schema import Episode, Problem, Status, StopReason
 from rollout.cli import main
-from rollout.export import THRESHOLDS, export, fast_p
+from rollout.export import export
+from rollout.metrics import THRESHOLDS, fast_p
 from rollout.store import RunReader
 from tests.sample_run import open_sample, problem, save, solved, turn
 
