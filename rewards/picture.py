@@ -32,7 +32,7 @@ def picture(spreads: Mapping[str, Spread]) -> str:
 
 
 def _row(name: str, spread: Spread, colour: str) -> Iterator[str]:
-    yield _text(_LEFT, 22, f"{name}: {spread.count} scores", weight="bold", size=14)
+    yield _text(_LEFT, 22, f"{name} (n = {spread.count})", weight="bold", size=14)
     yield _text(_LEFT, 42, f"mean {spread.mean:.3f}, standard deviation {spread.std:.3f}")
     yield _text(_RIGHT, 42, f"correlation with what was measured: {spread.correlation_text}")
     yield from _axes(_LEFT, "score", str(max(spread.counts)), "0")

@@ -338,7 +338,7 @@ def test_their_picture_is_written_beside_the_report_and_again_from_the_run_alone
     picture = path.parent / "reward_sources.svg"
     assert f"]({picture.name})" in path.read_text()
     first = picture.read_bytes()
-    assert b"judge_rule_fallback: 1 scores" in first
+    assert b"judge_rule_fallback (n = 1)" in first
     picture.unlink()
     write_report(RunReader(tmp_path / "r"))
     assert picture.read_bytes() == first

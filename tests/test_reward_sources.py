@@ -424,5 +424,5 @@ def test_a_picture_holds_each_bar_and_each_point_and_needs_nothing_else() -> Non
     right = [float(point.get("cx")) for point in judge.iter(f"{SVG}circle")]
     upper = [float(point.get("cy")) for point in judge.iter(f"{SVG}circle")]
     assert right == sorted(right) and upper == sorted(upper, reverse=True)
-    assert "correlation with what was measured: +1.000 (n = 4)" in text and "rule_fallback: 1 scores" in text
+    assert "correlation with what was measured: +1.000 (n = 4)" in text and "rule_fallback (n = 1)" in text
     assert text.count("http") == 1 and picture(spreads) == text
