@@ -514,6 +514,31 @@ def test_a_forked_child_asks_by_itself() -> None:
     assert sorted(map(float, done.stdout.split())) == sorted(map(score_of, ("before", "child", "parent")))
 
 
+FORKED_MEANWHILE = """
+import os, sys, time
+from rewards.judge import JudgeRewardSystem
+
+system = JudgeRewardSystem({"judge_url": sys.argv[1], "batch_timeout": 0.0})
+system.reward("p", "before")  # all is imported
+asked = system.submit("p", "same")
+while not system.get_metrics()["in_flight"]:
+    time.sleep(0.001)
+child = os.fork()
+print(system.reward("p", "same")["score"] if child == 0 else asked.result().score, flush=True)
+if child == 0:
+    os._exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_forked_child_does_not_wait_for_what_its_parent_asked() -> None:
+    with ScriptedJudge([slow(0.5)]) as server:
+        command = [sys.executable, "-c", FORKED_MEANWHILE, server.url]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=HANGS_S, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [*map(float, done.stdout.split())] == [score_of("same")] * 2
+
+
 @pytest.mark.parametrize("kind", [errors.JudgeUnreachable, errors.JudgeRefused, errors.JudgeBadReply, errors.JudgeBusy])
 def test_failures_travel_between_processes(kind: type[JudgeError]) -> None:
     copy = pickle.loads(pickle.dumps(kind("what, where")))  # noqa: S301 - our own bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
@@ -261,9 +262,12 @@ async def refused(path: Path, error: type[Exception], says: str) -> None:
 
 
 @needs_extra
-async def test_a_model_that_only_writes_is_no_reward_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize("labels", [{}, {"id2label": {"0": "score"}, "label2id": {"score": 0}}])
+async def test_a_model_that_only_writes_is_no_reward_model(labels: dict[str, Any], tmp_path: Path) -> None:
     """transformers gives it a score head of random numbers."""
-    await refused(tiny_model(tmp_path), ConfigError, r"no reward model: it has no weights for score\.weight; .* use judge=llm")
+    config = tiny_model(tmp_path) / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | labels))
+    await refused(tmp_path, ConfigError, r"no reward model: it has no weights for score\.weight; .* use judge=llm")
 
 
 @needs_extra
