@@ -107,3 +107,58 @@ def test_what_nobody_could_wait_for_is_left_running(source: str, flags: tuple[st
 def test_a_launch_that_lacks_arguments_is_none(arguments: str, flags: tuple[str, ...]) -> None:
     code = JIT_IN_CLASS.replace("x, y, x.numel(), BLOCK=64)", f"{arguments})")
     assert score_kernel(code, None).flags == flags
+
+
+@pytest.mark.parametrize(
+    ("more", "flags"),
+    [
+        ("import os\nos.kill(os.getpid(), 9)", ("reaches_others",)),
+        ("from os import fork\nchild = fork()", ("reaches_others",)),
+        ("import socket\nserver = socket.create_server(('', 0))", ("reaches_others",)),
+        ("import os, signal\nsignal.raise_signal(signal.SIGUSR1)\ncores = os.cpu_count()", ()),
+        ("def fork(): return 1\nchild = fork()", ()),
+        ("import threading\nthreading.Thread(target=print).start()", ("left_running",)),
+        ("import threading\nt = threading.Thread(target=print)\nt.start()\nt.join()", ()),
+        ("from concurrent.futures import ThreadPoolExecutor as Pool\nPool(1).submit(print)", ("left_running",)),
+        ("from concurrent.futures import ThreadPoolExecutor as Pool\nwith Pool(1) as pool: pool.submit(print)", ()),
+        ("import math\nfor place in (torch, math): setattr(place, 'sum', print)", ("patches_modules",)),
+        ("class A: pass\nfor place in (A, A()): setattr(place, 'sum', print)", ()),
+    ],
+)
+def test_what_a_module_does_beside_its_work(more: str, flags: tuple[str, ...]) -> None:
+    assert judged(cpp("return extension.scale(x, 2.0)", more=more)).flags == flags
+
+
+@pytest.mark.parametrize(
+    ("line", "flags", "doubts"),
+    [
+        ("  if (fork() == 0) _exit(0);", ("reaches_others",), ()),
+        ("  int s = socket(2, 1, 0);", ("reaches_others",), ()),
+        ("  std::ifstream file(name);", (), ("reaches_out",)),
+        ('  asm(".incbin \\"/etc/hosts\\"");', (), ("reaches_out",)),
+        ('  asm(".byte 0");', (), ()),
+        ('  const char* said = "no .incbin here";', (), ()),
+        ('#include "/etc/hosts"', (), ("reaches_out",)),
+        ('#if __has_include("/etc/hosts")\n#endif', (), ("reaches_out",)),
+        ("#include <cmath>", (), ()),
+    ],
+)
+def test_what_c_does_beside_its_work(line: str, flags: tuple[str, ...], doubts: tuple[str, ...]) -> None:
+    found = judged(cpp("return extension.scale(x, 2.0)", SOURCE.replace(LOOP, f"{line.replace(chr(92), chr(92) * 2)}\n{LOOP}")))
+    assert (found.flags, found.doubts) == (flags, doubts)
+
+
+OPERATOR = """
+library = torch.library.Library("mine", "DEF")
+library.define("scaled(Tensor x) -> Tensor")
+def computed(x):
+    return {}
+library.impl("scaled", computed, "CPU")
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "flags"), [("extension.scale(x, 2.0)", ()), ("torch.relu(x) * 2", ("no_kernel", "result_unused"))]
+)
+def test_an_operator_of_ones_own_is_what_its_function_does(body: str, flags: tuple[str, ...]) -> None:
+    assert judged(cpp("return torch.ops.mine.scaled(x)", more=OPERATOR.format(body))).flags == flags
