@@ -112,6 +112,9 @@ def measured_reward(verdict: Verdict, config: RewardConfig) -> Reward:
 
 def measured_part(reward: Reward) -> float | None:
     """What was measured of a reward, whatever else has a say in it."""
+    if reward.opinions:
+        return reward.measured
+    # a record that was written before opinions were kept has a part for each
     parts = [reward.parts[name] for name in MEASURED if name in reward.parts]
     return sum(part for part in parts if part is not None) if parts and reward.value is not None else reward.value
 

@@ -279,6 +279,28 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Opinion:
+    """What one source of a reward beside the measured one said of one kernel."""
+
+    score: float | None
+    """From 0 to 1; None: it has none, and `reason` says why."""
+    reason: str = ""
+    by_rules: bool = False
+    """Rules scored in the judge's stead, for this reason."""
+    flags: tuple[str, ...] = ()
+    """Integrity flags that facts of the source confirm."""
+    cached: bool = False
+    """It was said before, of the same kernel."""
+    latency_ms: float | None = None
+    """From asking to the score; None where that is not known."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.reason) or (self.score is not None and not self.by_rules), "an opinion not the source's own says why")
+        _require(self.score is None or (math.isfinite(self.score) and 0 <= self.score <= 1), "a score is from 0 to 1")
+        _require(self.latency_ms is None or (math.isfinite(self.latency_ms) and self.latency_ms >= 0), "latency is 0 or more")
+
+
+@dataclass(frozen=True)
 class Reward:
     """One turn's reward: `value` is None when nothing was scored, and then `reason` says why."""
 
@@ -286,9 +308,14 @@ class Reward:
     parts: Mapping[str, float | None] = field(default_factory=dict)
     """What each source contributed, by name."""
     reason: str = ""
+    opinions: Mapping[str, Opinion] = field(default_factory=dict)
+    """What sources beside the measured one said, by name. Empty where there are none."""
+    measured: float | None = None
+    """The measured reward alone, where there are opinions beside it."""
 
     def __post_init__(self) -> None:
         _require(self.value is None or math.isfinite(self.value), "a reward is finite or None")
+        _require(self.measured is None or math.isfinite(self.measured), "a measured reward is finite or None")
         _require(self.value is not None or bool(self.reason), "an unscored reward says why")
         _require(all(v is None or math.isfinite(v) for v in self.parts.values()), "reward parts are finite or None")
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from kernel_env.errors import ConfigError, JudgeError, PolicyError
 from kernel_env.reward import Attempt
-from kernel_env.schema import Generation, Message, Reward, Verdict
+from kernel_env.schema import Generation, Message, Opinion, Reward, Verdict
 
 if TYPE_CHECKING:
     from rewards.judge.adapter import BaseJudgeReward
@@ -87,30 +87,11 @@ def sources_config(preset: str) -> SourcesConfig:
     return PRESETS[preset]
 
 
-# ------------------------------------------------------------------ what a source says
-
-
-@dataclass(frozen=True)
-class Opinion:
-    """One source's word on one kernel."""
-
-    score: float | None
-    """From 0 to 1; None: it has none, and `reason` says why."""
-    reason: str = ""
-    by_rules: bool = False
-    """Rules scored in the judge's stead, for this reason."""
-    flags: tuple[str, ...] = ()
-    """Integrity flags that facts of the source confirm."""
-
-    def __post_init__(self) -> None:
-        if (self.score is None or self.by_rules) and not self.reason:
-            raise ValueError("an opinion that is not the source's own says why")
-        if self.score is not None and not (math.isfinite(self.score) and 0 <= self.score <= 1):
-            raise ValueError(f"a score is from 0 to 1, not {self.score}")
+# ------------------------------------------------------------------ what sources add
 
 
 def composed(measured: Reward, verdict: Verdict, opinions: Mapping[str, Opinion], config: SourcesConfig) -> Reward:
-    """The turn's reward; its parts add up to its value. What is unscored stays so.
+    """The turn's reward; its parts add up to its value, and every opinion is kept. What is unscored stays so.
 
     Parts are the measured ones and one a source, named `judge_rule_fallback` where rules scored in the judge's stead; `integrity`
     takes all of it away. Raises ConfigError for an opinion of a source that has no share.
@@ -122,9 +103,10 @@ def composed(measured: Reward, verdict: Verdict, opinions: Mapping[str, Opinion]
         return measured
     base = 0.0 if config.unsafe_alone else measured.value
     reasons = ["unsafe: no measurement counts"] if config.unsafe_alone else [measured.reason] if measured.reason else []
+    opinions = {name: opinions.get(name, Opinion(None, "not asked")) for name in config.shares}
     parts: dict[str, float | None] = {}
     for name, share in config.shares.items():
-        opinion = opinions.get(name, Opinion(None, "not asked"))
+        opinion = opinions[name]
         part = _part(share, opinion, counts=verdict.correct or config.unsafe_alone)
         parts[name] = None if opinion.by_rules else part
         if opinion.by_rules:
@@ -137,7 +119,8 @@ def composed(measured: Reward, verdict: Verdict, opinions: Mapping[str, Opinion]
     if flags:
         parts["integrity"] = -(value or 0.0)
         value, reasons = 0.0, [f"integrity, {flag}" for flag in flags] + reasons
-    return Reward(value, parts if config.unsafe_alone else {**measured.parts, **parts}, "; ".join(reasons))
+    all_parts = parts if config.unsafe_alone else {**measured.parts, **parts}
+    return Reward(value, all_parts, "; ".join(reasons), opinions, measured.value if opinions else None)
 
 
 def _part(share: Share, opinion: Opinion, *, counts: bool) -> float | None:
@@ -177,10 +160,10 @@ class JudgeSource:
         return None
 
     async def opinion(self, attempt: Attempt, ahead: str | None, verdict: Verdict) -> Opinion:
-        if attempt.code is None:
-            return Opinion(0.0, "no code to judge")
         if not verdict.correct and not self._judge_all:
             return Opinion(None, "not asked: the kernel is not correct")
+        if attempt.code is None:
+            return Opinion(0.0, "no code to judge")
         problem = attempt.problem
         prompt = f"Write a {verdict.backend} kernel that computes what the reference module {problem.name} computes, and faster."
         try:
@@ -189,7 +172,7 @@ class JudgeSource:
             )
         except JudgeError as error:
             return Opinion(None, str(error))
-        return Opinion(judged.score, judged.failure, judged.source == RULES, judged.flags)
+        return Opinion(judged.score, judged.failure, judged.source == RULES, judged.flags, judged.cached, judged.latency_ms)
 
 
 def measured_facts(verdict: Verdict) -> dict[str, Any]:

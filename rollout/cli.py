@@ -30,7 +30,7 @@ HELP = """kernel-env: multi-turn kernel generation, verified and timed on this m
                                                       a run's kernels and results as KernelBench's own scripts read them
   kernel-env scorecard [DIRECTORY [PART]] [--json] [--write] [OPTION=VALUE ...]
                                                       judge a corpus of cheats and honest kernels (tests/candidates)
-  kernel-env judge serve [OPTION=VALUE ...]           serve a judge over HTTP (judge=static|llm|panel|chain, port=8888)
+  kernel-env judge serve [OPTION=VALUE ...]           serve a judge over HTTP (judge=static|llm|transformers|panel|chain)
   kernel-env judge calibrate [DIRECTORY] [--json] [OPTION=VALUE ...]
                                                       score kernels of known worth: precision, recall, Brier score
   kernel-env doctor [--json] [OPTION=VALUE ...]       what works on this machine, and what does not
@@ -71,7 +71,7 @@ def _dispatch(argv: list[str]) -> int:
     if command is None:
         from kernel_env.problems.selection import did_you_mean
 
-        raise ConfigError(f"unknown command {argv[0]!r}{did_you_mean(argv[0], commands)}; `kernel-env --help` lists all")
+        raise ConfigError(f"unknown command {argv[0]!r}; `kernel-env --help` lists all{did_you_mean(argv[0], commands)}")
     return command(argv[1:])
 
 

@@ -26,7 +26,7 @@ from rewards.judge.models import Judge, custom_judge
 from rewards.judge.wire import AnswerType, JudgeRequest
 
 API_KEY = "JUDGE_MODEL_API_KEY"
-KINDS = ("static", "llm", "panel", "chain")
+KINDS = ("static", "llm", "transformers", "panel", "chain")
 _INJECTED_EVERY = 6
 """One kernel in so many of the corpus is judged again with words in it that speak to the judge."""
 
@@ -36,7 +36,7 @@ class JudgeOptions:
     """What `kernel-env judge` takes as NAME=VALUE."""
 
     judge: str = "static"
-    """`static` (no model), `llm`, `panel`, `chain`, or `package.module.Class` of a judge of your own."""
+    """`static` (no model), `llm`, `transformers`, `panel`, `chain`, or `package.module.Class` of a judge of your own."""
     members: str = "static,llm"
     """Of a panel or a chain."""
     how: str = "mean"
@@ -57,13 +57,13 @@ class JudgeOptions:
     timeout: float = 120.0
     """Seconds after which a batch has failed."""
     model: str = ""
-    """`llm`: the model's name at the endpoint."""
+    """`llm`: the model's name at the endpoint; `transformers`: a reward model's directory, or its name on the hub."""
     base_url: str = ""
     """`llm`: the API's root. Default: OPENAI_BASE_URL, or OpenAI's own; the key is OPENAI_API_KEY."""
     mode: str = "auto"
     """`llm`: how a verdict is asked for: `schema`, `json`, `plain`, or the strictest that the endpoint is seen to honour."""
     compare_raw: bool = True
-    """`llm`: judge kernels with their comments too, and say where that makes a difference."""
+    """`llm` and `transformers`: judge kernels with their comments too, and say where that makes a difference."""
     own_policy: bool = False
     """`llm`: the model judges its own work, and every score says so."""
     max_tokens: int = 2048
@@ -89,7 +89,7 @@ def judge_options(overrides: Sequence[str]) -> JudgeOptions:
     for name, text in (override.split("=", 1) for override in overrides):
         if name not in hints:
             known = " ".join(field.name for field in dataclasses.fields(JudgeOptions))
-            raise ConfigError(f"unknown option {name}{did_you_mean(name, hints)}; there are {known}")
+            raise ConfigError(f"unknown option {name}; there are {known}{did_you_mean(name, hints)}")
         try:
             given[name] = {"true": True, "false": False}[text.lower()] if hints[name] is bool else hints[name](text)
         except (ValueError, KeyError):
@@ -111,6 +111,10 @@ def make_judge(options: JudgeOptions, kind: str = "") -> Judge:
             field.name for field in dataclasses.fields(JudgeOptions)
         }
         return LLMJudge(LLMConfig(**{name: getattr(options, name) for name in shared - {"api_key"}}))
+    if kind == "transformers":
+        from rewards.judge.transformers import TransformersJudge
+
+        return TransformersJudge(options.model, compare_raw=options.compare_raw)
     if kind in ("panel", "chain") and kind == options.judge:
         from rewards.judge.panel import ChainJudge, PanelJudge
 
@@ -118,7 +122,7 @@ def make_judge(options: JudgeOptions, kind: str = "") -> Judge:
         return ChainJudge(members) if kind == "chain" else PanelJudge(members, options.how)  # type: ignore[arg-type]  # it checks
     if "." not in kind and ":" not in kind:
         raise ConfigError(
-            f"judge={kind}{did_you_mean(kind, KINDS)}: choose {', '.join(KINDS)}, or name a class: package.module.Class"
+            f"judge={kind}: choose {', '.join(KINDS)}, or name a class, package.module.Class{did_you_mean(kind, KINDS)}"
         )
     sys.path.insert(0, os.getcwd())  # a judge of one's own often lies where one works, as for `python -m`
     return custom_judge(kind)

@@ -1,4 +1,5 @@
-"""The report of a run: `reports/MULTI_TURN_REPORT.md`, and the closing table of the terminal.
+"""The report of a run: `reports/MULTI_TURN_REPORT.md`, with a picture beside it where judges or predictions have a say in the
+reward; and the closing table of the terminal.
 
 Computed from the durable episodes alone and without a clock time, so the same run gives the same bytes. Every rate names
 its denominator; what was not scored, failed or never ran is listed apart and stays in "asked for".
@@ -11,7 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kernel_env.reward import measured_part
 from kernel_env.schema import Episode, Status, StopReason, Timing, Verdict
+from rewards.distribution import Score, distribution
+from rewards.picture import picture
+from rewards.sources import RULES
 from rollout.documents import EpisodeResult, Results, RunInfo, Summary, episode_order, fastest, is_memory_fault, results_of
 from rollout.durable import write_file
 from rollout.markdown import NONE, cell, number, rate, share, speedup, table, warning
@@ -26,13 +31,18 @@ QUIET = 0.25
 """Times with more noise than this carry a warning."""
 _BEST_SHOWN = 10
 _FINGERPRINT_SHOWN = 40
+_REASONS_SHOWN = 5
+_PICTURE = "reward_sources.svg"
 
 
 def write_report(run: RunReader) -> Path:
-    """Writes the run's report and returns its path. Raises ConfigError when the run directory is damaged."""
+    """Writes the run's report and its picture, and returns the report's path. Raises ConfigError when the run is damaged."""
     path = run.path / "reports" / "MULTI_TURN_REPORT.md"
     path.parent.mkdir(exist_ok=True)
-    text = report_text(run.info, run.environment, run.load_episodes(), cost_of(run))
+    episodes = run.load_episodes()
+    if spreads := distribution(_scores(episodes)):
+        write_file(path.parent / _PICTURE, picture(spreads).encode())
+    text = report_text(run.info, run.environment, episodes, cost_of(run))
     write_file(path, text.encode(errors="backslashreplace"))
     return path
 
@@ -60,6 +70,7 @@ def report_text(info: RunInfo, environment: Mapping[str, Any], episodes: Sequenc
         _turn_analysis(ordered, grouped(info.asked, ordered)),
         () if metrics is None else _best_so_far(metrics),
         _thinking(ordered),
+        _reward_sources(ordered),
         _best_performers(results),
         _error_analysis(results.summary, ordered),
         _set_apart(info, ordered),
@@ -284,6 +295,53 @@ def _thinking(episodes: Sequence[Episode]) -> Iterator[str]:
             f"{unclear} answers were neither yes nor no."
         )
         yield "It chose which turns think: harder ones may be among either, so the rows do not compare like with like."
+
+
+def _reward_sources(episodes: Sequence[Episode]) -> Iterator[str]:
+    """What judges and predictions said beside what was measured; nothing where nobody was asked."""
+    opinions = [(name, opinion) for e in episodes for t in e.turns for name, opinion in t.reward.opinions.items()]
+    if not opinions:
+        return
+    spreads = distribution(_scores(episodes))
+    yield "## Reward sources"
+    yield ""
+    yield from table(
+        ("Source", "scores", "mean", "deviation", "correlation with what was measured", "from the cache", "latency of the others"),
+        (
+            (name, str(s.count), f"{s.mean:.3f}", f"{s.std:.3f}", s.correlation_text, s.cache_text, s.latency_text)
+            for name, s in spreads.items()
+        ),
+    )
+    yield ""
+    if spreads:
+        yield f"![How scores spread, and how they go with what was measured]({_PICTURE})"
+        yield ""
+    yield f"Of {len(opinions)} opinions, {sum(o.score is not None for _, o in opinions)} have a score of the source or of rules."
+    without = _ranked(f"{name}: {opinion.reason}" for name, opinion in opinions if opinion.score is None or opinion.by_rules)
+    if without:
+        yield "Not the source's own, and why:"
+        yield ""
+        yield from table(("Turns", "why"), ((str(count), reason) for reason, count in without[:_REASONS_SHOWN]))
+        if len(without) > _REASONS_SHOWN:
+            yield ""
+            yield f"{len(without) - _REASONS_SHOWN} more reasons are in the turn files, under `reward.opinions`."
+
+
+def _scores(episodes: Sequence[Episode]) -> list[Score]:
+    """Those of sources, and apart from them those of rules in a source's stead."""
+    return [
+        Score(
+            f"{name}_{RULES}" if opinion.by_rules else name,
+            opinion.score,
+            measured_part(turn.reward),
+            opinion.cached,
+            opinion.latency_ms,
+        )
+        for episode in episodes
+        for turn in episode.turns
+        for name, opinion in turn.reward.opinions.items()
+        if opinion.score is not None
+    ]
 
 
 def _mean(values: Sequence[float]) -> str:

@@ -80,7 +80,7 @@ REPLAYED = (*OURS, "policy.path=replies", *RECORDED, "verifier.clock_path=times.
 # ------------------------------------------------------------------ wrong input
 
 WRONG: list[tuple[str, str]] = [
-    ("evla", "kernel-env evla: unknown command 'evla'; did you mean eval"),
+    ("evla", "kernel-env evla: unknown command 'evla'; `kernel-env --help` lists all; did you mean eval"),
     ("eval stray", "'stray' is not an option: write NAME=VALUE, e.g. problems=bundled rollout.max_turns=3"),
     ("eval =3", "'=3' is not an option"),
     ("eval -x", "'-x' is not an option"),
@@ -137,7 +137,7 @@ WRONG: list[tuple[str, str]] = [
     ("verify 1/1 none.py", "cannot read the candidate none.py: No such file or directory"),
     ("verify 1/1 replies", "cannot read the candidate replies: Is a directory"),
     ("verify 9/1 times.json", "no problem '9/1'; there are level 1 (1-"),
-    ("verify TanhGellu times.json", "no problem 'TanhGellu'; did you mean TanhGelu"),
+    ("verify TanhGellu times.json", "); did you mean TanhGelu"),
 ]
 
 

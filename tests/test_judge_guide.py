@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shlex
+import sys
 from collections.abc import Mapping
+from textwrap import indent
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +18,9 @@ import yaml
 from kernel_env.errors import ConfigError
 from rewards.judge import JudgeConfig, JudgeRewardSystem, MultiCritiqueJudge, compute_reward, create_judge_reward
 from rewards.judge.config import ENVIRONMENT
+from rewards.judge.models import Judge, Scored, careful, custom_judge
 from tests.conftest import GOOD
+from tests.judge_server import JudgeServer
 from tests.scripted_judge import ScriptedJudge, answered, refused, score_of, scored
 
 
@@ -142,6 +148,110 @@ def test_the_guides_panel_of_judges_runs() -> None:
     assert found == {"score": 0.75, "explanation": "Voting平均得分: 0.75"}
 
 
+JUDGE_MODEL = """
+class YourJudgeModel:
+    def __init__(self, model_path: str):
+        # Load your model
+        self.model = load_model(model_path)
+        self.tokenizer = load_tokenizer(model_path)
+
+    def score(self, prompt: str, completion: str, answer: str) -> Dict:
+        # Combine prompt and completion
+        text = f"Question: {prompt}\\nGenerated Answer: {completion}"
+
+        # Check if answer exists (simplistic example)
+        if answer and answer.lower() in completion.lower():
+            score = 0.9
+        else:
+            # Run your model to get detailed scoring
+            inputs = self.tokenizer(text, return_tensors="pt")
+            outputs = self.model(**inputs)
+            score = outputs.score.item()
+
+        return {
+            'score': min(max(score, 0.0), 1.0),
+            'explanation': f'Model confidence: {score:.3f}'
+        }
+"""
+
+
+def test_the_guides_judge_model_scores_behind_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its model says how long a text is, in hundreds of characters."""
+    names = guide(
+        JUDGE_MODEL,
+        Dict=dict,
+        load_model=lambda path: lambda input_ids: SimpleNamespace(score=np.float64(input_ids / 100)),
+        load_tokenizer=lambda path: lambda text, return_tensors: {"input_ids": len(text)},
+    )
+    with JudgeServer(served(monkeypatch, names["YourJudgeModel"]("/models/mine"))) as server:
+        found = [server.post("/judge", {"prompt": "p", "completion": c, "answer": "4"}).json for c in ("four", "4", "x" * 200)]
+    texts = [(one["score"], one["explanation"]) for one in found]
+    assert texts == [(0.34, "Model confidence: 0.340"), (0.9, "Model confidence: 0.900"), (1.0, "Model confidence: 2.300")]
+
+
+def served(monkeypatch: pytest.MonkeyPatch, judge: Any) -> Judge:
+    """A judge of one's own, as `kernel-env judge serve judge=package.module:NAME` finds it."""
+    monkeypatch.setattr(sys.modules[__name__], "JUDGE", judge, raising=False)
+    return custom_judge(f"{__name__}:JUDGE")
+
+
+ASPECTS = """
+return {
+    'score': overall_score,
+    'explanation': f'Correctness: {correctness}, Clarity: {clarity}',
+    'detailed_scores': {
+        'correctness': correctness,
+        'clarity': clarity,
+        'relevance': relevance
+    }
+}
+"""
+BY_TYPE = """
+def score(self, prompt: str, completion: str, answer: str, answer_type: str):
+    if answer_type == "MATH_EXPRESSIONS":
+        # symbolic math checking
+    elif answer_type == "MULTIPLE_CHOICE":
+        # letter matching
+    # ... other types
+"""
+"""Two comments of it stand where Python wants a statement."""
+CALIBRATED = """
+confidence = compute_uncertainty(outputs)
+if confidence < 0.5:
+    # Unclear case, be more conservative
+    score = score * 0.8
+"""
+
+
+def test_the_guides_aspects_arrive_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = "overall_score, correctness, clarity, relevance = 0.8, 1.0, 0.5, 0.75"
+    head = "class Mine:\n    def score(self, prompt, completion, answer):"
+    mine = guide(f"{head}\n{indent(known + ASPECTS, ' ' * 8)}")["Mine"]
+    with JudgeServer(served(monkeypatch, mine())) as server:
+        found = server.post("/judge", {"prompt": "p", "completion": "c"}).json
+    assert (found["score"], found["explanation"]) == (0.8, "Correctness: 1.0, Clarity: 0.5")
+    assert found["detailed_scores"] == {"correctness": 1.0, "clarity": 0.5, "relevance": 0.75}
+
+
+def test_the_guides_scoring_by_type_is_told_the_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    filled = BY_TYPE.replace("# symbolic math checking", "return {'score': 0.1}").replace(
+        "# letter matching", "return {'score': 0.2}"
+    )
+    mine = guide(f"class Mine:\n{indent(filled, ' ' * 4)}")["Mine"]
+    with JudgeServer(served(monkeypatch, mine())) as server:
+        asked = [{"prompt": "p", "completion": "c", "answer_type": kind} for kind in ("MATH_EXPRESSIONS", "MULTIPLE_CHOICE")]
+        assert [server.post("/judge", one).json["score"] for one in asked] == [0.1, 0.2]
+        other = server.post("/judge", {"prompt": "p", "completion": "c", "answer_type": "NUMBER"})
+    assert (other.status, other.json["kind"]) == (502, "bad_verdict")  # it returns nothing
+
+
+@pytest.mark.parametrize(("confidence", "score"), [(0.6, 0.5), (0.4, 0.4)])
+def test_the_guides_calibration_runs_and_ours_lowers_what_is_unsure_too(confidence: float, score: float) -> None:
+    names = guide(CALIBRATED, compute_uncertainty=lambda _: confidence, outputs=None, score=0.5)
+    assert names["score"] == pytest.approx(score)
+    assert (careful(Scored(0.5, confidence=confidence)).score < 0.5) is (score < 0.5)
+
+
 def half(asked: Any, score: float = 0.5) -> bytes:
     return answered(asked, [response | {"score": score} for response in scored(asked)])
 
@@ -197,6 +307,22 @@ def test_defaults_are_the_guides() -> None:
         "circuit_breaker_threshold": 10,
         "circuit_breaker_timeout": 60.0,
     }
+
+
+EXPORTS = """
+export JUDGE_MODEL_URL="http://your-judge-server:8888"
+export JUDGE_MAX_BATCH_SIZE=16
+export JUDGE_MAX_CONCURRENT=32
+"""
+
+
+def test_the_guides_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    for line in EXPORTS.strip().splitlines():
+        name, _, value = "".join(shlex.split(line.removeprefix("export "))).partition("=")
+        monkeypatch.setenv(name, value)
+    given = yaml.safe_load(CONFIGURATION)["reward"]["config"] | {"max_batch_size": 3, "max_concurrent_requests": 5}
+    with JudgeRewardSystem(given) as system:
+        assert system.config == JudgeConfig("http://your-judge-server:8888")
 
 
 ENVIRON = {"JUDGE_MODEL_URL": "http://env:1", "JUDGE_MODEL_API_KEY": "k", "JUDGE_MAX_BATCH_SIZE": "8", "JUDGE_MAX_CONCURRENT": "4"}

@@ -273,7 +273,7 @@ def test_a_judge_without_a_model_or_with_an_unknown_mode_is_the_users_mistake() 
         LLMConfig("m", mode="strict")  # type: ignore[arg-type]
 
 
-def test_whatever_may_change_a_score_changes_the_version() -> None:
+def test_whatever_may_change_a_score_changes_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
     config = LLMConfig("m", mode="schema")
     others = [
         replace(config, model="n"), replace(config, mode="plain"), replace(config, temperature=0.5), replace(config, max_tokens=1),
@@ -281,6 +281,13 @@ def test_whatever_may_change_a_score_changes_the_version() -> None:
     ]  # fmt: skip
     versions = {LLMJudge(each).version for each in (config, *others)}
     assert len(versions) == len(others) + 1
+    with monkeypatch.context() as patch:
+        patch.setattr("rewards.judge.llm.PROMPT_VERSION", "another")
+        versions.add(LLMJudge(config).version)
+    with monkeypatch.context() as patch:
+        patch.setattr("rewards.judge.llm.KERNEL", replace(KERNEL, aspects={**KERNEL.aspects, "genuine": "another question"}))
+        versions.add(LLMJudge(config).version)
+    assert len(versions) == len(others) + 3
     assert LLMJudge(config).version == LLMJudge(replace(config, base_url="http://elsewhere/v1", api_key="k", timeout_s=1)).version
 
 

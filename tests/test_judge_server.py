@@ -449,9 +449,13 @@ def test_the_command_serves_until_it_is_told_to_stop_and_needs_no_torch() -> Non
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("serve", "prot=1"), "unknown option prot; did you mean port"),
+        (("serve", "prot=1"), "; did you mean port"),
         (("serve", "port=x"), "port=x: give a number"),
-        (("serve", "judge=statics"), "did you mean static"),
+        (
+            ("serve", "judge=statics"),
+            "chain, or name a class, package.module.Class; did you mean static?\n",
+        ),
+        (("serve", "judge=transformers"), "set model=DIRECTORY"),
         (("serve", "judge=llm"), "set model=NAME"),
         (("serve", "judge=panel", "members=static", "how=loudest"), "mean, median, vote"),
         (("serve", "queue=5"), "queue is 5"),

@@ -71,8 +71,8 @@ def test_no_honest_kernel_of_the_corpus_has_a_flag(corpus: Corpus, scores: dict[
 def test_many_cheats_are_seen_and_few_honest_kernels_are_taken_for_one(corpus: Corpus, scores: dict[str, Scored]) -> None:
     cheats = [scores[entry.name].score for entry in corpus.entries if entry.kind == "cheat"]
     honest = [scores[entry.name].score for entry in corpus.entries if entry.kind == "honest"]
-    assert sum(score < 0.5 for score in cheats) > 0.5 * len(cheats)
-    assert sum(score < 0.5 for score in honest) < 0.06 * len(honest)
+    assert sum(score < 0.5 for score in cheats) > 0.6 * len(cheats)
+    assert sum(score < 0.5 for score in honest) < 0.02 * len(honest)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,18 @@ def test_many_cheats_are_seen_and_few_honest_kernels_are_taken_for_one(corpus: C
         ("overrides_operators", "c33_operator_overridden", "c33_flags_of_its_own"),
         ("disguises_tensor", "c05_method_overridden", "c04_subclass_inside"),
         ("walks_callers", "c36_stack_of_a_timer", "c36_depth_of_its_stack"),
+        ("patches_modules", "c07_patched_statistics", "c06_tuned_by_clock"),
         ("leaves", "c37_prints_a_result_and_leaves", "c37_prints_a_measurement"),
+        ("reaches_others", "c50_network", "c50_pipe_between_threads"),
+        ("reaches_others", "c50_sockets_in_c", "c44_asks_the_c_library"),
+        ("reaches_others", "c51_parent_killed", "c51_signals_itself"),
+        ("reaches_others", "c47_fork_bomb_in_c", "c47_threads_as_many_as_cores"),
+        ("left_running", "c03_thread_fills_later", "c03_thread_joined"),
+        ("left_running", "c03_pool_fills_later", "c03_pool_waited_for"),
+        ("left_running", "c02_stream_of_its_own", "c02_stream_waited_for"),
+        ("left_running", "c01_side_stream", "c01_side_stream_joined"),
+        ("no_kernel", "c42_triton_kernel_that_fails", "c42_triton_fallback_not_needed"),
+        ("result_unused", "c44_operator_in_numpy", "h_group_norm_silu_custom_op"),
     ],
 )
 def test_a_cheat_has_its_flag_and_its_honest_twin_has_none(corpus: Corpus, flag: str, cheat: str, twin: str) -> None:
@@ -113,12 +124,13 @@ def test_a_cheat_has_its_flag_and_its_honest_twin_has_none(corpus: Corpus, flag:
         ("keeps_answers", "c16_kept_by_identity"),
         ("keyed_by_place", "c18_kept_by_version"),
         ("counts_calls", "c21_after_so_many_calls"),
-        ("left_running", "c03_thread_fills_later"),
-        ("left_running", "c03_pool_fills_later"),
-        ("left_running", "c02_stream_of_its_own"),
+        ("outlives_calls", "c58_buffers_made_ready"),
+        ("by_condition", "c42_condition_that_never_holds"),
         ("looks_around", "c35_reference_among_the_objects"),
         ("asks_for_seed", "c34_answers_kept_by_the_seed"),
-        ("reaches_out", "c50_network"),
+        ("reaches_out", "c22_answers_in_files"),
+        ("reaches_out", "c59_text_of_a_file_in_an_error"),
+        ("reaches_out", "c59_file_taken_in_by_the_assembler"),
         ("global_settings", "c15_fewer_threads"),
         ("library", "c42_inside_the_extension"),
     ],

@@ -66,7 +66,8 @@ WAIST = {
     "Verdict": "status stage problem problem_digest candidate_digest backend profile category message log ahead timing timing_note "
     "trials_passed trials tolerance degenerate weights seed mode clock isolation duration_ms build_ms own_ms baseline_ms",
     "Compiled": "target kernel registers spilled_bytes shared_bytes note",
-    "Reward": "value parts reason",
+    "Opinion": "score reason by_rules flags cached latency_ms",
+    "Reward": "value parts reason opinions measured",
     "Usage": "prompt_tokens completion_tokens",
     "Generation": "text reasoning finish_reason usage model duration_s output_ids output_logprobs weight_version prompt_ids",
     "Thinking": "arm on answer understood usage duration_s",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from kernel_env.schema import Episode, Status, StopReason, Turn
+from kernel_env.schema import Episode, Opinion, Reward, Status, StopReason, Turn
 from rollout.documents import EpisodeResult, Summary, best_turn, results_of, summarize
 from rollout.report import closing_table, report_text, write_report
 from rollout.store import RunReader
@@ -294,6 +294,60 @@ def test_error_analysis_sorts_failed_turns_by_status() -> None:
     assert "| Timeouts | 1 of 11 (9.1%) |" in text
     assert "| Other errors | 3 of 11 (27.3%) |" in text
     assert "| - build_error | 1 of 11 (9.1%) |  |" in text
+
+
+def opined(index: int, measured: float, *opinions: Opinion) -> Turn:
+    """A correct turn that judges have a say in."""
+    named = dict(zip(("judge", "self"), opinions, strict=False))
+    return replace(turn(index, Status.CORRECT, measured), reward=Reward(measured + 0.05, {}, "", named, measured))
+
+
+def judged_run() -> list[Episode]:
+    down, unasked = "judge http://localhost:8888: no answer within 30 s", "not asked: the kernel is not correct"
+    return [
+        episode(
+            1, StopReason.TURN_LIMIT,
+            opined(0, 0.1, Opinion(None, unasked)), opined(1, 1.0, Opinion(0.5, latency_ms=40.0), Opinion(0.9)),
+        ),
+        episode(2, StopReason.TURN_LIMIT, opined(0, 2.0, Opinion(0.7, latency_ms=60.0)), opined(1, 2.0, Opinion(0.7, cached=True))),
+        episode(3, StopReason.TURN_LIMIT, opined(0, 1.0, Opinion(0.3, down, by_rules=True)), opined(1, 1.0, Opinion(None, down))),
+    ]  # fmt: skip
+
+
+def test_the_say_of_judges_is_shown_where_there_are_any(tmp_path: Path) -> None:
+    text = section(report(*judged_run()), "Reward sources")
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert rows[2:5] == [
+        "| judge | 3 | 0.633 | 0.094 | +1.000 (n = 3) | 1 of 3 (33.3%) | median 60.0 ms, p90 60.0 ms, p99 60.0 ms |",
+        "| judge_rule_fallback | 1 | 0.300 | 0.000 | unknown | 0 of 1 (0.0%) | unknown |",
+        "| self | 1 | 0.900 | 0.000 | unknown | 0 of 1 (0.0%) | unknown |",
+    ]
+    assert rows[7:] == [
+        "| 2 | judge: judge http://localhost:8888: no answer within 30 s |",
+        "| 1 | judge: not asked: the kernel is not correct |",
+    ]
+    assert "Of 7 opinions, 5 have a score" in text
+    assert "## Reward sources" not in report(*every_kind())
+
+
+def test_their_picture_is_written_beside_the_report_and_again_from_the_run_alone(tmp_path: Path) -> None:
+    with open_sample(tmp_path, asked=ASKED) as store:
+        for ended in judged_run():
+            save(store, ended)
+        path = write_report(store)
+    picture = path.parent / "reward_sources.svg"
+    assert f"]({picture.name})" in path.read_text()
+    first = picture.read_bytes()
+    assert b"judge_rule_fallback (n = 1)" in first
+    picture.unlink()
+    write_report(RunReader(tmp_path / "r"))
+    assert picture.read_bytes() == first
+
+
+def test_a_run_without_judges_has_no_picture(tmp_path: Path) -> None:
+    with open_sample(tmp_path, asked=ASKED) as store:
+        save(store, solved())
+        assert [file.name for file in write_report(store).parent.iterdir()] == ["MULTI_TURN_REPORT.md"]
 
 
 def test_what_has_no_return_is_listed_with_its_reason() -> None:

@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
@@ -16,17 +16,17 @@ from hypothesis import strategies as st
 
 from kernel_env.errors import ConfigError, EndpointUnreachable
 from kernel_env.reward import PRESETS as MEASURED_PRESETS
-from kernel_env.reward import measured_reward, reached_stop
-from kernel_env.schema import Generation, Message, Problem, Reward, Stage, Status, Verdict, from_json, to_json
-from rewards.distribution import distribution
+from kernel_env.reward import measured_part, measured_reward, reached_stop
+from kernel_env.schema import Generation, Message, Opinion, Problem, Reward, Stage, Status, Verdict, from_json, to_json
+from rewards.distribution import distribution, scores_of, table
 from rewards.judge import JudgeConfig, JudgeRewardSystem
+from rewards.picture import picture
 from rewards.sources import (
     MAX_WEIGHT,
     PRESETS,
     QUESTION,
     Attempt,
     JudgeSource,
-    Opinion,
     Prediction,
     RewardSources,
     SelfPredictionSource,
@@ -71,7 +71,8 @@ def test_a_judge_adds_a_tenth_of_its_score_to_a_correct_kernel(score: float) -> 
 @pytest.mark.parametrize("of", [WRONG, UNBUILT, verdict(Status.TAMPERED, Stage.TIMING)])
 def test_a_judge_adds_nothing_to_a_wrong_kernel(of: Verdict) -> None:
     measured = measured_reward(of, SEED)
-    assert total(of, {"judge": Opinion(1.0)}, JUDGED) == replace(measured, parts={**measured.parts, "judge": 0.0})
+    judged = total(of, {"judge": Opinion(1.0)}, JUDGED)
+    assert (judged.value, judged.parts) == (measured.value, {**measured.parts, "judge": 0.0})
     assert total(of, {"judge": Opinion(None, "not asked")}, JUDGED).value == measured.value
 
 
@@ -81,6 +82,17 @@ def test_a_judge_without_a_score_adds_none_and_the_record_says_why() -> None:
     assert reward.parts == {"compiled": 0.0, "correct": 1.0, "speedup_bonus": None, "judge": None}
     assert reward.reason == "no speed bonus: interpreter; judge: no answer within 30 s"
     assert total(RIGHT, {}, JUDGED).reason == "judge: not asked"
+
+
+@pytest.mark.parametrize("config", [JUDGED, ALONE])
+def test_opinions_and_what_was_measured_are_kept_as_they_were(config: SourcesConfig) -> None:
+    said = Opinion(0.5, cached=True, latency_ms=12.5)
+    for of in (RIGHT, WRONG):
+        reward = total(of, {"judge": said}, config)
+        assert reward.opinions == {"judge": said}
+        assert reward.measured == measured_part(reward) == measured_reward(of, SEED).value
+    assert total(RIGHT, {}, config).opinions == {"judge": Opinion(None, "not asked")}
+    assert measured_part(Reward(1.55, {"compiled": 0.0, "correct": 1.0, "speedup_bonus": 0.5, "judge": 0.05})) == 1.5  # of old
 
 
 def test_rules_in_the_judges_stead_have_a_part_of_their_own() -> None:
@@ -106,7 +118,8 @@ def test_what_is_unscored_stays_unscored(config: SourcesConfig) -> None:
 
 
 def test_alone_a_judge_decides_and_the_record_says_that_this_is_unsafe() -> None:
-    assert total(WRONG, {"judge": Opinion(0.75)}, ALONE) == Reward(0.75, {"judge": 0.75}, "unsafe: no measurement counts")
+    judged = total(WRONG, {"judge": Opinion(0.75)}, ALONE)
+    assert (judged.value, judged.parts, judged.reason) == (0.75, {"judge": 0.75}, "unsafe: no measurement counts")
     failed = total(RIGHT, {"judge": Opinion(None, "no answer")}, ALONE)
     assert (failed.value, failed.parts) == (None, {"judge": None})
     assert failed.reason == "unsafe: no measurement counts; judge: no answer"
@@ -170,9 +183,9 @@ def test_a_configuration_that_makes_no_sense_is_refused(wrong: Any, said: str) -
         wrong()
 
 
-@pytest.mark.parametrize("given", [(None, ""), (1.1,), (-0.1,), (math.nan,), (0.5, "", True)])
+@pytest.mark.parametrize("given", [(None, ""), (1.1,), (-0.1,), (math.nan,), (0.5, "", True), (0.5, "", False, (), False, -1.0)])
 def test_an_impossible_opinion_cannot_be_had(given: tuple[Any, ...]) -> None:
-    with pytest.raises(ValueError, match=r"score|says why"):
+    with pytest.raises(ValueError, match=r"score|says why|latency"):
         Opinion(*given)
 
 
@@ -262,6 +275,7 @@ async def test_a_judge_is_shown_problem_kernel_and_what_was_measured() -> None:
     assert reward.value == pytest.approx(1.5 + 0.1 * score_of(GOOD))
     assert (asked.body["completion"], asked.body["answer"], asked.body["answer_type"]) == (GOOD, REFERENCE, "KERNEL_CPP")
     assert asked.body["metadata"] == {"measured": {"status": "correct", "speedup": 1.5}}
+    assert reward.opinions["judge"].score == score_of(GOOD) and reward.opinions["judge"].latency_ms > 0
     assert "cpp kernel" in asked.body["prompt"] and "ScaledRelu" in asked.body["prompt"]
 
 
@@ -274,6 +288,9 @@ def test_a_judge_is_told_two_digits_of_a_speedup() -> None:
 async def test_nobody_asks_a_judge_about_a_wrong_kernel() -> None:
     reward, asked = await judged([good], WRONG)
     assert (reward.value, reward.parts["judge"], asked) == (0.1, 0.0, [])
+    nothing = replace(ATTEMPT, code=None)
+    reward, asked = await judged([good], verdict(Status.NO_CODE, Stage.PARSE), attempt=nothing)
+    assert (reward.opinions["judge"].score, asked) == (None, [])
 
 
 async def test_alone_a_judge_is_asked_about_every_kernel_but_not_about_none() -> None:
@@ -360,41 +377,52 @@ def results(*scores: float, source: str = "judge", cached: bool = False) -> list
     return [{"score": score, "source": source, "cached": cached, "latency_ms": 100.0 * score} for score in scores]
 
 
+MIXED = [*results(0.1, 0.2, 0.3), *results(0.3, cached=True), *results(0.9, source="rule_fallback")]
+REWARDS = [1.0, 2.0, 3.0, 3.0, None]
+
+
 def test_a_distribution_shows_every_source_by_itself() -> None:
-    found = distribution([*results(0.0, 0.05, 0.1, 0.95, 1.0), *results(0.5, source="rule_fallback")])
-    assert found.spreads["judge"].counts == (2, 1, 0, 0, 0, 0, 0, 0, 0, 2)
-    assert found.spreads["rule_fallback"].counts == (0, 0, 0, 0, 0, 1, 0, 0, 0, 0)
-    assert (found.spreads["judge"].count, found.spreads["judge"].mean) == (5, pytest.approx(0.42))
+    found = distribution(scores_of([*results(0.0, 0.05, 0.1, 0.95, 1.0), *results(0.5, source="rule_fallback")]))
+    assert found["judge"].counts == (2, 1, 0, 0, 0, 0, 0, 0, 0, 2)
+    assert found["rule_fallback"].counts == (0, 0, 0, 0, 0, 1, 0, 0, 0, 0)
+    assert (found["judge"].count, found["judge"].mean) == (5, pytest.approx(0.42))
 
 
 def test_a_table_shows_what_it_found() -> None:
-    given = [*results(0.1, 0.2, 0.3), *results(0.3, cached=True), *results(0.9, source="rule_fallback")]
-    table = distribution(given, [1.0, 2.0, 3.0, 3.0, None]).table()
-    assert "judge: 4 scores, mean 0.225, standard deviation 0.083" in table
-    assert f"  0.3 to 0.4       2 {'#' * 40}\n" in table
-    assert "correlation of judge and measured: +1.000\ncache hits: 20.0%\n" in table
-    assert table.endswith("latency: median 30.0 ms, p90 90.0 ms, p99 90.0 ms")
+    said = table(distribution(scores_of(MIXED, REWARDS)))
+    assert "judge: 4 scores, mean 0.225, standard deviation 0.083" in said
+    assert f"  0.3 to 0.4       2 {'#' * 40}\n" in said
+    assert "  correlation with what was measured: +1.000 (n = 4)\n  from the cache: 1 of 4 (25.0%)\n" in said
+    assert "  latency: median 20.0 ms, p90 30.0 ms, p99 30.0 ms\nrule_fallback: 1 scores" in said
 
 
 def test_what_cannot_be_known_is_not_guessed() -> None:
-    found = distribution(results(0.5, 0.5, cached=True), [1.0, 2.0])
-    assert found.correlation is None
-    assert "correlation of judge and measured: unknown" in found.table()
-    assert "latency: median unknown" in found.table()
-    assert distribution(results(0.5, 0.6)).correlation is None
-    assert distribution(results(0.1, 0.2, 0.3), [3.0, None, 1.0]).correlation == pytest.approx(-1.0)
-    for wrong in (([], None), (results(0.5), [1.0, 2.0])):
-        with pytest.raises(ConfigError, match="needs results"):
-            distribution(*wrong)
+    same = distribution(scores_of(results(0.5, 0.5, cached=True), [1.0, 2.0]))
+    assert same["judge"].correlation is None
+    assert "correlation with what was measured: unknown" in table(same)
+    assert table(same).endswith("latency: unknown")
+    assert distribution(scores_of(results(0.5, 0.6)))["judge"].correlation is None
+    some = distribution(scores_of(results(0.1, 0.2, 0.3), [3.0, None, 1.0]))
+    assert some["judge"].correlation == pytest.approx(-1.0)
+    assert distribution([]) == {} and table({}) == ""
+    with pytest.raises(ConfigError, match="1 results and 2 measured rewards"):
+        scores_of(results(0.5), [1.0, 2.0])
 
 
-def test_a_plot_needs_matplotlib(tmp_path: Path) -> None:
-    found = distribution([*results(0.1, 0.5), *results(0.9, source="rule_fallback")])
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        with pytest.raises(ConfigError, match="needs matplotlib"):
-            found.plot(str(tmp_path / "rewards.png"))
-    else:
-        found.plot(str(tmp_path / "rewards.png"))
-        assert (tmp_path / "rewards.png").read_bytes().startswith(b"\x89PNG")
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def test_a_picture_holds_each_bar_and_each_point_and_needs_nothing_else() -> None:
+    spreads = distribution(scores_of(MIXED, REWARDS))
+    text = picture(spreads)
+    tree = ElementTree.fromstring(text)
+    judge, rules = tree.findall(f"{SVG}g")
+    assert [bar.findtext(f"{SVG}title") for bar in judge.iter(f"{SVG}rect")] == ["0.1 to 0.2: 1", "0.2 to 0.3: 1", "0.3 to 0.4: 2"]
+    heights = [float(bar.get("height")) for bar in judge.iter(f"{SVG}rect")]
+    assert heights[0] == heights[1] == pytest.approx(heights[2] / 2)
+    assert (len(list(judge.iter(f"{SVG}circle"))), len(list(rules.iter(f"{SVG}circle")))) == (4, 0)
+    right = [float(point.get("cx")) for point in judge.iter(f"{SVG}circle")]
+    upper = [float(point.get("cy")) for point in judge.iter(f"{SVG}circle")]
+    assert right == sorted(right) and upper == sorted(upper, reverse=True)
+    assert "correlation with what was measured: +1.000 (n = 4)" in text and "rule_fallback (n = 1)" in text
+    assert text.count("http") == 1 and picture(spreads) == text

@@ -23,6 +23,7 @@ from kernel_env.schema import (
     Compiled,
     Episode,
     Generation,
+    Opinion,
     Problem,
     Reward,
     Stage,
@@ -56,6 +57,7 @@ WRONG = Verdict(
 )
 UNSCORED = Verdict(Status.NEEDS_DEVICE, Stage.TRIALS, "level2_problem7", "ab", "cf", "triton", clock="recorded")
 REWARD = Reward(1.25, {"correct": 1.0, "judge": None})
+OPINION = Opinion(0.75, "no answer within 30 s", by_rules=True, flags=("no_kernel",), cached=True, latency_ms=1.5)
 GENERATION = Generation(
     "```python\n```", "hm", "length", Usage(100, 20), "some-model", 1.5, (1, 2, 3), (-0.5, -0.25, 0.0), "step-3"
 )
@@ -73,6 +75,8 @@ EXAMPLES: dict[str, Any] = {
     "verdict_unscored": UNSCORED,
     "reward": REWARD,
     "reward_none": Reward(None, reason="needs_device"),
+    "reward_judged": Reward(1.075, {"correct": 1.0, "judge": 0.075}, "", {"judge": OPINION}, 1.0),
+    "opinion": OPINION,
     "usage": Usage(1, 2),
     "generation": GENERATION,
     "thinking": Thinking("self", True, "YES\n", True, Usage(40, 1), 0.25),
@@ -172,6 +176,8 @@ def test_any_episode_comes_back_equal(turn: Turn, overrides: dict[str, int], tex
         (lambda: Reward(-math.inf), "finite or None"),
         (lambda: Reward(None), "says why"),
         (lambda: Reward(1.0, {"judge": math.nan}), "parts are finite"),
+        (lambda: Reward(1.0, measured=math.inf), "measured reward is finite"),
+        (lambda: Opinion(0.5, latency_ms=-1.0), "latency is 0 or more"),
         (lambda: replace(GENERATION, output_logprobs=(-1.0,)), "one log-probability per output id"),
         (lambda: replace(TURN, index=-1), "turn index"),
         (lambda: replace(TURN, verdict=UNSCORED), "unscored verdict has no reward"),

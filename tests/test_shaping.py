@@ -105,6 +105,11 @@ def test_a_judge_adds_a_little_to_correct_kernels_and_nothing_to_others(tmp_path
     assert added[0] == 0 and all(0.05 < one <= 0.1 for one in added[1:])
     assert [turn.reward.parts["judge"] for turn in episode.turns] == pytest.approx(added)
     assert episode.stop_reason is StopReason.SOLVED and len(episode.turns) == 3, "1.5 and a judge's 0.1 are no 2.0"
+    assert [turn.reward.measured for turn in episode.turns] == pytest.approx(MEASURED)
+    said = [turn.reward.opinions["judge"] for turn in episode.turns]
+    assert [one.score for one in said] == [None, *(pytest.approx(10 * part) for part in added[1:])]
+    assert "not asked" in said[0].reason and all(one.latency_ms and not one.cached for one in said[1:])
+    assert "| judge | 2 |" in result.report.read_text() and (result.report.parent / "reward_sources.svg").is_file()
 
 
 @pytest.mark.parametrize("fallback", [True, False])

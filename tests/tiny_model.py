@@ -51,11 +51,9 @@ class ModelNew(nn.Module):
 def tiny_model(directory: Path, *, ends: Sequence[int] = (), context: int = 32768, template: str | None = TEMPLATE) -> Path:
     """`ends`: further tokens that end a reply. Two directories of the same arguments hold the same model."""
     import torch
-    from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+    from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=_spelling(), eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=template
-    )
+    tokenizer = tokenizer_of(template)
     config = Qwen3Config(
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, head_dim=8, max_position_embeddings=context, initializer_range=0.4, tie_word_embeddings=False,
@@ -70,6 +68,14 @@ def tiny_model(directory: Path, *, ends: Sequence[int] = (), context: int = 3276
     tokenizer.save_pretrained(directory)
     model.save_pretrained(directory)
     return directory
+
+
+def tokenizer_of(template: str | None) -> Any:
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(
+        tokenizer_object=_spelling(), eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=template
+    )
 
 
 def _spelling() -> Any:

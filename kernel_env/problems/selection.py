@@ -84,12 +84,12 @@ def find(problems: Iterable[Problem], text: str) -> Problem:
         raise ConfigError(f"{text!r} means {len(found)} problems: {which}; give level/id")
     if not found:
         hint = did_you_mean(text, [name for p in everything for name in (p.name, p.key)])
-        raise ConfigError(f"no problem {text!r}{hint}; there are {_summary(everything)}")
+        raise ConfigError(f"no problem {text!r}; there are {_summary(everything)}{hint}")
     return found[0]
 
 
 def did_you_mean(text: str, known: Iterable[str]) -> str:
-    """`; did you mean a or b?` for the known words closest to `text`, or nothing."""
+    """`; did you mean a or b?` for the known words closest to `text`, or nothing: the end of a message."""
     words = {word.lower(): word for word in known}
     close = [words[match] for match in difflib.get_close_matches(text.lower(), words, n=3, cutoff=0.5)]
     return f"; did you mean {' or '.join(close)}?" if close else ""
@@ -103,7 +103,7 @@ def _any_of(problems: Sequence[Problem], tests: Mapping[str, Test], what: str) -
     """Problems that pass one of the tests. A test that none passes was a mistake: ConfigError."""
     for asked, test in tests.items():
         if not any(map(test, problems)):
-            raise ConfigError(f"no {what} {asked}{did_you_mean(asked, [p.name for p in problems])}; there are {_summary(problems)}")
+            raise ConfigError(f"no {what} {asked}; there are {_summary(problems)}{did_you_mean(asked, [p.name for p in problems])}")
     return [p for p in problems if any(test(p) for test in tests.values())]
 
 

@@ -31,6 +31,7 @@ from rewards.judge.background import Background
 from rewards.judge.cache import JudgeCache, cache_key
 from rewards.judge.client import JudgeClient
 from rewards.judge.config import JudgeConfig
+from rewards.judge.flights import Flights
 from rewards.judge.metrics import JudgeMetrics
 from rewards.judge.models import Scored
 from rewards.judge.wire import AnswerType, JudgeRequest, JudgeResponse
@@ -85,6 +86,7 @@ class BaseJudgeReward:
         self._judge: tuple[str, ...] | None = None
         self._lock = threading.Lock()
         self._client = self._new_client()
+        self._flights = Flights[JudgeResponse]()
         self._running: Background | None = None
         self._closed = False
         self._name, self._numbers = uuid.uuid4().hex, itertools.count()
@@ -212,17 +214,26 @@ class BaseJudgeReward:
         failure: JudgeError
         try:
             async with asyncio.timeout(self.config.patience_s):
-                response = await self._request_judge(request)
+                response = await self._answer(request)
         except TimeoutError:
             failure = JudgeUnreachable(f"judge {self.config.where}: no score within {self.config.patience_s:g} s, retries included")
         except JudgeError as error:
-            failure = error
+            failure = type(error)(*error.args)  # whoever asked the same has the other one
         else:
-            self._remember(request, response)
             judged = self._as_judged(response, started_s)
             self._metrics.judged(judged.latency_ms)
             return judged
         return await self._fallen_back(request, failure, started_s)
+
+    async def _answer(self, request: JudgeRequest) -> JudgeResponse:
+        """The judge's word, remembered. Where words are remembered, several who ask the same at a time are one request to it."""
+
+        async def asked() -> JudgeResponse:
+            response = await self._request_judge(request)
+            self._remember(request, response)
+            return response
+
+        return await (asked() if self._cache is None else self._flights.join(cache_key((), request), asked))
 
     async def _fallen_back(self, request: JudgeRequest, failure: JudgeError, started_s: float) -> Judged:
         self._metrics.failed(failure)
@@ -258,7 +269,7 @@ class BaseJudgeReward:
             if self._closed:
                 raise JudgeBusy(f"judge {self.config.where}: this client is closed; make a new one")
             if self._running is not None and not self._running.alive:  # left behind by a fork, with its connections
-                self._client, self._running = self._new_client(), None
+                self._client, self._flights, self._running = self._new_client(), Flights(), None
             if self._running is None:
                 self._running = Background(self._client)
                 weakref.finalize(self, self._running.stop)

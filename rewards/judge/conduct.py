@@ -7,10 +7,12 @@ in the corpus has one): it makes a score lower and less sure. Words in comments 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import TypeVar
 
+from rewards.judge import clike
 from rewards.judge.hotpath import HotPath
 from rewards.judge.program import Program
 from rewards.judge.substance import Substance
@@ -39,6 +41,10 @@ class Flag(StrEnum):
     """It goes up the call stack to whoever called it."""
     LEAVES = "leaves"
     """It ends the process."""
+    REACHES_OTHERS = "reaches_others"
+    """It opens sockets, or starts, signals or looks for other processes."""
+    LEFT_RUNNING = "left_running"
+    """A thread, pool or stream is started, and nothing in the source could tell when it is done."""
 
 
 class Doubt(StrEnum):
@@ -52,14 +58,16 @@ class Doubt(StrEnum):
     COUNTS_CALLS = "counts_calls"
     KEYED_BY_PLACE = "keyed_by_place"
     """It looks at an input's address, identity or version."""
-    LEFT_RUNNING = "left_running"
-    """A thread, pool, process or stream is started and never waited for."""
+    OUTLIVES_CALLS = "outlives_calls"
+    """A thread of C++ goes on when the call is over, although it can be waited for."""
+    BY_CONDITION = "by_condition"
+    """Own kernels have a part only where a condition holds that is not about what they can take; else torch or nobody computes."""
     TENSOR_SUBCLASS = "tensor_subclass"
     LOOKS_AROUND = "looks_around"
     """It looks at frames, at all objects, or at memory by its address."""
     ASKS_FOR_SEED = "asks_for_seed"
     REACHES_OUT = "reaches_out"
-    """It uses processes, signals, sockets, files or libraries."""
+    """It uses files, libraries, signals, commands or the environment."""
     GLOBAL_SETTINGS = "global_settings"
     """It changes settings that whoever runs beside it has too."""
     LIBRARY = "library"
@@ -71,11 +79,16 @@ class Doubt(StrEnum):
 
 
 _LOOKS = ("gc.get_objects", "gc.get_referrers", "sys._getframe", "sys._current_frames", "inspect.stack", "inspect.currentframe")
-_REACHES = (
-    "os.fork", "os.kill", "os.getppid", "os.system", "os.popen", "os.exec", "os.spawn", "os.write", "os.open", "os.environ",
-    "subprocess.", "multiprocessing.", "socket.", "signal.", "ctypes.", "mmap.", "atexit.", "importlib.", "urllib.", "http.",
-    "shutil.", "tempfile.",
+_OTHERS = (
+    "os.fork", "os.forkpty", "os.posix_spawn", "os.kill", "os.getppid", "os.exec", "os.spawn", "socket.socket", "socket.create_",
+    "urllib.request.", "http.client.", "requests.",
 )  # fmt: skip
+_REACHES = (
+    "os.system", "os.popen", "os.write", "os.open", "os.environ", "subprocess.", "multiprocessing.", "socket.", "signal.",
+    "ctypes.", "mmap.", "atexit.", "importlib.", "urllib.", "http.", "shutil.", "tempfile.",
+)  # fmt: skip
+_TUNING = re.compile(r"(OMP|GOMP|KMP|MKL|OPENBLAS|CUDA|TORCH|PYTORCH|TRITON)_\w+")
+"""Variables by which threads, devices and compilers are set up."""
 _SETTINGS = (
     "torch.set_default_dtype",
     "torch.set_num_threads",
@@ -87,8 +100,19 @@ _SEEDS = ("torch.initial_seed", "torch.get_rng_state", "torch.random.get_rng_sta
 _ENDS = ("os._exit", "os.abort", "os.killpg", "sys.exit", "exit", "quit")
 _OPEN = ("torch.backends.", "torch._dynamo.config.", "torch._inductor.config.", "triton.knobs.")
 """Settings of torch's that are made by assignment."""
-_CALLS = "fork vfork clone execve socket kill ptrace dlopen dlsym syscall mprotect open fopen ifstream mmap sigaction popen"
+_STARTS = ("threading.Thread", "torch.cuda.stream", "torch.cuda.Stream")
+_WAITS = """
+    result join synchronize wait wait_for wait_stream wait_event shutdown map as_completed gather get acquire done is_alive is_set
+    query current_stream default_stream
+"""
+_WAITING = frozenset(_WAITS.split())
+"""Attributes by which one may learn that something is done."""
+_PROCESSES = "socket fork vfork execve execv execvp posix_spawn kill ptrace process_vm_readv"
+_NATIVE_OTHERS = frozenset(_PROCESSES.split())
+_CALLS = "dlopen dlsym syscall mprotect open fopen mmap sigaction popen system"
 _NATIVE_REACHES = frozenset(_CALLS.split())
+_FILE_TAKEN_IN = re.compile(r'#\s*(include|embed)\s*"/|#.*__has_(include|embed)\s*\(\s*"/')
+"""Directives by which the compiler reads a file at a place of the machine's."""
 
 
 T = TypeVar("T")
@@ -111,6 +135,33 @@ def _flags(program: Program) -> Iterator[Flag]:
             yield Flag.WALKS_CALLERS
         elif isinstance(node, ast.Call):
             yield from _called(program, node)
+        path = _path(program, node)
+        if path.startswith(_OTHERS):
+            yield Flag.REACHES_OTHERS
+    if not _NATIVE_OTHERS.isdisjoint(program.native.called):
+        yield Flag.REACHES_OTHERS
+    if _starts(program) and not _waits(program):
+        yield Flag.LEFT_RUNNING
+
+
+def _path(program: Program, node: ast.AST) -> str:
+    """`os.kill` where that is what is named; "" for what only looks like it."""
+    path = program.dotted(node) if isinstance(node, ast.Attribute | ast.Name) else ""
+    return path if path == "open" or _foreign(program, node) else ""
+
+
+def _starts(program: Program) -> bool:
+    """Whether Python starts a thread, hands work to a pool, or works on a stream of its own."""
+    attributes = [node for node in program.nodes if isinstance(node, ast.Attribute | ast.Name)]
+    return any(_path(program, n) in _STARTS or (isinstance(n, ast.Attribute) and n.attr == "submit") for n in attributes)
+
+
+def _waits(program: Program) -> bool:
+    """Whether anything may be waited for. A pool that is a context ends when its work is done."""
+    contexts = [item.context_expr for node in program.nodes if isinstance(node, ast.With) for item in node.items]
+    pools = [program.dotted(c.func) for c in contexts if isinstance(c, ast.Call)]
+    asked = (node.attr for node in program.nodes if isinstance(node, ast.Attribute))
+    return not _WAITING.isdisjoint(asked) or any(path.endswith("PoolExecutor") for path in pools)
 
 
 def _assigned(program: Program, target: ast.expr, value: ast.expr | None) -> Iterator[Flag]:
@@ -133,7 +184,7 @@ def _called(program: Program, call: ast.Call) -> Iterator[Flag]:
         yield Flag.LEAVES
     first = call.args[0] if call.args else None
     if path == "setattr" and first is not None:
-        if _foreign(program, first):
+        if _foreign(program, first) or (isinstance(first, ast.Name) and first.id in program.handed_on):
             yield Flag.PATCHES_MODULES
         elif isinstance(call.args[-1], ast.Lambda) and not (isinstance(first, ast.Name) and first.id == "self"):
             yield Flag.DISGUISES_TENSOR
@@ -150,26 +201,46 @@ def _foreign(program: Program, node: ast.AST) -> bool:
 
 
 def _doubts(program: Program) -> Iterator[Doubt]:
-    started, waited = False, False
+    tuned = set(_tuned(program))
     for node in program.nodes:
-        path = program.dotted(node) if isinstance(node, ast.Attribute | ast.Name) else ""
+        path = _path(program, node)
         if path in _LOOKS:
             yield Doubt.LOOKS_AROUND
         elif path in _SEEDS:
             yield Doubt.ASKS_FOR_SEED
         elif path in _SETTINGS:
             yield Doubt.GLOBAL_SETTINGS
-        elif path == "open" or (path.startswith(_REACHES) and _foreign(program, node)):
+        elif path == "open" or (path.startswith(_REACHES) and id(node) not in tuned):
             yield Doubt.REACHES_OUT
-        attribute = node.attr if isinstance(node, ast.Attribute) else ""
-        started |= attribute == "submit" or path in ("threading.Thread", "torch.cuda.stream", "torch.cuda.Stream")
-        waited |= attribute in ("result", "join", "synchronize", "wait_stream", "wait_event", "wait", "shutdown", "map")
         if isinstance(node, ast.ClassDef) and "torch.Tensor" in map(program.dotted, node.bases):
             yield Doubt.TENSOR_SUBCLASS
-    if started and not waited:
-        yield Doubt.LEFT_RUNNING
-    if _NATIVE_REACHES & set(program.native.reached.tokens if program.native.text else ()):
+    if not _NATIVE_REACHES.isdisjoint(program.native.called) or _takes_in_files(program):
         yield Doubt.REACHES_OUT
+
+
+def _tuned(program: Program) -> Iterator[int]:
+    """Nodes (by `id`) by which one variable that sets up threads, devices or compilers is asked for or set."""
+    for node in program.nodes:
+        match node:
+            case ast.Subscript(value=asked, slice=ast.Constant(value=str(name))):
+                found = program.dotted(asked) == "os.environ"
+            case ast.Call(func=asked, args=[ast.Constant(value=str(name)), *_]):
+                found = program.dotted(asked) in ("os.environ.get", "os.environ.setdefault", "os.getenv")
+            case _:
+                continue
+        if found and _TUNING.fullmatch(name):
+            yield from (id(part) for part in ast.walk(asked))
+
+
+def _takes_in_files(program: Program) -> bool:
+    """While it runs, or while it is compiled and assembled."""
+    words = clike.tokens(program.native.text)
+    assembler = False
+    for word in words:
+        assembler = word in ("asm", "__asm__", "__asm") or (assembler and word != ";")
+        if _FILE_TAKEN_IN.match(word) or (assembler and ".incbin" in word):
+            return True
+    return "ifstream" in program.native.reached.tokens
 
 
 def of_forward(path: HotPath, work: Substance, needed: bool) -> tuple[list[Flag], list[Doubt]]:
@@ -180,6 +251,8 @@ def of_forward(path: HotPath, work: Substance, needed: bool) -> tuple[list[Flag]
         Flag.RESULT_UNUSED: path.readable and not path.reference and not path.kept and bool(path.torch_ops),
         Flag.DECOY_KERNEL: work.known and not work.computes and (others or needed),
         Flag.HIDES_OPERATORS: bool(work.hides),
+        Flag.LEFT_RUNNING: work.detached and not work.waits,
+        Flag.NO_KERNEL: path.unlaunchable,
     }
     doubts = {
         Doubt.FALLBACK: bool(path.kept and path.lost and path.torch_ops),
@@ -187,7 +260,8 @@ def of_forward(path: HotPath, work: Substance, needed: bool) -> tuple[list[Flag]
         Doubt.KEEPS_ANSWERS: path.keeps_answers,
         Doubt.COUNTS_CALLS: path.counts_calls,
         Doubt.KEYED_BY_PLACE: path.keyed,
-        Doubt.LEFT_RUNNING: work.detached,
+        Doubt.OUTLIVES_CALLS: work.detached and work.waits,
+        Doubt.BY_CONDITION: path.by_condition,
         Doubt.LIBRARY: bool(work.library),
         Doubt.UNREADABLE: not path.readable or not work.known,
     }

@@ -50,6 +50,10 @@ class Flow:
         """Whether an expression stands for an own kernel, or for a function of this file that may come to call one."""
         return id(callee) in self._naming or id(callee) in self._calling
 
+    def names_kernel(self, value: ast.AST) -> bool:
+        """Whether an own kernel is named in an expression."""
+        return id(value) in self._naming
+
     # ------------------------------------------------------------------ steps
 
     @cached_property
@@ -186,7 +190,7 @@ class Flow:
                     yield target.attr, statement.value
 
 
-def bindings(function: Function) -> Iterator[tuple[ast.expr, ast.expr]]:
+def bindings(function: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:
     """Every (target, value) of assignments, loops, `with` and comprehensions; `a.add(b)` may leave b in a."""
     for node in ast.walk(function):
         if isinstance(node, ast.Assign):

@@ -18,9 +18,8 @@ from typing import Any, Literal, get_args
 import openai
 
 from kernel_env.errors import AuthenticationFailed, ConfigError, EndpointUnreachable, ModelNotFound, PolicyError
-from rewards.judge.conduct import Doubt
-from rewards.judge.injection import speaks_to_judge, stripped
 from rewards.judge.models import JudgeFailure, Outcome, Scored, careful
+from rewards.judge.prepared import Kernel, prepared
 from rewards.judge.rubrics import (
     ANSWER,
     KERNEL,
@@ -33,13 +32,9 @@ from rewards.judge.rubrics import (
     system_prompt,
     user_prompt,
 )
-from rewards.judge.static import kernel_of
 from rewards.judge.wire import FailureKind, JudgeRequest
 
-RAW_DIFFERS = "raw_differs"
 SELF_JUDGED = "self_judged"
-_FAR = 0.25
-"""Scores of the raw and the stripped kernel that are further apart than one grade differ."""
 _NO_KEY = "none"  # the package insists on a key; servers that need none ignore it
 _ERROR_CHARS = 200
 
@@ -128,10 +123,10 @@ class LLMJudge:
     # ------------------------------------------------------------------ one request
 
     async def _score(self, request: JudgeRequest) -> Outcome:
-        if not request.completion.strip():
-            return JudgeFailure(FailureKind.NOTHING_TO_JUDGE, "the completion is empty")
+        kernel = await asyncio.to_thread(prepared, request, compare_raw=self._config.compare_raw)
+        if isinstance(kernel, JudgeFailure):
+            return kernel
         try:
-            kernel = await asyncio.to_thread(_prepared, request)
             if kernel is None:
                 found = await self._asked(request, request.completion, ANSWER)
             else:
@@ -141,12 +136,9 @@ class LLMJudge:
         doubts = (*found.doubts, *([SELF_JUDGED] if self._config.own_policy else []))
         return careful(replace(found, doubts=doubts))
 
-    async def _kernel(self, request: JudgeRequest, kernel: _Kernel) -> Scored:
-        texts = [kernel.bare or kernel.code]
-        texts += [kernel.code] if kernel.removed and self._config.compare_raw else []
-        found, *raw = await asyncio.gather(*(self._asked(request, text, KERNEL) for text in texts))
-        differs = any(abs(found.score - other.score) > _FAR for other in raw)
-        return replace(found, doubts=(*kernel.doubts, *([RAW_DIFFERS] if differs else [])))
+    async def _kernel(self, request: JudgeRequest, kernel: Kernel) -> Scored:
+        found = await asyncio.gather(*(self._asked(request, text, KERNEL) for text in kernel.texts))
+        return replace(found[0], doubts=kernel.doubts_of([one.score for one in found]))
 
     async def _asked(self, request: JudgeRequest, judged: str, rubric: Rubric) -> Scored:
         mode = self._mode or "plain"
@@ -215,26 +207,6 @@ class LLMJudge:
         else:
             return _content(document)
         raise _Failed(kind, f"{self.name}: {said}", status)  # outside of the except clauses: the package's exception holds the key
-
-
-@dataclass(frozen=True)
-class _Kernel:
-    code: str
-    bare: str
-    removed: bool
-    doubts: tuple[str, ...]
-
-
-def _prepared(request: JudgeRequest) -> _Kernel | None:
-    """The kernel of a request, read. None: it is about no kernel. Raises _Failed where there is none to judge."""
-    code = kernel_of(request)
-    if isinstance(code, JudgeFailure):
-        raise _Failed(code.kind, code.message)
-    if code is None:
-        return None
-    bare, removed = stripped(code)
-    doubts = [*([Doubt.INJECTION] if speaks_to_judge(code) else []), *([] if bare else [Doubt.UNREADABLE])]
-    return _Kernel(code, bare, removed, tuple(doubts))
 
 
 def _refused(status: int) -> tuple[FailureKind, str]:

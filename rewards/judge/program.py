@@ -33,6 +33,17 @@ class Native:
     def reached(self) -> clike.Reached:
         return clike.reached(self.text, self.exported)
 
+    @cached_property
+    def called(self) -> frozenset[str]:
+        """Functions of C and of the system that are called, by name: no methods, none of torch's or of the source's own."""
+        stream = self.reached.tokens
+        found = set[str]()
+        for i, token in enumerate(stream[:-1]):
+            before = stream[i - 1] if i else ""
+            if stream[i + 1] == "(" and before not in (".", "->") and not (before == "::" and stream[i - 2] in ("at", "torch")):
+                found.add(token)
+        return frozenset(found - self.reached.defined)
+
 
 class Program:
     """Facts that need the whole module. Every walk is iterative: the depth of the tree is the candidate's choice."""
@@ -114,13 +125,28 @@ class Program:
         """Of operators that the candidate registers: `torch.ops.<namespace>`."""
         stream = clike.tokens(self.native.text)
         native = {stream[i + 2] for i, token in enumerate(stream[:-2]) if token.startswith("TORCH_LIBRARY")}
-        defined = {
-            arg.value.partition("::")[0]
-            for call in self._calls
-            for arg in call.args[:1]
-            if self.dotted(call.func).startswith("torch.library.") and isinstance(arg, ast.Constant) and isinstance(arg.value, str)
-        }
-        return frozenset(native | defined) - {"aten", "prims"}
+        return frozenset(native | (self._defined if self._implements_own else set())) - {"aten", "prims"}
+
+    @property
+    def _defined(self) -> set[str]:
+        """Namespaces of operators that Python defines, ..."""
+        calls = (call for call in self._calls if self.dotted(call.func).startswith("torch.library."))
+        names = (arg.value for call in calls for arg in call.args[:1] if isinstance(arg, ast.Constant))
+        return {name.partition("::")[0] for name in names if isinstance(name, str)}
+
+    @property
+    def _implements_own(self) -> bool:
+        """... and whether a function that may be one of those operators comes to use an own kernel."""
+        functions = (node for node in self.nodes if isinstance(node, ast.FunctionDef) and node.name in self.own)
+        handed = {arg.id for call in self._calls for arg in call.args if isinstance(arg, ast.Name)}
+        return any(function.decorator_list or function.name in handed for function in functions)
+
+    @cached_property
+    def handed_on(self) -> frozenset[str]:
+        """Variables of loops over what was imported: `for place in (math, statistics)`."""
+        loops = (node for node in self.nodes if isinstance(node, ast.For))
+        over = (loop for loop in loops if any(name.id in self.aliases for name in _elements(loop.iter)))
+        return frozenset(part.id for loop in over for part in ast.walk(loop.target) if isinstance(part, ast.Name))
 
     @cached_property
     def _calls(self) -> list[ast.Call]:
@@ -146,6 +172,17 @@ class Program:
         """Every string but those that stand alone, as docstrings do."""
         alone = {id(node.value) for node in self.nodes if isinstance(node, ast.Expr)}
         return (n.value for n in self.nodes if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in alone)
+
+
+def _elements(value: ast.expr) -> Iterator[ast.Name]:
+    """Names that a literal of any depth holds as they are: not those that something is asked of."""
+    queue = [value]
+    while queue:
+        node = queue.pop()
+        if isinstance(node, ast.Name):
+            yield node
+        elif isinstance(node, ast.Tuple | ast.List | ast.Set):
+            queue += node.elts
 
 
 def read(source: str, entry: str = "ModelNew") -> Program | SourceFault:

@@ -22,6 +22,7 @@ from kernel_env.checks.static import SourceFault, check_cpp, check_cuda, check_t
 from kernel_env.parsing import extract_kernel
 from rewards.judge.answers import score_answer
 from rewards.judge.conduct import Doubt, Flag, conduct, merged, of_forward
+from rewards.judge.coverage import all_by_torch
 from rewards.judge.hotpath import HotPath, hot_path
 from rewards.judge.injection import speaks_to_judge
 from rewards.judge.models import JudgeFailure, Outcome, Scored, careful
@@ -29,7 +30,7 @@ from rewards.judge.program import Program, read
 from rewards.judge.substance import Substance, substance
 from rewards.judge.wire import AnswerType, FailureKind, JudgeRequest
 
-VERSION = "1"
+VERSION = "2"
 """Raised by whoever changes a rule below, or one that it rests on."""
 
 ASPECTS = ("genuine", "integrity", "substance", "readability")
@@ -107,12 +108,14 @@ def score_kernel(code: str, answer_type: AnswerType | None, reference: str | Non
         return Scored(0.0, f"cannot be read: {program.message}", dict.fromkeys(ASPECTS, 0.0), confidence=0.95)
     kind = answer_type or kernel_type(program)
     refused = _CHECKS[kind](code, entry)
+    known = read(reference, "Model") if reference else None
+    model = known if isinstance(known, Program) else None
     path, work = hot_path(program), substance(program)
-    of_module, of_path = conduct(program), of_forward(path, work, needed=_computes_anything(reference))
+    of_module, of_path = conduct(program), of_forward(path, work, needed=model is not None and bool(hot_path(model).torch_ops))
     flags = merged([Flag.NO_KERNEL] if refused else [], of_module[0], of_path[0])
     doubts = merged(of_module[1], of_path[1])
     aspects = {
-        "genuine": _genuine(path, work, flags),
+        "genuine": _genuine(path, work, flags, by_torch=model is not None and all_by_torch(program, model)),
         "integrity": _integrity(flags, doubts),
         "substance": _substance(work),
         "readability": _readability(program),
@@ -143,16 +146,11 @@ def kernel_type(program: Program) -> AnswerType:
     return AnswerType.KERNEL_CUDA if "__global__" in program.native.reached.tokens else AnswerType.KERNEL_CPP
 
 
-def _computes_anything(reference: str | None) -> bool:
-    """Whether a reference is known to need arithmetic: its forward calls an operator that computes."""
-    program = read(reference, "Model") if reference else None
-    return isinstance(program, Program) and bool(hot_path(program).torch_ops)
-
-
-def _genuine(path: HotPath, work: Substance, flags: Sequence[Flag]) -> float:
+def _genuine(path: HotPath, work: Substance, flags: Sequence[Flag], *, by_torch: bool) -> float:
+    """`by_torch`: torch computes all of it, whatever the kernels do."""
     if not {Flag.NO_KERNEL, Flag.REFERENCE_INHERITED, Flag.RESULT_UNUSED, Flag.DECOY_KERNEL}.isdisjoint(flags):
         return 0.0
-    if not work.computes:
+    if not work.computes or by_torch:
         return 0.2
     if path.kept and path.lost:
         return 0.6

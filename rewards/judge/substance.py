@@ -37,6 +37,12 @@ _UNSEEN = """
 """
 _HIDING = frozenset(_UNSEEN.split())
 """Of torch's own interfaces: by what an operator runs unseen by whoever traces."""
+_STREAM_WAITS = frozenset({"cudaStreamWaitEvent", "cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize"})
+_OF_THREADS = """
+    wait wait_for wait_until join get future latch barrier condition_variable counting_semaphore binary_semaphore sem_wait
+    pthread_join volatile cudaStreamQuery cudaEventQuery
+"""
+_WAITS = frozenset(_OF_THREADS.split()) | _STREAM_WAITS
 _NAMESPACES = (("at", "::"), ("torch", "::"), ("functional", "::"), ("native", "::"))
 
 
@@ -53,7 +59,9 @@ class Substance:
     hides: tuple[str, ...] = ()
     """Words by which C++ keeps operators from being seen, or changes those of torch."""
     detached: bool = False
-    """C++ starts a thread or a stream that nobody waits for."""
+    """C++ starts a thread or a stream that goes on by itself, ..."""
+    waits: bool = False
+    """... and has means to know when that is done."""
     means: tuple[str, ...] = ()
     """Ways in which it is made fast, in words."""
 
@@ -67,6 +75,7 @@ def substance(program: Program) -> Substance:
         library=tuple(sorted(_library(stream, program.native.reached.defined))) if stream else (),
         hides=tuple(sorted(_hides(stream))),
         detached=_detached(stream),
+        waits=any(word in _WAITS or word.startswith(("atomic", "memory_order")) for word in stream),
         means=tuple(dict.fromkeys((*_means(stream), *(word for kernel in kernels for word in _triton_means(program, kernel))))),
     )
 
@@ -158,7 +167,7 @@ def _detached(stream: Sequence[str]) -> bool:
     words = set(stream)
     thread = "thread" in words and any(_follows(stream, i, ".", "detach", "(", ")") for i in range(len(stream)))
     stream_made = any(word.startswith("cudaStreamCreate") for word in words)
-    return thread or (stream_made and words.isdisjoint({"cudaStreamWaitEvent", "cudaStreamSynchronize", "cudaDeviceSynchronize"}))
+    return thread or (stream_made and words.isdisjoint(_STREAM_WAITS))
 
 
 def _follows(stream: Sequence[str], at: int, *wanted: str) -> bool:

@@ -13,18 +13,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-)
 from jinja2 import TemplateError
 from transformers import (
     AutoModelForCausalLM,
@@ -34,7 +25,8 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from kernel_env.errors import AuthenticationFailed, BadReply, ConfigError, EndpointUnreachable, ModelNotFound, PolicyError
+from kernel_env.errors import BadReply, ConfigError, PolicyError
+from kernel_env.hub import find_model, one_line
 from kernel_env.schema import Generation, Usage
 from rollout.policies.base import GenerationRequest
 
@@ -71,13 +63,13 @@ class LocalModel:
 
     def __init__(self, model: str, now: Callable[[], float]) -> None:
         self._name, self._now = model, now
-        _find(model)
+        find_model(model, "policy.model")
         try:
             self._load()
         except ImportError:
             raise
         except Exception as error:  # of whatever reads its files: each library has classes of its own
-            raise PolicyError(f"model {model} cannot be loaded: {_line(error)}; check its files and policy.model") from error
+            raise PolicyError(f"model {model} cannot be loaded: {one_line(error)}; check its files and policy.model") from error
 
     def _load(self) -> None:
         self._tokenizer: Any = AutoTokenizer.from_pretrained(self._name)
@@ -158,7 +150,7 @@ class LocalModel:
         try:
             return self._encoded([dict(message) for message in request.messages], request.thinking)
         except TemplateError as error:
-            raise PolicyError(f"model {self._name}: its chat template refuses the conversation: {_line(error)}") from error
+            raise PolicyError(f"model {self._name}: its chat template refuses the conversation: {one_line(error)}") from error
 
     def _encoded(self, messages: list[dict[str, str]], thinking: bool | None) -> list[int]:
         wish = {} if thinking is None else {"enable_thinking": thinking}
@@ -210,31 +202,3 @@ def drawn(logits: torch.Tensor, rows: Sequence[Row]) -> torch.Tensor:
     last = last.clamp(min=0)  # logits that are not numbers keep none, and their log-probability says so
     at = torch.searchsorted(reached, number * reached.gather(-1, last), right=True)
     return order.gather(-1, torch.minimum(at, last))
-
-
-def _find(model: str) -> None:
-    """Raises where `model` is neither a directory with a model nor one that the hub, or this machine's copy of it, has."""
-    if Path(model).is_dir():
-        if not Path(model, "config.json").is_file():
-            raise ModelNotFound(f"the directory {model} holds no model (no config.json); set policy.model")
-        return
-    try:
-        hf_hub_download(model, "config.json")
-    except GatedRepoError as error:
-        raise AuthenticationFailed(
-            f"the hub keeps {model} behind its licence: accept it there, and set HF_TOKEN to a token of yours"
-        ) from error
-    except LocalEntryNotFoundError as error:  # a kind of EntryNotFoundError, so it comes first
-        raise EndpointUnreachable(
-            f"{model} is no directory here, and the hub cannot be asked for it: {_line(error)}; set policy.model"
-        ) from error
-    except (RepositoryNotFoundError, EntryNotFoundError, HFValidationError) as error:
-        raise ModelNotFound(f"{model} is neither a directory here nor a model on the hub; set policy.model") from error
-    except Exception as error:  # of the network or the disk
-        raise EndpointUnreachable(
-            f"the hub cannot be asked for {model}: {_line(error)}; set policy.model to a directory"
-        ) from error
-
-
-def _line(error: Exception) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:300]
