@@ -102,8 +102,8 @@ def chosen_problems(settings: Settings) -> tuple[Problem, ...]:
     )
     levels = [chosen.levels] if isinstance(chosen.levels, int) else chosen.levels
     return select(
-        loaded, levels=levels, ids=chosen.ids, names=chosen.names, start_from=chosen.start_from, limit=chosen.limit,
-        skip_degenerate=chosen.skip_degenerate,
+        loaded, category=chosen.category, levels=levels, ids=chosen.ids, names=chosen.names, start_from=chosen.start_from,
+        limit=chosen.limit, skip_degenerate=chosen.skip_degenerate,
     )  # fmt: skip
 
 
