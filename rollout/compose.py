@@ -82,7 +82,7 @@ def _parsed(overrides: Sequence[str]) -> list[Override]:
     except HydraException as error:
         raise ConfigError(_explained(error)) from error
     if any(override.is_hydra_override() for override in parsed):
-        raise ConfigError("hydra.* cannot be set here: sweep.launcher says where the runs of a multirun go, run.root where files go")
+        raise ConfigError("hydra.* cannot be set here: sweep.launcher says where runs go, and run.root where their files go")
     return parsed
 
 

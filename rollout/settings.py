@@ -67,8 +67,8 @@ class ProblemSettings:
     precision: str | None = None
     """Bring floating-point inputs, parameters and buffers to `fp32`, `fp16` or `bf16`. Default: as the problem makes them."""
     category: str | None = None
-    """`level1`, `level2`, `level3`, `fusion`, `matmul`, `convolution`, `reduction_norm` or `attention_block`, by level and name. They
-    overlap."""
+    """`level1`, `level2`, `level3`, `fusion`, `matmul`, `convolution`, `reduction_norm` or `attention_block`, by level and name.
+    They overlap."""
     levels: Any = None
     """One level or a list: `problems.levels=[1,2]`."""
     ids: Any = None
