@@ -325,6 +325,13 @@ def noise_text(timing: Timing) -> str:
     return f", noisy: {timing.noise:.0%} waiting for a core" if timing.noise > QUIET else ""
 
 
+def duration_text(seconds: float) -> str:
+    """`40 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def _speedup(timing: Timing | None) -> str:
     return f"{timing.speedup:.2f}x [{timing.speedup_low:.2f}, {timing.speedup_high:.2f}]" if timing else _NONE
 

@@ -255,9 +255,7 @@ def open_run(
     Raises ConfigError when the name is no plain folder name, when another process writes the run, or when the stored
     configuration or selection is another one.
     """
-    if not info.name or info.name.startswith(".") or "/" in info.name or "\0" in info.name:
-        raise ConfigError(f"run.name {info.name!r} is not a plain folder name; use letters, digits, '-', '_' and '.'")
-    path = root / info.name
+    path = root / plain_name(info.name)
     try:
         for folder in _FOLDERS:
             (path / folder).mkdir(parents=True, exist_ok=True)
@@ -271,6 +269,13 @@ def open_run(
         if own is not None:
             own.release()
         raise
+
+
+def plain_name(name: str) -> str:
+    """`name`, if it can be a directory's. Raises ConfigError."""
+    if not name or name.startswith(".") or "/" in name or "\0" in name:
+        raise ConfigError(f"run.name {name!r} is not a plain folder name; use letters, digits, '-', '_' and '.'")
+    return name
 
 
 def _settle(path: Path, info: RunInfo, config_text: str, environment: Mapping[str, Any], ignored: Collection[str]) -> None:
