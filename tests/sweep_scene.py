@@ -1,0 +1,72 @@
+"""A folder in which sweeps of recorded policies can run: problems, and replies of any number of policies for both back ends.
+
+Every policy writes other replies, and none much: few candidates differ, so few are built.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from kernel_env.schema import episode_key
+from tests.conftest import GOOD, REFERENCE, python_candidate
+
+BAD = python_candidate("return extension.scaled_relu(x, 1.9)")
+TRITON = """
+import torch
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def kernel(x, y, n, scale, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(y + at, tl.maximum(tl.load(x + at, mask=at < n), 0.0) * scale, mask=at < n)
+
+
+class ModelNew(torch.nn.Module):
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x):
+        y = torch.empty_like(x)
+        kernel[(triton.cdiv(x.numel(), 256),)](x, y, x.numel(), self.scale, BLOCK=256)
+        return y
+"""
+SOURCES = {"cpp": (GOOD, BAD), "triton": (TRITON, TRITON.replace("0.0) * scale", "0.1) * scale"))}
+"""By back end, one that is right and one that is wrong."""
+COMMAND = (
+    "eval", "--multirun", "problems=jsonl", "problems.path=problems.jsonl", "backend=cpp,triton", "problems.profile=full",
+    "verifier.clock=recorded", "verify.num_correct_trials=1", "verify.torch_ops=unchecked", "run.seed=7", "run.name=s",
+    "run.allow_zero=true",
+)  # fmt: skip
+
+
+def policies(names: str) -> str:
+    """The override that sweeps policies of the scene."""
+    return "policy.path=" + ",".join(f"replies/{name}/${{backend.name}}" for name in names)
+
+
+def furnish(folder: Path, names: str, problems: int, samples: int = 1) -> None:
+    """Problems `level1_problem1` and on, and a recorded policy for each letter of `names`."""
+    lines = [
+        {"label": REFERENCE, "extra_info": {"level": 1, "problem_id": str(number), "problem_name": f"ScaledRelu{number}"}}
+        for number in range(1, problems + 1)
+    ]
+    (folder / "problems.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    for which, name in enumerate(names):
+        for backend, (good, bad) in SOURCES.items():
+            replies = folder / "replies" / name / backend
+            replies.mkdir(parents=True)
+            for number in range(1, problems + 1):
+                for sample in range(samples):
+                    for turn, text in enumerate(_said(good, bad, which + number + sample)):
+                        key = episode_key(f"level1_problem{number}", sample)
+                        (replies / f"{key}_turn{turn}.txt").write_text(text)
+
+
+def _said(good: str, bad: str, kind: int) -> list[str]:
+    """The replies of one episode: right at once, right at last, or never."""
+    right, wrong, none = f"```python\n{good}```\n", f"Hm.\n```python\n{bad}```\n", "no code\n"
+    return [[right], [none, wrong, right], [none, none]][kind % 3]

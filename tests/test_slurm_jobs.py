@@ -1,0 +1,199 @@
+"""On a real SLURM of one node: what becomes of jobs that go well, fail, or are cancelled, killed, or out of time.
+
+They need `sbatch` and a SLURM that answers: `eval "$(tests/local_slurm.sh start)"`, then `make test-slurm`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kernel_env.errors import InfraError
+from rollout import slurm
+from rollout.cli import main
+from rollout.health import Health, read_status
+from rollout.monitor import Monitor, Row, State
+from rollout.store import RunReader
+from tests.chat_server import ChatServer, Slow
+from tests.sweep_scene import furnish, policies
+
+pytestmark = [pytest.mark.slow, pytest.mark.slurm]
+
+CHILD = Path(__file__).with_name("serving_child.py")
+PATIENCE_S = 180.0
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+HERE = (
+    "problems=jsonl", "problems.path=problems.jsonl", "verifier.clock=recorded", "verify.num_correct_trials=1", "run.seed=1",
+    "run.name=s", "sweep.launcher=slurm",
+)  # fmt: skip
+
+
+def multirun(*overrides: str) -> int:
+    return main(["eval", "--multirun", *overrides])
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A scene on a machine with SLURM; whatever jobs are left of the test are cancelled."""
+    if shutil.which("sbatch") is None:
+        pytest.skip("needs SLURM: there is no command `sbatch`")
+    if subprocess.run(["sinfo"], capture_output=True, check=False).returncode:
+        pytest.skip("needs SLURM: none answers; start one by tests/local_slurm.sh")
+    furnish(tmp_path, "ab", problems=2)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    yield tmp_path
+    for file in tmp_path.glob("runs/*/*/slurm/job_id"):
+        subprocess.run(["scancel", file.read_text().strip()], check=False)
+
+
+def rows() -> dict[str, Row]:
+    return {row.name: row for row in Monitor(Path("runs/s")).rows()}
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not {what} after {PATIENCE_S:g} s: {rows()}; {logs()}"
+        time.sleep(0.2)
+
+
+def logs() -> str:
+    return "\n".join(path.read_text()[-2000:] for path in Path("runs/s").glob("*/slurm/*.log"))
+
+
+def all_over() -> bool:
+    return all(row.facts.word in (None, *ENDED) for row in rows().values())
+
+
+def left_of(facts: Path) -> list[int]:
+    """Processes of a model server, itself and its worker, that still live."""
+    pids = json.loads(facts.read_text())["pids"] if facts.exists() else []
+    return [pid for pid in pids if Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]]
+
+
+def serving(scene: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> tuple[Path, list[str]]:
+    """Where a started model server says who it is, and overrides that start it."""
+    program = scene / "bin/vllm"
+    program.parent.mkdir()
+    facts = scene / "facts.json"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{CHILD}" "$@" --facts "{facts}" {shlex.join(options)}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    return facts, ["policy=openai", "policy.model=m", "policy.serve=vllm", "policy.attempts=1", "run.canaries=false"]
+
+
+def test_cells_are_jobs_and_a_repeated_command_submits_nothing(cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    swept = (*HERE, policies("ab"), "run.allow_zero=true")
+    assert multirun(*swept) == 0
+    assert capsys.readouterr().out.count("submitted as job ") == 2
+    assert multirun(*swept) == 0
+    assert "submitted" not in capsys.readouterr().out, "they are queued, or run"
+    wait_until(all_over, "over")
+    assert {row.state for row in rows().values()} == {State.OK}, logs()
+    assert multirun(*swept) == 0
+    assert capsys.readouterr().out.count("complete: ") == 2
+    assert main(["monitor", "s", "--once"]) == 0
+
+
+def test_jobs_that_fail_in_every_episode_fail(cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An endpoint that is dead, and replies that are empty."""
+    for file in (cluster / "replies/a/cpp").iterdir():
+        file.write_text("\n")
+    dead = "dead policy.scheme=openai policy.base_url=http://127.0.0.1:9/v1 policy.attempts=1"
+    (cluster / "models.txt").write_text(f"{dead}\nempty policy.path=replies/a/cpp\n")
+    assert multirun(*HERE, "models=models.txt") == 0
+    wait_until(all_over, "over")
+    found = {row.name.partition("-")[0]: row for row in rows().values()}
+    assert (found["model=dead"].state, found["model=empty"].state) == (State.FAILED, State.SUSPECT), logs()
+    assert {row.facts.word for row in rows().values()} == {"FAILED"}, "a failing cell is a failing job"
+    capsys.readouterr()
+    assert main(["monitor", "s", "--once"]) == 1
+    out = capsys.readouterr().out
+    assert "the connection failed" in out and "all 2 replies were empty" in out
+
+
+def test_a_job_whose_server_never_becomes_healthy_fails_and_leaves_nothing(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts, served = serving(cluster, monkeypatch, "--sick", "-1")
+    assert multirun(*HERE, *served, "policy.serve_start_s=5") == 0
+    wait_until(all_over, "over")
+    (row,) = rows().values()
+    assert (row.state, row.facts.word) == (State.FAILED, "FAILED")
+    assert "the server was not healthy within 5 s" in row.note
+    assert left_of(facts) == []
+
+
+@pytest.mark.parametrize("how", ["cancelled", "killed"])
+def test_a_job_that_is_ended_leaves_no_process_and_is_gone_on_with(
+    cluster: Path, monkeypatch: pytest.MonkeyPatch, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    facts, served = serving(cluster, monkeypatch, "--sick", "-1")
+    swept = (*HERE, *served, "policy.serve_start_s=600")
+    assert multirun(*swept) == 0
+    wait_until(facts.exists, "serving")
+    (row,) = rows().values()
+    assert row.state is State.RUNNING
+    number = slurm.job_number(Path("runs/s", row.name))
+    signal = [] if how == "cancelled" else ["--signal=KILL", "--full"]
+    subprocess.run(["scancel", *signal, str(number)], check=True)
+    wait_until(all_over, "over")
+    wait_until(lambda: not left_of(facts), "rid of its server")
+    (row,) = rows().values()
+    assert row.state is State.STOPPED, "it has not ended, and says so"
+    assert row.facts.word == ("CANCELLED" if how == "cancelled" else "FAILED")
+    assert read_status(Path("runs/s", row.name)) is None
+    capsys.readouterr()
+    assert multirun(*swept) == 0
+    assert "submitted as job " in capsys.readouterr().out
+
+
+def test_a_job_whose_time_is_up_is_shown_as_that(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts, served = serving(cluster, monkeypatch, "--sick", "-1")
+    assert multirun(*HERE, *served, "slurm.time=1", "slurm.warning_s=0") == 0
+    wait_until(all_over, "over")
+    (row,) = rows().values()
+    assert (row.state, row.facts.word) == (State.STOPPED, "TIMEOUT")
+    assert "the scheduler says TIMEOUT" in row.note
+    wait_until(lambda: not left_of(facts), "rid of its server")
+
+
+def test_a_job_that_is_warned_is_queued_again_and_goes_on(cluster: Path) -> None:
+    """The second turn's reply comes only after the job was told that its time is nearly up."""
+    later: list[bool] = []
+
+    def script(messages: list[dict[str, str]]) -> str | Slow:
+        return "no code" if len(messages) == 2 or later else Slow("no code", 600)
+
+    with ChatServer(script) as server:
+        served = ("policy=openai", "policy.model=test-model", f"policy.base_url={server.base_url}", "run.canaries=false")
+        assert multirun(*HERE, *served, "problems.ids=1", "rollout.max_turns=2", "run.allow_zero=true") == 0
+        wait_until(lambda: len(server.requests) == 2, "asked")
+        (row,) = rows().values()
+        number = slurm.job_number(Path("runs/s", row.name))
+        later.append(True)
+        subprocess.run(["scancel", "--signal=USR1", "--batch", str(number)], check=True)  # as SLURM does before the limit
+        wait_until(lambda: f"queueing job {number} again" in logs(), "warned")
+        wait_until(lambda: next(iter(rows().values())).state is State.WAITING, "queued again")
+        subprocess.run(["scontrol", "update", f"jobid={number}", "StartTime=now"], check=True)  # else in two minutes
+        wait_until(lambda: next(iter(rows().values())).state is State.OK, "over")
+        assert len(server.requests) == 3, "the finished turn is not asked for again"
+    (episode,) = RunReader(Path("runs/s", row.name)).load_episodes()
+    assert len(episode.turns) == 2
+    status = read_status(Path("runs/s", row.name))
+    assert status is not None and status.health is Health.OK
+
+
+def test_a_job_that_slurm_does_not_take_is_an_error(cluster: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert multirun(*HERE, policies("a"), "slurm.partition=nowhere") == InfraError.exit_code
+    assert "not submitted: " in capfd.readouterr().err
+    assert {row.state for row in rows().values()} == {State.STOPPED}
