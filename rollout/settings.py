@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -296,6 +297,7 @@ def settings(tree: Any) -> Settings:
         raise ConfigError(f"bad configuration: {str(error).removeprefix('Settings.')}") from error
 
 
+@functools.cache
 def register() -> None:
     """Make the classes known to Hydra as the base of `config.yaml`."""
     from hydra.core.config_store import ConfigStore
