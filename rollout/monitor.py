@@ -55,7 +55,7 @@ class State(StrEnum):
 
     @property
     def wrong(self) -> bool:
-        return self.isupper()
+        return self not in (State.RUNNING, State.WAITING, State.OK)
 
     @property
     def colour(self) -> str:

@@ -34,11 +34,11 @@ def run_stoppable(work: Coroutine[Any, Any, T]) -> T:
 async def _stoppable(work: Coroutine[Any, Any, T]) -> T:
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
-    received: list[signal.Signals] = []
+    cancel, received = task.cancel, list[signal.Signals]()
 
     def stop(by: signal.Signals) -> None:
-        if not received:  # whoever says it again need not interrupt the end
-            task.cancel()
+        if not received:  # said again, it does not interrupt the end
+            cancel()
         received.append(by)
 
     for by in SIGNALS:

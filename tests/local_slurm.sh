@@ -4,7 +4,8 @@
 #   eval "$(tests/local_slurm.sh start)"    starts it, and says where its configuration is (SLURM_CONF)
 #   tests/local_slurm.sh stop               ends it, and removes what it wrote
 #
-# It has no accounting, as many clusters have none, and kills a job 5 s after it was told to end.
+# It has no accounting, as many clusters have none, and kills a job 5 s after it was told to end. Jobs of its partition `urgent` pre-empt
+# those of `tests`, which are told to end 20 s before.
 set -euo pipefail
 
 home=${KERNEL_ENV_SLURM:-/tmp/kernel-env-slurm}
@@ -36,9 +37,12 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=1
 KillWait=5
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 ReturnToService=2
 NodeName=$node NodeAddr=127.0.0.1 CPUs=$(nproc) RealMemory=$(awk '/^MemTotal/ {print int($2 / 2048)}' /proc/meminfo) State=UNKNOWN
-PartitionName=tests Nodes=$node Default=YES MaxTime=INFINITE State=UP
+PartitionName=tests Nodes=$node Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=20
+PartitionName=urgent Nodes=$node MaxTime=INFINITE State=UP PriorityTier=2
 CONF
 }
 

@@ -20,7 +20,7 @@ import pytest
 from kernel_env.errors import InfraError
 from rollout import slurm
 from rollout.cli import main
-from rollout.health import Health, read_status
+from rollout.health import read_status
 from rollout.monitor import Monitor, Row, State
 from rollout.store import RunReader
 from tests.chat_server import ChatServer, Slow
@@ -167,8 +167,20 @@ def test_a_job_whose_time_is_up_is_shown_as_that(cluster: Path, monkeypatch: pyt
     wait_until(lambda: not left_of(facts), "rid of its server")
 
 
-def test_a_job_that_is_warned_is_queued_again_and_goes_on(cluster: Path) -> None:
-    """The second turn's reply comes only after the job was told that its time is nearly up."""
+def warned(number: int) -> None:
+    """As SLURM does it before the time limit."""
+    subprocess.run(["scancel", "--signal=USR1", "--batch", str(number)], check=True)
+
+
+def preempted(number: int) -> None:
+    """By a job that wants the whole node for a moment."""
+    urgent = ["sbatch", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=true"]
+    subprocess.run(urgent, check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("interrupt", [warned, preempted])
+def test_a_job_that_is_interrupted_is_queued_again_and_goes_on(cluster: Path, interrupt: Callable[[int], None]) -> None:
+    """The second turn's reply would come in ten minutes, and comes at once when it is asked for again."""
     later: list[bool] = []
 
     def script(messages: list[dict[str, str]]) -> str | Slow:
@@ -180,17 +192,15 @@ def test_a_job_that_is_warned_is_queued_again_and_goes_on(cluster: Path) -> None
         wait_until(lambda: len(server.requests) == 2, "asked")
         (row,) = rows().values()
         number = slurm.job_number(Path("runs/s", row.name))
+        assert number is not None and row.state is State.RUNNING
         later.append(True)
-        subprocess.run(["scancel", "--signal=USR1", "--batch", str(number)], check=True)  # as SLURM does before the limit
-        wait_until(lambda: f"queueing job {number} again" in logs(), "warned")
+        interrupt(number)
         wait_until(lambda: next(iter(rows().values())).state is State.WAITING, "queued again")
         subprocess.run(["scontrol", "update", f"jobid={number}", "StartTime=now"], check=True)  # else in two minutes
         wait_until(lambda: next(iter(rows().values())).state is State.OK, "over")
         assert len(server.requests) == 3, "the finished turn is not asked for again"
     (episode,) = RunReader(Path("runs/s", row.name)).load_episodes()
     assert len(episode.turns) == 2
-    status = read_status(Path("runs/s", row.name))
-    assert status is not None and status.health is Health.OK
 
 
 def test_a_job_that_slurm_does_not_take_is_an_error(cluster: Path, capfd: pytest.CaptureFixture[str]) -> None:
