@@ -141,6 +141,7 @@ class Watched:
     def look(self, words: Mapping[int, str]) -> Facts:
         """`words` are the scheduler's on jobs. Raises ConfigError for a file that is damaged."""
         now, job = time.time(), slurm.job_number(self.path)
+        process = lock_holder(self.path)  # before its status: it ends after writing that
         begun = (self.path / "run.json").is_file()
         turns, ends = self._turns(), self._episodes()
         began = min((when for when in map(_changed, self.path.glob("turns/*_turn0.json")) if when), default=now)
@@ -157,7 +158,7 @@ class Watched:
             recent_s=min(WINDOW_S, max(now - began, 1.0)),
             quiet_s=now - latest,
             status=read_status(self.path),
-            process=lock_holder(self.path),
+            process=process,
             word=words.get(job) if job is not None else None,
             awaited=lock_holder(self.path.parent) is not None,
         )
