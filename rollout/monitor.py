@@ -135,8 +135,8 @@ class Watched:
         self.path = path
         self._statuses: dict[str, str] = {}
         """Of the verdict of each turn, by file name."""
-        self._ends: dict[tuple[str, int], tuple[str, float]] = {}
-        """Why each episode ended, and when, by file name and inode: one that failed may be taken back, and end anew."""
+        self._ends: dict[tuple[str, int], str] = {}
+        """Why each episode ended, by file name and time: one that failed may be taken back, and end anew."""
 
     def look(self, words: Mapping[int, str]) -> Facts:
         """`words` are the scheduler's on jobs. Raises ConfigError for a file that is damaged."""
@@ -152,9 +152,9 @@ class Watched:
             answers=len(turns),
             verdicts=sum(status != _UNSCORED for status in turns),
             correct=sum(status == Status.CORRECT for status in turns),
-            infra_errors=sum(reason == StopReason.INFRA_ERROR for reason, _ in ends),
-            no_reply=sum(reason == StopReason.POLICY_FAILURE for reason, _ in ends),
-            recent=sum(now - when < WINDOW_S for _, when in ends),
+            infra_errors=sum(reason == StopReason.INFRA_ERROR for reason in ends.values()),
+            no_reply=sum(reason == StopReason.POLICY_FAILURE for reason in ends.values()),
+            recent=sum(now - when_ns / 1e9 < WINDOW_S for _, when_ns in ends),
             recent_s=min(WINDOW_S, max(now - began, 1.0)),
             quiet_s=now - latest,
             status=read_status(self.path),
@@ -169,14 +169,14 @@ class Watched:
                 self._statuses[file.name] = json.loads(file.read_bytes())["record"]["verdict"]["status"]
         return list(self._statuses.values())
 
-    def _episodes(self) -> Sequence[tuple[str, float]]:
+    def _episodes(self) -> Mapping[tuple[str, int], str]:
         there = {}
         for file in self.path.glob("episodes/*.json"):
             with suppress(FileNotFoundError):  # its failure was taken back meanwhile
-                key = (file.name, file.stat().st_ino)
-                there[key] = self._ends.get(key) or (json.loads(file.read_bytes())["stop_reason"], _changed(file))
+                key = (file.name, file.stat().st_mtime_ns)
+                there[key] = self._ends.get(key) or json.loads(file.read_bytes())["stop_reason"]
         self._ends = there
-        return list(there.values())
+        return there
 
 
 def _changed(path: Path) -> float:

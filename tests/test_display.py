@@ -33,7 +33,7 @@ def shown(*labels: str, terminal: bool = False, root: Path, **settings: Any) -> 
 
     async def play(display: Display, label: str) -> RunResult:
         view = display.view(label)
-        options = ["problems.levels=1", "problems.limit=1", f"run.root={root}", f"run.name=r{label}", "run.allow_zero=true"]
+        options = ["problems.levels=1", "problems.limit=1", f"run.root={root}", f"run.name=r{label[:1]}", "run.allow_zero=true"]
 
         def planned(*plan: Any) -> None:
             view.plan(*plan)

@@ -28,7 +28,7 @@ def test_a_job_is_a_command_with_what_it_asks_for(tmp_path: Path) -> None:
         cpus_per_task=8,
         gres="gpu:1",
         options=("--account=me",),
-        setup="module load cuda",
+        setup="module load x",
     )
     lines = slurm.job_script(Job("s/a", ("kernel-env", "eval", "run.name='a b'"), tmp_path), settings).splitlines()
     assert lines[0] == "#!/bin/bash" and lines[-2:] == ["module load x", "exec kernel-env eval 'run.name='\"'\"'a b'\"'\"''"]
