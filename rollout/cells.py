@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from kernel_env.errors import ConfigError
 from kernel_env.schema import dumps
@@ -31,9 +32,9 @@ _MOST_CHARS = 120
 _NOT_IN_NAMES = re.compile(r"[^\w.=,+-]+")
 
 
-def cell_key(config_text: str, chosen: Mapping[str, str], ignored: Sequence[str]) -> str:
+def cell_key(config: Mapping[str, Any], chosen: Mapping[str, str], ignored: Sequence[str]) -> str:
     """Of a configuration. What cannot change a result counts only where it was swept, to have one run for each value."""
-    leaves = relevant_settings(config_text, "the configuration", (*ignored, "run.name"))
+    leaves = relevant_settings(config, (*ignored, "run.name"))
     leaves |= {name: value for name, value in chosen.items() if is_below(name, ignored)}
     return hashlib.sha256(json.dumps(leaves, sort_keys=True).encode()).hexdigest()[:_KEY_CHARS]
 

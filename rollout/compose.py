@@ -6,6 +6,7 @@ import difflib
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hydra import compose, initialize_config_module
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -32,19 +33,20 @@ class Combination:
     chosen: Mapping[str, str]
     """What sets it apart from the others, by option."""
     settings: Settings
-    text: str
+    tree: Mapping[str, Any]
+    """The configuration, resolved, without secrets."""
 
 
 def composed(overrides: Sequence[str]) -> tuple[Settings, str]:
     """Typed settings and the configuration's text (YAML, resolved, without secrets). Raises ConfigError."""
-    for override in _parsed(overrides):
-        if override.is_sweep_override():
-            name = override.get_key_element()
-            values = str(override.input_line).partition("=")[2]
-            raise ConfigError(
-                f"{name}={values} gives several values: write '{name}=[{values}]' for a list, or add --multirun for one run each"
-            )
-    return _composed(overrides)
+    _refuse_several(overrides)
+    typed, tree = _composed(overrides)
+    return typed, text_of(tree)
+
+
+def text_of(tree: Mapping[str, Any]) -> str:
+    """YAML."""
+    return OmegaConf.to_yaml(OmegaConf.create(dict(tree)))
 
 
 def combinations(overrides: Sequence[str], alternatives: Sequence[Sequence[str]] = ((),)) -> list[Combination]:
@@ -58,13 +60,15 @@ def combinations(overrides: Sequence[str], alternatives: Sequence[Sequence[str]]
         (batch,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     except HydraException as error:
         raise ConfigError(_explained(error)) from error
+    for further in alternatives:
+        _refuse_several(further)
     swept = {override.get_key_element() for override in parsed if override.is_sweep_override()}
     found = []
     for given in batch:
         for further in alternatives:
             one = [o for o in given if o.partition("=")[0] in swept] + list(further[:1])
             chosen = {name: value.strip("'\"") for name, _, value in (o.partition("=") for o in one)}
-            found.append(Combination((*given, *further), chosen, *composed([*given, *further])))
+            found.append(Combination((*given, *further), chosen, *_composed([*given, *further])))
     return found
 
 
@@ -86,7 +90,17 @@ def _parsed(overrides: Sequence[str]) -> list[Override]:
     return parsed
 
 
-def _composed(overrides: Sequence[str]) -> tuple[Settings, str]:
+def _refuse_several(overrides: Sequence[str]) -> None:
+    for override in _parsed(overrides):
+        if override.is_sweep_override():
+            name = override.get_key_element()
+            values = str(override.input_line).partition("=")[2]
+            raise ConfigError(
+                f"{name}={values} gives several values: write '{name}=[{values}]' for a list, or add --multirun for one run each"
+            )
+
+
+def _composed(overrides: Sequence[str]) -> tuple[Settings, dict[str, Any]]:
     register()
     try:
         with initialize_config_module("conf", version_base="1.3"):
@@ -96,19 +110,18 @@ def _composed(overrides: Sequence[str]) -> tuple[Settings, str]:
     return _resolved(tree)
 
 
-def _resolved(tree: DictConfig) -> tuple[Settings, str]:
+def _resolved(tree: DictConfig) -> tuple[Settings, dict[str, Any]]:
     try:
-        plain = OmegaConf.to_container(tree, resolve=True)
+        plain: Any = OmegaConf.to_container(tree, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(_explained(error)) from error
-    assert isinstance(plain, dict)
     for name in ("hydra", "experiment", "preset"):  # no settings of ours
         plain.pop(name, None)
     typed = settings(plain)
     for secret in SECRETS:
         *groups_of, name = secret.split(".")
         functools.reduce(dict.__getitem__, groups_of, plain).pop(name, None)
-    return typed, OmegaConf.to_yaml(OmegaConf.create(plain))
+    return typed, plain
 
 
 def _explained(error: Exception) -> str:

@@ -298,8 +298,8 @@ def _refuse_another_config(path: Path, config_text: str, ignored: Collection[str
     stored_bytes = (path / "config.yaml").read_bytes()
     if stored_bytes == config_text.encode():
         return
-    stored = relevant_settings(stored_bytes.decode(errors="replace"), str(path / "config.yaml"), ignored)
-    given = relevant_settings(config_text, "the new configuration", ignored)
+    stored = _stored_settings(stored_bytes.decode(errors="replace"), str(path / "config.yaml"), ignored)
+    given = _stored_settings(config_text, "the new configuration", ignored)
     changed = [key for key in sorted(stored.keys() | given.keys()) if stored.get(key, _ABSENT) != given.get(key, _ABSENT)]
     if changed:
         listed = ", ".join(f"{key} {_short(stored.get(key, _ABSENT))} -> {_short(given.get(key, _ABSENT))}" for key in changed)
@@ -321,14 +321,19 @@ def _refuse_another_run(path: Path, info: RunInfo) -> None:
 _ABSENT = "(absent)"
 
 
-def relevant_settings(text: str, where: str, ignored: Collection[str]) -> dict[str, Any]:
-    """The leaves of a configuration's YAML by dotted key, without `ignored` ones and what is below them. Raises ConfigError."""
+def _stored_settings(text: str, where: str, ignored: Collection[str]) -> dict[str, Any]:
+    """Of a YAML text. Raises ConfigError."""
     from omegaconf import OmegaConf
 
     try:
         tree = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     except Exception as error:  # boundary: whatever the YAML parser raises, the text is unreadable
         raise ConfigError(f"{where} cannot be read as YAML ({type(error).__name__}); choose another run.name") from error
+    return relevant_settings(tree, ignored)
+
+
+def relevant_settings(tree: Any, ignored: Collection[str]) -> dict[str, Any]:
+    """The leaves of a configuration by dotted key, without `ignored` ones and what is below them."""
     return {key: value for key, value in _leaves(tree, "") if not is_below(key, ignored)}
 
 

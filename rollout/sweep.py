@@ -46,6 +46,8 @@ class Cell:
     overrides: tuple[str, ...]
     """Of the command that this cell is."""
     settings: Settings
+    text: str
+    """Its configuration."""
 
     @property
     def path(self) -> Path:
@@ -78,26 +80,31 @@ def sweep(overrides: Sequence[str]) -> int:
 def plan_sweep(overrides: Sequence[str]) -> Sweep:
     """All cells, in Hydra's order. Raises ConfigError."""
     found = compose.combinations(overrides)
-    settings = found[0].settings
-    directory = Path(settings.run.root) / plain_name(settings.run.name or NAME)
-    if settings.models is not None:
-        found = compose.combinations(overrides, listed_models(Path(settings.models), settings.exclude))
+    common = found[0].settings
+    directory = Path(common.run.root) / plain_name(common.run.name or NAME)
+    if common.models is not None:
+        found = compose.combinations(overrides, listed_models(Path(common.models), common.exclude))
     swept = [name for name in found[0].chosen if is_below(name, (*OF_THE_SWEEP, *SECRETS))]
     if swept:
         raise ConfigError(f"{swept[0]} is the whole sweep's: give it one value")
     names = {cell.key: cell.name for cell in read_sweep(directory).cells}
     cells: dict[str, Cell] = {}
     for one in found:
-        key = cell_key(one.text, one.chosen, IGNORED_ON_RESUME)
+        key = cell_key(one.tree, one.chosen, IGNORED_ON_RESUME)
         info = CellInfo(key, names.get(key) or cell_name(key, one.chosen), one.chosen)
         if key in cells:
             twice = " and ".join(f"({_words(chosen)})" for chosen in (cells[key].info.chosen, one.chosen))
             raise ConfigError(f"{twice} are the same run: nothing differs that can change a result")
-        own = [o for o in one.overrides if not is_below(o.lstrip("+~").partition("=")[0], OF_THE_SWEEP)]
-        own += [f"run.root={compose.quoted(str(directory))}", f"run.name={compose.quoted(info.name)}"]
-        place = replace(one.settings.run, root=str(directory), name=info.name)
-        cells[key] = Cell(info, tuple(own), replace(one.settings, run=place))
-    return Sweep(directory, tuple(cells.values()), settings)
+        cells[key] = _cell(info, one, str(directory))
+    return Sweep(directory, tuple(cells.values()), common)
+
+
+def _cell(info: CellInfo, one: compose.Combination, root: str) -> Cell:
+    overrides = [o for o in one.overrides if not is_below(o.lstrip("+~").partition("=")[0], OF_THE_SWEEP)]
+    overrides += [f"run.root={compose.quoted(root)}", f"run.name={compose.quoted(info.name)}"]
+    settings = replace(one.settings, run=replace(one.settings.run, root=root, name=info.name))
+    text = compose.text_of({**one.tree, "run": {**one.tree["run"], "root": root, "name": info.name}})
+    return Cell(info, tuple(overrides), settings, text)
 
 
 def listed_models(file: Path, exclude: object) -> list[tuple[str, ...]]:
@@ -159,8 +166,14 @@ async def _play_cell(cell: Cell, verifier: Verifier, view: RunView) -> int:
             view.say(f"complete: {escape(cell.info.name)}")
             return 0
         slurm.forget(cell.path)
-        settings, text = compose.composed(cell.overrides)
-        result = await run(settings, text, verifier=verifier, on_plan=view.plan, on_event=view.event, on_stages=view.stages)
+        result = await run(
+            cell.settings,
+            cell.text,
+            verifier=verifier,
+            on_plan=view.plan,
+            on_event=view.event,
+            on_stages=view.stages,
+        )
         view.close(result, table=False)
         result.check()
         return 0

@@ -18,6 +18,7 @@ from rollout.cli import main
 from rollout.health import Health, read_status
 from rollout.monitor import Monitor, monitor
 from rollout.sweep import plan_sweep
+from tests.conftest import sampled
 from tests.kill_harness import Harness, Target, compare_trees, stamps
 from tests.sweep_scene import COMMAND, furnish, policies
 
@@ -28,8 +29,8 @@ DEAD = ("policy=openai", "policy.model=m", "policy.base_url=http://127.0.0.1:9/v
 
 @pytest.fixture
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory: two problems, and the recorded policies a, b and c."""
-    furnish(tmp_path, "abc", problems=2)
+    """The working directory: two problems, and recorded policies."""
+    furnish(tmp_path, "abNM", problems=2)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -73,7 +74,6 @@ def test_a_sweep_of_one_is_one_cell_known_by_its_key(scene: Path) -> None:
 def test_a_cell_is_the_same_however_its_command_says_it(scene: Path) -> None:
     three = keys(*HERE, "rollout.max_turns=1,2,3")
     assert len(set(three.values())) == 3
-    assert keys(*HERE, "rollout.max_turns=2,3,4") == {**keys(*HERE, "rollout.max_turns=4,2,3")}
     assert keys("rollout.max_turns=2,1", "rollout.concurrency=3", "display.quiet=true", *HERE) == {n: three[n] for n in ("2", "1")}
     (alone,) = plan_sweep([*HERE, "rollout.max_turns=3"]).cells
     assert alone.info.key == three["3"], "a value that is not swept is a value like any other"
@@ -86,7 +86,7 @@ def test_what_cannot_change_a_result_makes_cells_only_where_it_is_swept(scene: P
 
 def test_two_options_of_one_name_are_told_apart(scene: Path) -> None:
     (first, *_) = names(*HERE, "sampling.seed=1,2", "run.seed=3,4")
-    assert first.startswith("sampling.seed=1,run.seed=3-")
+    assert first.startswith("run.seed=3,sampling.seed=1-"), "Hydra keeps an option where it first was"
 
 
 MODELS = """
@@ -141,7 +141,7 @@ def test_a_sweep_that_cannot_be_meant_is_refused_before_anything_runs(
 
 
 def test_a_sweep_does_not_mix_with_a_run_of_its_name(scene: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said_nothing = (*ALLOWED, policies("c"), "problems.ids=1")
+    said_nothing = (*ALLOWED, policies("N"), "problems.ids=1")
     assert main(["eval", *said_nothing, "run.name=one"]) == 0
     assert multirun(*said_nothing, "run.name=one") == 2
     assert multirun(*said_nothing, "run.name=many") == 0
@@ -156,7 +156,7 @@ def test_a_sweep_does_not_mix_with_a_run_of_its_name(scene: Path, capsys: pytest
 
 
 def test_a_cell_that_fails_stops_no_other_and_the_sweep_fails(scene: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    swept = (*ALLOWED, policies("c"), "problems.ids=77,1")
+    swept = (*ALLOWED, policies("N"), "problems.ids=77,1")
     assert multirun(*swept) == 2
     out, err = capsys.readouterr()
     wrong, right = names(*swept)
@@ -169,7 +169,7 @@ def test_a_cell_that_fails_stops_no_other_and_the_sweep_fails(scene: Path, capsy
 
 def test_a_sweep_leaves_nothing_but_its_directory(scene: Path) -> None:
     before = {path.name for path in scene.iterdir()}
-    assert multirun(*ALLOWED, policies("c"), "problems.ids=1", "rollout.gamma=0,1") == 0
+    assert multirun(*ALLOWED, policies("N"), "problems.ids=1", "rollout.gamma=0,1") == 0
     assert {path.name for path in scene.iterdir()} == {*before, "runs"}
     index = json.loads((scene / "runs/s/sweep.json").read_text())
     assert [cell["chosen"] for cell in index["cells"]] == [{"rollout.gamma": "0"}, {"rollout.gamma": "1"}]
@@ -178,7 +178,7 @@ def test_a_sweep_leaves_nothing_but_its_directory(scene: Path) -> None:
 
 def test_a_cell_is_a_command_of_its_own(scene: Path) -> None:
     """What a job runs is what the sweep runs: either goes on where the other was."""
-    swept = (*ALLOWED, policies("c"), "rollout.max_turns=1,2")
+    swept = (*ALLOWED, policies("N"), "rollout.max_turns=1,2")
     assert multirun(*swept) == 0
     before = stamps(scene / "runs/s")
     for cell in plan_sweep(swept).cells:
@@ -188,8 +188,9 @@ def test_a_cell_is_a_command_of_its_own(scene: Path) -> None:
     assert before.keys() == after.keys()
 
 
-def test_cells_that_run_side_by_side_share_a_verifier_and_get_what_they_get_alone(scene: Path, tmp_path: Path) -> None:
-    swept = (*ALLOWED, policies("ab"), "rollout.max_turns=1,3")
+@pytest.mark.parametrize("recorded", sampled(["NM", "ab"], ["NM"]))
+def test_cells_that_run_side_by_side_share_a_verifier_and_get_what_they_get_alone(scene: Path, recorded: str) -> None:
+    swept = (*ALLOWED, policies(recorded), "rollout.max_turns=1,3")
     assert multirun(*swept) == 0
     shutil.move("runs", "alone")
     assert multirun(*swept, "sweep.jobs=4") == 0
@@ -202,10 +203,10 @@ def differing(a: Path, b: Path) -> set[str]:
 
 
 def test_another_value_runs_only_its_own_cells(scene: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert multirun(*ALLOWED, policies("bc"), "problems.ids=1") == 0
+    assert multirun(*ALLOWED, policies("NM"), "problems.ids=1") == 0
     before = {name: stamp for name, stamp in stamps(scene / "runs/s").items() if "/" in name and not name.endswith(".lock")}
     capsys.readouterr()
-    assert multirun(*ALLOWED, policies("abc"), "problems.ids=1") == 0
+    assert multirun(*ALLOWED, policies("MaN"), "problems.ids=1") == 0
     after = stamps(scene / "runs/s")
     assert {name: after[name] for name in before} == before
     assert capsys.readouterr().out.count("complete: ") == 2
@@ -213,7 +214,7 @@ def test_another_value_runs_only_its_own_cells(scene: Path, capsys: pytest.Captu
 
 
 def test_a_cell_whose_directory_is_deleted_is_forgotten(scene: Path) -> None:
-    swept = (*ALLOWED, policies("bc"), "problems.ids=1")
+    swept = (*ALLOWED, policies("NM"), "problems.ids=1")
     assert multirun(*swept) == 0
     gone, kept = names(*swept)
     shutil.rmtree(scene / "runs/s" / gone)
@@ -307,12 +308,17 @@ def command(policies: str, samples: int) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize(
-    ("recorded", "problems", "samples", "kills"), [("ab", 1, 1, 2), pytest.param("abc", 30, 4, 10, marks=pytest.mark.slow)]
+    ("recorded", "problems", "samples", "kills"),
+    [
+        ("NM", 2, 2, 2),
+        pytest.param("ab", 1, 1, 3, marks=pytest.mark.thorough),
+        pytest.param("abc", 30, 4, 10, marks=pytest.mark.slow),
+    ],
 )
 def test_a_killed_sweep_resumes_and_ends_as_if_undisturbed_and_another_policy_runs_only_its_cells(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: str, problems: int, samples: int, kills: int
 ) -> None:
-    furnish(tmp_path, recorded + "z", problems, samples)
+    furnish(tmp_path, recorded + "Z", problems, samples)
     (tmp_path / "tmp").mkdir()
     env = {"TMPDIR": str(tmp_path / "tmp"), "GIT_DIR": os.devnull}  # see tests/test_resume.py
     killed = (sys.executable, "-m", "kernel_env", *command(recorded, samples))
@@ -324,9 +330,9 @@ def test_a_killed_sweep_resumes_and_ends_as_if_undisturbed_and_another_policy_ru
 
     monkeypatch.chdir(calm.directory)
     before = stamps(Path("runs/s"))
-    assert main(list(command(recorded + "z", samples))) == 0
+    assert main(list(command(recorded + "Z", samples))) == 0
     after = stamps(Path("runs/s"))
     kept = {name for name in before if "/" in name}
     assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
     cells = {name.partition("/")[0] for name in after if "/turns/" in name}
-    assert len(cells) == 2 * len(recorded + "z") == 2 + len({name.partition("/")[0] for name in kept})
+    assert len(cells) == 2 * len(recorded + "Z") == 2 + len({name.partition("/")[0] for name in kept})
