@@ -238,19 +238,24 @@ def monitor(name: str, *, once: bool, stuck_s: float, every_s: float) -> int:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     watching = Monitor(directory, stuck_s)
     rows = watching.rows()
-    if once or not console.is_terminal:
-        console.print(shown(rows))
-        return int(any(row.state.wrong for row in rows))
-    with Live(shown(rows), console=console, auto_refresh=False) as live:
-        while any(row.state in (State.RUNNING, State.WAITING, State.STUCK) for row in rows):
-            time.sleep(every_s)
-            rows = watching.rows()
-            live.update(shown(rows), refresh=True)
+    if console.is_terminal and not once:
+        with Live(Group(_table(rows), *_lines(rows)), console=console, auto_refresh=False, transient=True) as live:
+            while any(row.state in (State.RUNNING, State.WAITING, State.STUCK) for row in rows):
+                time.sleep(every_s)
+                rows = watching.rows()
+                live.update(Group(_table(rows), *_lines(rows)), refresh=True)
+    show(rows, console)
     return int(any(row.state.wrong for row in rows))
 
 
-def shown(rows: Sequence[Row]) -> Group:
+def show(rows: Sequence[Row], console: Console) -> None:
     """A table, why something is wrong, and all in one line."""
+    console.print(_table(rows), soft_wrap=False)
+    for line in _lines(rows):
+        console.print(line, soft_wrap=True)
+
+
+def _table(rows: Sequence[Row]) -> Table:
     table = Table(
         "", "run", "episodes", "answers", "verdicts", "correct", "infra errors", "no reply", "a minute", "left", "job",
         box=SIMPLE, padding=(0, 1, 0, 0),
@@ -266,12 +271,13 @@ def shown(rows: Sequence[Row]) -> Group:
             facts.word or "",
         )
         table.add_row(Text(row.state, row.state.colour), *map(Text, cells))  # Text: a name with brackets is no markup
-    wrong = [Text(f"{row.state} {row.name}: {row.note}", row.state.colour, overflow="fold") for row in rows if row.state.wrong]
-    return Group(table, *wrong, Text(_total(rows)))
+    return table
 
 
-def _total(rows: Sequence[Row]) -> str:
+def _lines(rows: Sequence[Row]) -> list[Text]:
+    wrong = [Text(f"{row.state} {row.name}: {row.note}", row.state.colour) for row in rows if row.state.wrong]
     counts = Counter(row.state for row in rows)
     states = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
     ended, asked = sum(row.facts.ended for row in rows), sum(row.facts.asked or 0 for row in rows)
-    return f"{len(rows)} {'run' if len(rows) == 1 else 'runs'}: {states}; {ended} of {asked} episodes have ended"
+    runs = "1 run" if len(rows) == 1 else f"{len(rows)} runs"
+    return [*wrong, Text(f"{runs}: {states}; {ended} of {asked} episodes have ended")]

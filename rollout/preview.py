@@ -147,7 +147,7 @@ async def dry_run(runs: Sequence[Settings]) -> int:
         + (f"those of {turns} turns that were played already" if turns else "assumed, as there are no turns to learn from")
     )
     for line in wrong:
-        console.print(f"[red]{escape(line)}[/red]")
+        console.print(f"[red]{escape(line)}[/red]", soft_wrap=True)
     return max(codes)
 
 
@@ -165,10 +165,11 @@ async def validate(runs: Sequence[Settings]) -> int:
                 elif policy.scheme != "transformers" and endpoint not in answering:  # which would load a model
                     await planned.policy.preflight()
                     answering.add(endpoint)
-            console.print(f"[green]ok[/green]    {name}: {len(planned.asked)} episodes of {escape(planned.policy.name)}")
+            said = f"[green]ok[/green]    {name}: {len(planned.asked)} episodes of {escape(planned.policy.name)}"
         except KernelEnvError as error:
             codes.append(error.exit_code)
-            console.print(f"[red]fail[/red]  {name}: {escape(reason(error))}")
+            said = f"[red]fail[/red]  {name}: {escape(reason(error))}"
+        console.print(said, soft_wrap=True)
     return max(codes)
 
 

@@ -27,7 +27,7 @@ from rollout.cells import cell_key, cell_name, is_complete, opened_sweep, read_s
 from rollout.display import Display, RunView
 from rollout.documents import CellInfo
 from rollout.health import exit_code, reason
-from rollout.monitor import Monitor, shown
+from rollout.monitor import Monitor, show
 from rollout.runner import make_verifier, run
 from rollout.settings import IGNORED_ON_RESUME, SECRETS, Settings, VerifierSettings
 from rollout.stopping import run_stoppable
@@ -187,7 +187,7 @@ async def _play_cell(cell: Cell, verifier: Verifier, view: RunView) -> int:
 def _concluded(planned: Sweep, codes: Mapping[str, int], display: Display) -> int:
     """How all cells stand and, in the last line, which ones failed."""
     rows = [row for row in Monitor(planned.directory).rows() if row.name in codes]
-    display.console.print(shown(rows), soft_wrap=False)
+    show(rows, display.console)
     failed = [f"{cell.path} (exit code {code})" for cell in planned.cells if (code := codes[cell.info.name])]
     if failed:
         print(f"kernel-env eval: {len(failed)} of {len(codes)} runs failed: {', '.join(failed)}", file=sys.stderr)

@@ -75,7 +75,9 @@ start() {
 
 stop() {
   for daemon in slurmd slurmctld; do
-    [ -s "$home/$daemon.pid" ] && kill "$(cat "$home/$daemon.pid")" 2>/dev/null || true
+    pid=$(cat "$home/$daemon.pid" 2>/dev/null) || continue
+    kill "$pid" 2>/dev/null || true
+    for _ in $(seq 100); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
   done
   rm -rf "$home"
 }

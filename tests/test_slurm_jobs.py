@@ -9,6 +9,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -120,7 +121,7 @@ def test_jobs_that_fail_in_every_episode_fail(cluster: Path, capsys: pytest.Capt
     capsys.readouterr()
     assert main(["monitor", "s", "--once"]) == 1
     out = capsys.readouterr().out
-    assert "the connection failed" in out and "all 2 replies were empty" in out
+    assert "the connection failed" in out and "replies were empty" in out
 
 
 def test_a_job_whose_server_never_becomes_healthy_fails_and_leaves_nothing(cluster: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,9 +134,23 @@ def test_a_job_whose_server_never_becomes_healthy_fails_and_leaves_nothing(clust
     assert left_of(facts) == []
 
 
-@pytest.mark.parametrize("how", ["cancelled", "killed"])
+def cancelled(row: Row) -> None:
+    subprocess.run(["scancel", str(slurm.job_number(Path("runs/s", row.name)))], check=True)
+
+
+def killed(row: Row) -> None:
+    """As the kernel does where there is no memory left."""
+    assert row.facts.process is not None
+    os.kill(row.facts.process, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(("end", "word"), [(cancelled, "CANCELLED"), (killed, "FAILED")])
 def test_a_job_that_is_ended_leaves_no_process_and_is_gone_on_with(
-    cluster: Path, monkeypatch: pytest.MonkeyPatch, how: str, capsys: pytest.CaptureFixture[str]
+    cluster: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    end: Callable[[Row], None],
+    word: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     facts, served = serving(cluster, monkeypatch, "--sick", "-1")
     swept = (*HERE, *served, "policy.serve_start_s=600")
@@ -143,14 +158,11 @@ def test_a_job_that_is_ended_leaves_no_process_and_is_gone_on_with(
     wait_until(facts.exists, "serving")
     (row,) = rows().values()
     assert row.state is State.RUNNING
-    number = slurm.job_number(Path("runs/s", row.name))
-    signal = [] if how == "cancelled" else ["--signal=KILL", "--full"]
-    subprocess.run(["scancel", *signal, str(number)], check=True)
+    end(row)
     wait_until(all_over, "over")
     wait_until(lambda: not left_of(facts), "rid of its server")
     (row,) = rows().values()
-    assert row.state is State.STOPPED, "it has not ended, and says so"
-    assert row.facts.word == ("CANCELLED" if how == "cancelled" else "FAILED")
+    assert (row.state, row.facts.word) == (State.STOPPED, word), "it has not ended, and says so"
     assert read_status(Path("runs/s", row.name)) is None
     capsys.readouterr()
     assert multirun(*swept) == 0
