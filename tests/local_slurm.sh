@@ -5,7 +5,7 @@
 #   tests/local_slurm.sh stop               ends it, and removes what it wrote
 #
 # It has no accounting, as many clusters have none, and kills a job 5 s after it was told to end. Jobs of its partition `urgent` pre-empt
-# those of `tests`, which are told to end 20 s before.
+# those of `tests`.
 set -euo pipefail
 
 home=${KERNEL_ENV_SLURM:-/tmp/kernel-env-slurm}
@@ -41,7 +41,7 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 ReturnToService=2
 NodeName=$node NodeAddr=127.0.0.1 CPUs=$(nproc) RealMemory=$(awk '/^MemTotal/ {print int($2 / 2048)}' /proc/meminfo) State=UNKNOWN
-PartitionName=tests Nodes=$node Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=20
+PartitionName=tests Nodes=$node Default=YES MaxTime=INFINITE State=UP PriorityTier=1
 PartitionName=urgent Nodes=$node MaxTime=INFINITE State=UP PriorityTier=2
 CONF
 }

@@ -208,7 +208,7 @@ def test_a_job_that_is_interrupted_is_queued_again_and_goes_on(cluster: Path, in
         later.append(True)
         interrupt(number)
         wait_until(lambda: next(iter(rows().values())).state is State.WAITING, "queued again")
-        subprocess.run(["scontrol", "update", f"jobid={number}", "StartTime=now"], check=True)  # else in two minutes
+        subprocess.run(["scontrol", "update", f"jobid={number}", "StartTime=now+3"], check=True)  # else in two minutes
         wait_until(lambda: next(iter(rows().values())).state is State.OK, "over")
         assert len(server.requests) == 3, "the finished turn is not asked for again"
     (episode,) = RunReader(Path("runs/s", row.name)).load_episodes()
