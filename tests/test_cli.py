@@ -413,43 +413,6 @@ def test_a_multirun_without_a_name_is_called_sweep_and_resumes(kernel_env: Comma
     assert again.out.count("complete: ") == 2
 
 
-def test_a_dry_run_says_what_would_be_and_does_nothing(kernel_env: Command, tmp_path: Path) -> None:
-    swept = ("eval", "-m", *REPLAYED, "rollout.samples=2", "policy.model=a,b", "rollout.max_turns=3")
-    fresh = kernel_env(*swept, "dry_run=true")
-    assert (fresh.code, fresh.err) == (0, "")
-    assert not (tmp_path / "runs").exists()
-    (total,) = [line.split() for line in fresh.out.splitlines() if "2 runs" in line]
-    assert total[:6] == ["2", "runs", "8", "0", "24", "0"], "two problems, two samples, three turns each; recordings cost nothing"
-    asked = kernel_env(
-        "eval", *OURS, "policy=openai", "policy.model=m", "policy.base_url=http://h/v1", "sampling.max_tokens=100", "dry_run=true"
-    )
-    (row,) = [line.split() for line in asked.out.splitlines() if "jsonl-cpp-m" in line]
-    assert row[1:4] == ["2", "0", "6"] and row[5] == "600", "six replies of at most a hundred tokens"
-    assert "assumed, as there are no turns to learn from" in asked.out
-    assert kernel_env(*swept).code == 0
-    done = kernel_env(*swept, "dry_run=true")
-    (total,) = [line.split() for line in done.out.splitlines() if "2 runs" in line]
-    assert total[:5] == ["2", "runs", "8", "8", "0"]
-    assert "turns that were played already" in done.out
-
-
-def test_validate_asks_each_endpoint_and_plays_nothing(kernel_env: Command, tmp_path: Path) -> None:
-    with ChatServer() as server:
-        (tmp_path / "models.txt").write_text("test-model\ntest-modle\nserved policy.base_url=null policy.serve=vlm\n")
-        done = kernel_env(
-            "eval", "-m", *OURS, "policy=openai", f"policy.base_url={server.base_url}", "models=models.txt", "validate=true"
-        )
-        assert server.requests == [], "no reply is asked for"
-    assert done.code == 8, "the worst: no such model"
-    assert [line.split()[0] for line in done.out.splitlines()] == ["ok", "fail", "fail"]
-    assert "did you mean test-model?" in done.out and "policy.serve=vlm: did you mean vllm?" in done.out
-    assert not (tmp_path / "runs").exists()
-
-
-def test_what_is_of_several_runs_needs_multirun(kernel_env: Command) -> None:
-    assert "add --multirun" in kernel_env("eval", "sweep.launcher=slurm").line
-
-
 # ------------------------------------------------------------------ verify
 
 

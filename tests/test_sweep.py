@@ -18,6 +18,7 @@ from rollout.cli import main
 from rollout.health import Health, read_status
 from rollout.monitor import Monitor, monitor
 from rollout.sweep import plan_sweep
+from tests.chat_server import ChatServer
 from tests.conftest import sampled
 from tests.kill_harness import Harness, Target, compare_trees, stamps
 from tests.sweep_scene import COMMAND, furnish, policies
@@ -150,6 +151,64 @@ def test_a_sweep_does_not_mix_with_a_run_of_its_name(scene: Path, capsys: pytest
         "kernel-env eval: runs/one is a run of its own: choose another run.name for these",
         "kernel-env eval: runs/many holds the runs of a multirun: choose another run.name, or add --multirun",
     ]
+
+
+# ------------------------------------------------------------------ what they would do
+
+
+def cells_of(out: str, name: str) -> list[str]:
+    """Of the table's row of this name."""
+    (row,) = [line for line in out.splitlines() if f" {name} " in line]
+    return row.replace(name, "", 1).replace(",", "").split()
+
+
+def test_a_dry_run_says_what_would_be_and_does_nothing(scene: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    swept = (*ALLOWED, policies("NM"), "rollout.samples=2", "rollout.max_turns=3")
+    assert multirun(*swept, "dry_run=true") == 0
+    out = capsys.readouterr().out
+    assert cells_of(out, "2 runs")[:5] == ["8", "0", "24", "0", "0"], "episodes, ended, calls; recordings cost nothing"
+    assert not (scene / "runs").exists()
+    assert multirun(*swept) == 0
+    capsys.readouterr()
+    assert multirun(*swept, "dry_run=true") == 0
+    out = capsys.readouterr().out
+    assert cells_of(out, "2 runs")[:3] == ["8", "8", "0"] and "those of 16 turns that were played already" in out
+
+
+def test_a_dry_run_counts_the_longest_replies_until_it_knows_better(scene: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = (*HERE, *DEAD, "run.name=r", "sampling.max_tokens=100", "rollout.max_turns=2", "dry_run=true")
+    assert main(["eval", *asked]) == 0
+    out = capsys.readouterr().out
+    episodes, ended, calls, prompts, replies, *_ = map(int, cells_of(out, "r")[:5])
+    assert (episodes, ended, calls, replies) == (2, 0, 4, 400)
+    assert prompts > 400, "the problem, and in the second turn all that was said before"
+    assert "assumed, as there are no turns to learn from" in out
+
+
+def test_a_cell_that_cannot_be_is_seen_before_it_runs(scene: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    swept = (*HERE, policies("N"), "problems.ids=77,1")
+    for look in ("dry_run=true", "validate=true"):
+        assert multirun(*swept, look) == 2
+        assert "no problem id 77; there are level 1 (1-2)" in capsys.readouterr().out
+    assert not (scene / "runs").exists()
+
+
+def test_validate_asks_each_endpoint_and_plays_nothing(scene: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (scene / "models.txt").write_text("test-model\ntest-modle\nserved policy.base_url=null policy.serve=vlm\n")
+    with ChatServer() as server:
+        asked = (*HERE, "policy=openai", f"policy.base_url={server.base_url}", "policy.api_key=k", "models=models.txt")
+        assert multirun(*asked, "rollout.gamma=0,1", "validate=true") == 8, "the highest: no such model"
+        assert server.requests == [] and server.listings == 3, "no reply is asked for, and nobody is asked twice who answered"
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == 2 * ["ok", "fail", "fail"]
+    assert "did you mean test-model?" in lines[1] and "policy.serve=vlm: did you mean vllm?" in lines[2]
+    assert not (scene / "runs").exists()
+
+
+def test_what_is_of_several_runs_needs_multirun(scene: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("models=models.txt", "sweep.launcher=slurm"):
+        assert main(["eval", option]) == 2
+        assert "are of several runs: add --multirun" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------ playing them
