@@ -45,6 +45,7 @@ class RunStatus:
     """These six add up to `asked`."""
     correct: int = 0
     turns: int = 0
+    turns_unscored: int = 0
     empty_replies: int = 0
     thought_only_replies: int = 0
     """Turns."""
@@ -99,6 +100,7 @@ def status(summary: Summary, episodes: Sequence[Episode], found: Exception | Non
         not_run=summary.not_run,
         correct=summary.correct,
         turns=summary.turns,
+        turns_unscored=summary.turns_unscored,
         empty_replies=sum(reply.empty for reply in replies),
         thought_only_replies=sum(reply.thought_only for reply in replies),
     )

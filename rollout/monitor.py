@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from enum import StrEnum
 from pathlib import Path
 
@@ -36,7 +36,6 @@ STUCK_S = 1800.0
 EVERY_S = 5.0
 PLAIN_WIDTH = 160
 """Columns where there is no terminal to fit into."""
-_UNSCORED = Status.NEEDS_DEVICE
 _NONE = "–"
 
 
@@ -63,19 +62,26 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
+class Counts:
+    answers: int = 0
+    """Replies that were judged."""
+    verdicts: int = 0
+    """Those of them that this machine could score."""
+    correct: int = 0
+    """Episodes with a correct one."""
+    infra_errors: int = 0
+    no_reply: int = 0
+    """Episodes that ended so."""
+
+
+@dataclass(frozen=True)
 class Facts:
     """What is found of one run."""
 
     asked: int | None = None
     """Episodes; None before it has begun."""
     ended: int = 0
-    answers: int = 0
-    """Replies that were judged."""
-    verdicts: int = 0
-    """Those of them that this machine could score."""
-    correct: int = 0
-    infra_errors: int = 0
-    no_reply: int = 0
+    counts: Counts = Counts()
     recent: int = 0
     """Episodes that ended within `WINDOW_S`, ..."""
     recent_s: float = WINDOW_S
@@ -118,8 +124,9 @@ def judged(facts: Facts, stuck_s: float) -> tuple[State, str]:
         return State.STOPPED, f"{known}, and it has not {'begun' if facts.asked is None else 'ended'}: the same command resumes"
     if status.health is not Health.OK:
         return State.FAILED if status.health is Health.FAILED else State.SUSPECT, status.reason
-    if status.asked != facts.asked or not status.adds_up or not status.scored:
-        return State.SUSPECT, f"status.json says ok of {status.scored} of {status.asked} episodes, but the run is of {facts.asked}"
+    if not (status.asked == facts.asked == facts.ended and status.adds_up and status.scored):
+        told = f"status.json says ok of {status.scored} of {status.asked} episodes"
+        return State.SUSPECT, f"{told}, but {facts.ended} of {facts.asked} have ended"
     if word not in (None, "COMPLETED"):
         return State.FAILED, f"status.json says ok, the scheduler {word}"
     return State.OK, ""
@@ -129,7 +136,7 @@ def judged(facts: Facts, stuck_s: float) -> tuple[State, str]:
 
 
 class Watched:
-    """One run's directory, looked at again and again. What is finished is read once."""
+    """One run's directory, looked at again and again. As long as it has not ended, each of its files is read once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -142,41 +149,46 @@ class Watched:
         """`words` are the scheduler's on jobs. Raises ConfigError for a file that is damaged."""
         now, job = time.time(), slurm.job_number(self.path)
         process = lock_holder(self.path)  # before its status: it ends after writing that
-        begun = (self.path / "run.json").is_file()
-        turns, ends = self._turns(), self._episodes()
-        began = min((when for when in map(_changed, self.path.glob("turns/*_turn0.json")) if when), default=now)
+        status = read_status(self.path)
+        run, ends = self.path / "run.json", list(self.path.glob("episodes/*.json"))
+        began = min(map(_changed, self.path.glob("turns/*_turn0.json")), default=now)
         latest = max(_changed(self.path / name) for name in (".", LOCK_NAME, "turns", "episodes", slurm.FOLDER))
         return Facts(
-            asked=len(read_document(self.path / "run.json", RunInfo).asked) if begun else None,
+            asked=len(read_document(run, RunInfo).asked) if run.is_file() else None,
             ended=len(ends),
-            answers=len(turns),
-            verdicts=sum(status != _UNSCORED for status in turns),
-            correct=sum(status == Status.CORRECT for status in turns),
-            infra_errors=sum(reason == StopReason.INFRA_ERROR for reason in ends.values()),
-            no_reply=sum(reason == StopReason.POLICY_FAILURE for reason in ends.values()),
-            recent=sum(now - when_ns / 1e9 < WINDOW_S for _, when_ns in ends),
+            counts=self._counted(ends) if status is None or process is not None else _told(status),
+            recent=sum(now - _changed(end) < WINDOW_S for end in ends),
             recent_s=min(WINDOW_S, max(now - began, 1.0)),
             quiet_s=now - latest,
-            status=read_status(self.path),
+            status=status,
             process=process,
             word=words.get(job) if job is not None else None,
             awaited=lock_holder(self.path.parent) is not None,
         )
 
-    def _turns(self) -> Sequence[str]:
+    def _counted(self, ends: Sequence[Path]) -> Counts:
         for file in self.path.glob("turns/*.json"):
             if file.name not in self._statuses:
                 self._statuses[file.name] = json.loads(file.read_bytes())["record"]["verdict"]["status"]
-        return list(self._statuses.values())
-
-    def _episodes(self) -> Mapping[tuple[str, int], str]:
         there = {}
-        for file in self.path.glob("episodes/*.json"):
+        for file in ends:
             with suppress(FileNotFoundError):  # its failure was taken back meanwhile
                 key = (file.name, file.stat().st_mtime_ns)
                 there[key] = self._ends.get(key) or json.loads(file.read_bytes())["stop_reason"]
         self._ends = there
-        return there
+        reasons = Counter(there.values())
+        return Counts(
+            answers=len(self._statuses),
+            verdicts=sum(status != Status.NEEDS_DEVICE for status in self._statuses.values()),
+            correct=len({name.rpartition("_")[0] for name, status in self._statuses.items() if status == Status.CORRECT}),
+            infra_errors=reasons[StopReason.INFRA_ERROR],
+            no_reply=reasons[StopReason.POLICY_FAILURE],
+        )
+
+
+def _told(status: RunStatus) -> Counts:
+    scored = status.turns - status.turns_unscored
+    return Counts(status.turns, scored, status.correct, status.infra_errors, status.policy_failures)
 
 
 def _changed(path: Path) -> float:
@@ -265,7 +277,7 @@ def _table(rows: Sequence[Row]) -> Table:
         cells = (
             row.name,
             f"{facts.ended}/{_NONE if facts.asked is None else facts.asked}",
-            *map(str, (facts.answers, facts.verdicts, facts.correct, facts.infra_errors, facts.no_reply)),
+            *map(str, astuple(facts.counts)),
             f"{facts.per_minute:.1f}" if going else "",
             duration_text(facts.left_s) if going and facts.left_s is not None else "",
             facts.word or "",

@@ -19,7 +19,7 @@ from rollout.cli import main
 from rollout.documents import CellInfo, summarize
 from rollout.durable import lock_holder
 from rollout.health import Health, RunStatus, fault, status
-from rollout.monitor import Facts, Monitor, State, Watched, judged, monitor
+from rollout.monitor import Counts, Facts, Monitor, State, Watched, judged, monitor
 from rollout.store import RunStore
 from tests.sample_run import ASKED, open_sample, problem, save, solved
 
@@ -37,7 +37,8 @@ NEW = Facts()
         (ENDED, State.OK, ""),
         (replace(ENDED, word="COMPLETED"), State.OK, ""),
         (replace(ENDED, word="FAILED"), State.FAILED, "status.json says ok, the scheduler FAILED"),
-        (replace(ENDED, asked=4), State.SUSPECT, "ok of 2 of 3 episodes, but the run is of 4"),
+        (replace(ENDED, asked=4), State.SUSPECT, "ok of 2 of 3 episodes, but 3 of 4 have ended"),
+        (replace(ENDED, ended=2), State.SUSPECT, "ok of 2 of 3 episodes, but 2 of 3 have ended"),
         (replace(ENDED, status=replace(OK, scored=3)), State.SUSPECT, "ok of 3 of 3 episodes"),
         (replace(ENDED, status=replace(OK, scored=0, not_run=2)), State.SUSPECT, "ok of 0 of 3 episodes"),
         (replace(ENDED, status=SUSPECT, word="COMPLETED"), State.SUSPECT, "none was ever correct"),
@@ -83,14 +84,14 @@ def test_a_run_is_counted_while_it_goes_on(tmp_path: Path) -> None:
         store.save_turn(problem(2), 0, replace(solved(problem(2)).turns[0]))
         store.end_episode(Episode(problem(10), 0, (), StopReason.INFRA_ERROR, "verifier: a worker died"))
         facts = watched.look({})
-        assert (facts.asked, facts.ended, facts.answers, facts.verdicts, facts.correct) == (len(ASKED), 2, 4, 4, 1)
-        assert (facts.infra_errors, facts.no_reply, facts.status) == (1, 0, None)
+        assert (facts.asked, facts.ended, facts.status) == (len(ASKED), 2, None)
+        assert facts.counts == Counts(answers=4, verdicts=4, correct=1, infra_errors=1, no_reply=0)
         assert facts.recent == 2 and facts.left_s is not None and facts.quiet_s < 60
         assert facts.process is not None and judged(facts, 1800) == (State.RUNNING, "")
         store.reopen_failed()
         store.end_episode(Episode(problem(10), 0, (), StopReason.POLICY_FAILURE, "endpoint_unreachable: gone"))
         again = watched.look({})
-        assert (again.infra_errors, again.no_reply, again.answers) == (0, 1, 4)
+        assert again.counts == Counts(answers=4, verdicts=4, correct=1, infra_errors=0, no_reply=1)
     assert judged(watched.look({}), 1800)[0] is State.STOPPED
 
 
@@ -99,7 +100,7 @@ def test_a_finished_run_is_well(tmp_path: Path, capsys: pytest.CaptureFixture[st
         save(store, solved())
         concluded(store)
     (row,) = Monitor(tmp_path).rows()
-    assert (row.name, row.state, row.facts.correct) == ("r", State.OK, 1)
+    assert (row.name, row.state, row.facts.counts) == ("r", State.OK, Counts(answers=3, verdicts=3, correct=1))
     assert main(["monitor", str(tmp_path), "--once"]) == 0
     out = capsys.readouterr().out
     assert "\x1b" not in out, "plain text where nobody looks at a terminal"
