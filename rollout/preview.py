@@ -53,6 +53,7 @@ class Experience:
 class Estimate:
     """What is left of runs, for episodes that take every turn they may."""
 
+    problems: int = 0
     episodes: int = 0
     ended: int = 0
     calls: int = 0
@@ -99,6 +100,7 @@ def estimated(planned: Plan, known: Experience) -> Estimate:
             prompts += sum(first + turn * (reply + FEEDBACK_TOKENS) for turn in left or ())
     judge_s = JUDGE_S if known.judge_s is None else known.judge_s
     return Estimate(
+        problems=len(planned.problems),
         episodes=len(planned.asked),
         ended=ended,
         calls=calls,
@@ -123,7 +125,8 @@ def _turns_left(run: Path, episode: str, most: int) -> range | None:
 
 async def dry_run(runs: Sequence[Settings]) -> int:
     """Print what each would do, and all together. The exit code is the worst of those that cannot be planned."""
-    table = Table("run", "episodes", "ended", "calls", "prompt tokens", "reply tokens", "time", box=SIMPLE, padding=(0, 1, 0, 0))
+    heads = ("run", "problems", "episodes", "ended", "calls", "prompt tokens", "reply tokens", "time")
+    table = Table(*heads, box=SIMPLE, padding=(0, 1, 0, 0))
     experience = {model: learned(directory(one) for one in runs if _model(one) == model) for model in set(map(_model, runs))}
     total, codes, wrong = Estimate(), [0], []
     for settings in runs:
@@ -183,7 +186,7 @@ def _model(settings: Settings) -> tuple[str, str | None, str | None]:
 
 
 def _cells(name: str, found: Estimate) -> tuple[Text, ...]:
-    counts = (found.episodes, found.ended, found.calls, found.prompt_tokens, found.reply_tokens)
+    counts = (found.problems, found.episodes, found.ended, found.calls, found.prompt_tokens, found.reply_tokens)
     return tuple(map(Text, (name, *(f"{count:,}" for count in counts), duration_text(found.seconds))))
 
 

@@ -7,9 +7,11 @@ nothing has to be verified.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from kernel_env.schema import episode_key
+from rollout.policies import Capabilities, Spent
 from tests.conftest import GOOD, REFERENCE, python_candidate
 
 BAD = python_candidate("return extension.scaled_relu(x, 1.9)")
@@ -72,3 +74,36 @@ def _said(good: str, bad: str, kind: int) -> list[str]:
     """The replies of one episode: right at once, right at last, or never."""
     right, wrong, none = f"```python\n{good}```\n", f"Hm.\n```python\n{bad}```\n", "no code\n"
     return [[right], [none, wrong, right], [none, none]][kind % 3]
+
+
+# ------------------------------------------------------------------ what makes everything fail
+
+
+def break_compiler(folder: Path) -> Path:
+    """A directory for PATH with a compiler that compiles nothing."""
+    program = folder / "broken/g++"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho 'fatal error: no input files' >&2\nexit 1\n")
+    program.chmod(0o755)
+    return program.parent
+
+
+class Wrapper:
+    """A policy with a fault: it lacks an attribute that it wants itself."""
+
+    def __init__(self, model: str, endpoint: object = None, *, now: Callable[[], float]) -> None:
+        self.capabilities, self.spent = Capabilities(), Spent()
+        self.name = f"wrapper/{model}"
+
+    def covers(self, episode: str) -> bool:
+        return True
+
+    async def preflight(self) -> None: ...
+    async def aclose(self) -> None: ...
+
+    async def generate(self, request: object) -> object:
+        return self.model_name  # type: ignore[attr-defined]
+
+
+WRAPPER = f"{__name__}:Wrapper"
+"""As `rollout.policies.BACK_ENDS` names it."""

@@ -25,7 +25,7 @@ from rollout.health import read_status
 from rollout.monitor import Monitor, Row, State
 from rollout.store import RunReader
 from tests.chat_server import ChatServer, Slow
-from tests.sweep_scene import furnish, policies
+from tests.sweep_scene import WRAPPER, break_compiler, furnish, policies
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
@@ -107,17 +107,33 @@ def test_cells_are_jobs_and_a_repeated_command_submits_nothing(cluster: Path, ca
     assert main(["monitor", "s", "--once"]) == 0
 
 
-def test_jobs_that_fail_in_every_episode_fail(cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """An endpoint that is dead, and replies that are empty."""
+MODELS = """
+dead    policy.scheme=openai policy.base_url=http://127.0.0.1:9/v1 policy.attempts=1
+empty   policy.path=replies/a/cpp
+broken  policy.path=replies/b/cpp problems.ids=1 verifier.cache_dir=cache
+wrapper policy.scheme=vllm run.canaries=false
+"""
+
+
+def test_jobs_that_fail_in_every_episode_fail(
+    cluster: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A dead endpoint, empty replies, a compiler that compiles nothing, and a policy with a fault."""
     for file in (cluster / "replies/a/cpp").iterdir():
         file.write_text("\n")
-    dead = "dead policy.scheme=openai policy.base_url=http://127.0.0.1:9/v1 policy.attempts=1"
-    (cluster / "models.txt").write_text(f"{dead}\nempty policy.path=replies/a/cpp\n")
+    monkeypatch.setenv("PATH", f"{break_compiler(cluster)}:{os.environ['PATH']}")
+    fault = f"import rollout.policies as policies\npolicies.BACK_ENDS = {{**policies.BACK_ENDS, 'vllm': '{WRAPPER}'}}\n"
+    (cluster / "sitecustomize.py").write_text(fault)
+    monkeypatch.setenv("PYTHONPATH", f"{cluster}:{os.environ['PYTHONPATH']}")
+    (cluster / "models.txt").write_text(MODELS)
     assert multirun(*HERE, "models=models.txt") == 0
     wait_until(all_over, "over")
-    found = {row.name.partition("-")[0]: row for row in rows().values()}
-    assert (found["model=dead"].state, found["model=empty"].state) == (State.FAILED, State.SUSPECT), logs()
-    assert {row.facts.word for row in rows().values()} == {"FAILED"}, "a failing cell is a failing job"
+    found = {row.name.removeprefix("model=").partition("-")[0]: row for row in rows().values()}
+    assert {row.facts.word for row in found.values()} == {"FAILED"}, "a failing cell is a failing job"
+    assert {row.state.colour for row in found.values()} == {"red"}
+    assert found.keys() == {"dead", "empty", "broken", "wrapper"} and all(row.facts.status for row in found.values()), logs()
+    assert (found["dead"].state, found["empty"].state) == (State.FAILED, State.SUSPECT)
+    assert "'Wrapper' object has no attribute 'model_name'" in found["wrapper"].note
     capsys.readouterr()
     assert main(["monitor", "s", "--once"]) == 1
     out = capsys.readouterr().out

@@ -21,7 +21,7 @@ from rollout.sweep import plan_sweep
 from tests.chat_server import ChatServer
 from tests.conftest import sampled
 from tests.kill_harness import Harness, Target, compare_trees, stamps
-from tests.sweep_scene import COMMAND, furnish, policies
+from tests.sweep_scene import COMMAND, WRAPPER, break_compiler, furnish, policies
 
 HERE = ("problems=jsonl", "problems.path=problems.jsonl", "verifier.clock=recorded", "run.seed=1", "run.name=s")
 ALLOWED = (*HERE, "run.allow_zero=true")
@@ -166,21 +166,21 @@ def test_a_dry_run_says_what_would_be_and_does_nothing(scene: Path, capsys: pyte
     swept = (*ALLOWED, policies("NM"), "rollout.samples=2", "rollout.max_turns=3")
     assert multirun(*swept, "dry_run=true") == 0
     out = capsys.readouterr().out
-    assert cells_of(out, "2 runs")[:5] == ["8", "0", "24", "0", "0"], "episodes, ended, calls; recordings cost nothing"
+    assert cells_of(out, "2 runs")[:6] == ["4", "8", "0", "24", "0", "0"], "recordings cost nothing"
     assert not (scene / "runs").exists()
     assert multirun(*swept) == 0
     capsys.readouterr()
     assert multirun(*swept, "dry_run=true") == 0
     out = capsys.readouterr().out
-    assert cells_of(out, "2 runs")[:3] == ["8", "8", "0"] and "those of 16 turns that were played already" in out
+    assert cells_of(out, "2 runs")[:4] == ["4", "8", "8", "0"] and "those of 16 turns that were played already" in out
 
 
 def test_a_dry_run_counts_the_longest_replies_until_it_knows_better(scene: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = (*HERE, *DEAD, "run.name=r", "sampling.max_tokens=100", "rollout.max_turns=2", "dry_run=true")
     assert main(["eval", *asked]) == 0
     out = capsys.readouterr().out
-    episodes, ended, calls, prompts, replies, *_ = map(int, cells_of(out, "r")[:5])
-    assert (episodes, ended, calls, replies) == (2, 0, 4, 400)
+    problems, episodes, ended, calls, prompts, replies = map(int, cells_of(out, "r")[:6])
+    assert (problems, episodes, ended, calls, replies) == (2, 2, 0, 4, 400)
     assert prompts > 400, "the problem, and in the second turn all that was said before"
     assert "assumed, as there are no turns to learn from" in out
 
@@ -285,29 +285,8 @@ def test_a_cell_whose_directory_is_deleted_is_forgotten(scene: Path) -> None:
 # ------------------------------------------------------------------ all of it fails
 
 
-class Wrapper:
-    """A policy with a fault: it has not what its other methods want of it."""
-
-    def __init__(self, model: str, endpoint: object = None, *, now: Callable[[], float]) -> None:
-        self.capabilities, self.spent = back_ends.Capabilities(), back_ends.Spent()
-        self.name = f"wrapper/{model}"
-
-    def covers(self, episode: str) -> bool:
-        return True
-
-    async def preflight(self) -> None: ...
-    async def aclose(self) -> None: ...
-
-    async def generate(self, request: object) -> object:
-        return self.model_name  # type: ignore[attr-defined]
-
-
 def broken_compiler(scene: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    program = scene / "bin/g++"
-    program.parent.mkdir()
-    program.write_text("#!/bin/sh\necho 'fatal error: no input files' >&2\nexit 1\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{break_compiler(scene)}:{os.environ['PATH']}")
     return [policies("a"), "verifier.cache_dir=cache", "problems.ids=2"]
 
 
@@ -316,7 +295,7 @@ def dead_server(scene: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def wrong_attribute(scene: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setattr(back_ends, "BACK_ENDS", {"openai": f"{__name__}:Wrapper"})
+    monkeypatch.setattr(back_ends, "BACK_ENDS", {"openai": WRAPPER})
     return ["policy=openai", "policy.model=m", "run.canaries=false"]
 
 
