@@ -6,13 +6,14 @@ READY := $(VENV)/.ready
 JOBS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-thorough test-slow scorecard check docs clean
+.PHONY: help setup demo test test-thorough test-slow test-slurm scorecard check docs clean
 
 help:
 	@echo "make demo           play every recorded episode of the bundled problems: built, verified and timed on this machine"
 	@echo "make test           the test suite"
 	@echo "make test-thorough  the rest of the real problems and recordings"
 	@echo "make test-slow      every test that needs no GPU, those that take minutes too"
+	@echo "make test-slurm     those on a real SLURM, which is there (tests/local_slurm.sh starts one)"
 	@echo "make scorecard      the corpus of cheats and honest kernels, judged"
 	@echo "make check          formatting, lints, types, layers, generated docs"
 	@echo "make docs           write docs/configuration.md again"
@@ -39,6 +40,9 @@ test-thorough: setup
 
 test-slow: setup
 	@$(BIN)/pytest -n $(JOBS) -m "not gpu"
+
+test-slurm: setup
+	@$(BIN)/pytest -m slurm
 
 scorecard: setup
 	@$(BIN)/kernel-env scorecard

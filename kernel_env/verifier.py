@@ -109,6 +109,18 @@ class VerifierConfig:
         return tuple(sorted(os.sched_getaffinity(0))[-self.build_cores :])
 
 
+@dataclass(frozen=True)
+class Load:
+    """What a verifier has to do, at this moment."""
+
+    building: int
+    to_build: int
+    """They wait for a build slot."""
+    slots_taken: int
+    to_measure: int
+    """They are built, and wait for a slot."""
+
+
 class Verifier(Protocol):
     """Turns a candidate into a verdict. Raises InfraError (or a child) when this machine could not. `order` is for those who share
     one: who comes first, where not all can be served at once."""
@@ -166,6 +178,10 @@ class LocalVerifier:
     async def start(self, backend: str) -> None:
         """Start what a back end needs ahead of time. Raises ConfigError, VerifierError."""
         await self._pool(backend).start()
+
+    @property
+    def load(self) -> Load:
+        return Load(self._builds.taken, self._builds.waiting, self._slots.taken, self._batches.waiting)
 
     def _pool(self, backend: str) -> Pool:
         if self._closed:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kernel_env.errors import ConfigError, KernelEnvError
 
 if TYPE_CHECKING:
-    from rollout.compose import Cell
     from rollout.settings import Settings
 
 HELP = """kernel-env: multi-turn kernel generation, verified and timed on this machine
@@ -33,11 +32,14 @@ HELP = """kernel-env: multi-turn kernel generation, verified and timed on this m
   kernel-env judge serve [OPTION=VALUE ...]           serve a judge over HTTP (judge=static|llm|transformers|panel|chain)
   kernel-env judge calibrate [DIRECTORY] [--json] [OPTION=VALUE ...]
                                                       score kernels of known worth: precision, recall, Brier score
+  kernel-env monitor [DIRECTORY] [--once] [stuck_s=1800] [every_s=5]
+                                                      how runs and sweeps stand, what needs a look first
   kernel-env doctor [--json] [OPTION=VALUE ...]       what works on this machine, and what does not
 
-`kernel-env eval --help` lists every option. Exit codes: 0 done; 1 the answer is no (verify, replay, scorecard, doctor); 2 wrong
-input; 3 nothing was scored; 4 infrastructure failed; 5 the model gave no reply; 6 unreachable; 7 wrong key; 8 no such
-model; 9 every reply was empty; 10 every reply was still thinking; 11 not one kernel was correct; 130 interrupted.
+`kernel-env eval --help` lists every option. Exit codes: 0 done; 1 the answer is no (verify, replay, scorecard, monitor, doctor);
+2 wrong input; 3 nothing was scored; 4 infrastructure failed; 5 the model gave no reply; 6 unreachable; 7 wrong key; 8 no such
+model; 9 every reply was empty; 10 every reply was still thinking; 11 not one kernel was correct; 130 interrupted; 138 and 143
+stopped by SIGUSR1 and SIGTERM. Of several runs it is the highest.
 """
 
 
@@ -64,8 +66,8 @@ def _dispatch(argv: list[str]) -> int:
         print(HELP, end="")
         return 0 if argv else 2
     commands: dict[str, Callable[[list[str]], int]] = {
-        "eval": _eval, "verify": _verify, "replay": _replay, "report": _report, "compare": _compare,
-        "import": _import, "export": _export, "scorecard": _scorecard, "judge": _judge, "doctor": _doctor,
+        "eval": _eval, "verify": _verify, "replay": _replay, "report": _report, "compare": _compare, "import": _import,
+        "export": _export, "scorecard": _scorecard, "judge": _judge, "monitor": _monitor, "doctor": _doctor,
     }  # fmt: skip
     command = commands.get(argv[0])
     if command is None:
@@ -102,21 +104,24 @@ def _eval(argv: list[str]) -> int:
     stray, overrides, flags = _split([{"-m": "--multirun"}.get(a, a) for a in argv], ("--multirun",))
     if stray:
         raise ConfigError(f"{stray[0]!r} is not an option: write NAME=VALUE, e.g. problems=bundled rollout.max_turns=3")
-    return compose.sweep(overrides, _cell) if flags else _play(*compose.composed(overrides))
+    if flags:
+        from rollout.sweep import sweep
+
+        return sweep(overrides)
+    return _single(*compose.composed(overrides))
 
 
-def _cell(composed: Cell, name: str) -> int:
-    """One cell of a sweep, in a run directory of its own: a failure is its exit code, and the other cells go on."""
-    from rollout.runner import run_name
+def _single(settings: Settings, text: str) -> int:
+    """Without `--multirun`."""
+    from rollout import preview
 
-    try:
-        settings, text = composed()
-        if name:
-            settings = replace(settings, run=replace(settings.run, name=f"{run_name(settings)}-{name}"))
-        return _play(settings, text)
-    except KernelEnvError as error:
-        print(f"kernel-env eval: {name}: {_one_line(error)}", file=sys.stderr)
-        return error.exit_code
+    if settings.models is not None or settings.sweep.launcher != "local":
+        raise ConfigError("models=... and sweep.launcher=... are of several runs: add --multirun")
+    if settings.dry_run:
+        return asyncio.run(preview.dry_run([settings]))
+    if settings.validate:
+        return asyncio.run(preview.validate([settings]))
+    return _play(settings, text)
 
 
 def _play(settings: Settings, text: str) -> int:
@@ -124,11 +129,19 @@ def _play(settings: Settings, text: str) -> int:
 
     from rollout.display import Display
     from rollout.runner import run
+    from rollout.slurm import queue_again
+    from rollout.stopping import Stopped, run_stoppable
 
     with Display(settings.display) as display:
         set_on_retry_hooks([display.retry])  # instead of the default, which logs a bare word
-        result = asyncio.run(run(settings, text, on_plan=display.plan, on_event=display.event))
-        display.close(result)
+        view = display.view()
+        try:
+            result = run_stoppable(run(settings, text, on_plan=view.plan, on_event=view.event, on_stages=view.stages))
+        except Stopped as stopped:
+            if stopped.by is signal.SIGUSR1:
+                queue_again(settings.slurm)
+            raise
+        view.close(result)
     result.check()
     return 0
 
@@ -244,6 +257,21 @@ def _judge(argv: list[str]) -> int:
 
     words, overrides, flags = _split(argv, ("--json",))
     return judge(words, overrides, as_json="--json" in flags)
+
+
+def _monitor(argv: list[str]) -> int:
+    from rollout.monitor import EVERY_S, STUCK_S, monitor
+
+    words, overrides, flags = _split(argv, ("--once",))
+    given = dict(word.split("=", 1) for word in overrides)
+    usage = "usage: kernel-env monitor [DIRECTORY] [--once] [stuck_s=SECONDS] [every_s=SECONDS]"
+    if len(words) > 1 or given.keys() - {"stuck_s", "every_s"}:
+        raise ConfigError(usage)
+    try:
+        stuck_s, every_s = float(given.get("stuck_s", STUCK_S)), float(given.get("every_s", EVERY_S))
+    except ValueError:
+        raise ConfigError(usage) from None
+    return monitor((words or ["runs"])[0], once="--once" in flags, stuck_s=stuck_s, every_s=every_s)
 
 
 def _doctor(argv: list[str]) -> int:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import difflib
 import functools
-import re
-import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from hydra import compose, initialize_config_module
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -20,14 +21,76 @@ from kernel_env.errors import ConfigError
 from rollout.reference import groups, options
 from rollout.settings import SECRETS, Settings, register, settings
 
-Cell = Callable[[], tuple[Settings, str]]
-"""One combination of a sweep, composed when it is called. Raises ConfigError."""
-
 _CONFIG_NAME = "config"
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One of those that a multirun stands for."""
+
+    overrides: tuple[str, ...]
+    """One value each."""
+    chosen: Mapping[str, str]
+    """What sets it apart from the others, by option."""
+    settings: Settings
+    tree: Mapping[str, Any]
+    """The configuration, resolved, without secrets."""
 
 
 def composed(overrides: Sequence[str]) -> tuple[Settings, str]:
     """Typed settings and the configuration's text (YAML, resolved, without secrets). Raises ConfigError."""
+    _refuse_several(overrides)
+    typed, tree = _composed(overrides)
+    return typed, text_of(tree)
+
+
+def text_of(tree: Mapping[str, Any]) -> str:
+    """YAML."""
+    return OmegaConf.to_yaml(OmegaConf.create(dict(tree)))
+
+
+def combinations(overrides: Sequence[str], alternatives: Sequence[Sequence[str]] = ((),)) -> list[Combination]:
+    """What a multirun stands for, in the order of Hydra's own sweeper: `a,b`, `choice(a,b)`, `range(1,4)`, `glob(*)`.
+
+    Each comes once with the overrides of each alternative after its own; the first override of these is what it is known by.
+    All are composed here, so a value that is wrong raises ConfigError before anything runs.
+    """
+    parsed = _parsed(overrides)
+    try:
+        (batch,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    except HydraException as error:
+        raise ConfigError(_explained(error)) from error
+    for further in alternatives:
+        _refuse_several(further)
+    swept = {override.get_key_element() for override in parsed if override.is_sweep_override()}
+    found = []
+    for given in batch:
+        for further in alternatives:
+            one = [o for o in given if o.partition("=")[0] in swept] + list(further[:1])
+            chosen = {name: value.strip("'\"") for name, _, value in (o.partition("=") for o in one)}
+            found.append(Combination((*given, *further), chosen, *_composed([*given, *further])))
+    return found
+
+
+def quoted(text: str) -> str:
+    """Any text as a value that an override can have."""
+    return QuotedString(text, Quote.single).with_quotes()
+
+
+def _parsed(overrides: Sequence[str]) -> list[Override]:
+    register()  # a group's choices may be asked for
+    try:
+        with initialize_config_module("conf", version_base="1.3"):
+            loader = GlobalHydra.instance().config_loader()
+            parsed = OverridesParser.create(loader).parse_overrides(list(overrides))
+    except HydraException as error:
+        raise ConfigError(_explained(error)) from error
+    if any(override.is_hydra_override() for override in parsed):
+        raise ConfigError("hydra.* cannot be set here: sweep.launcher says where runs go, and run.root where their files go")
+    return parsed
+
+
+def _refuse_several(overrides: Sequence[str]) -> None:
     for override in _parsed(overrides):
         if override.is_sweep_override():
             name = override.get_key_element()
@@ -35,42 +98,9 @@ def composed(overrides: Sequence[str]) -> tuple[Settings, str]:
             raise ConfigError(
                 f"{name}={values} gives several values: write '{name}=[{values}]' for a list, or add --multirun for one run each"
             )
-    return _composed(overrides)
 
 
-def sweep(overrides: Sequence[str], task: Callable[[Cell, str], int]) -> int:
-    """Run `task(cell, name)` for every combination of a multirun through Hydra's launcher; the worst exit code.
-
-    Every single value is tried first: a wrong one raises ConfigError before anything runs.
-    """
-    import hydra
-    from hydra.core.hydra_config import HydraConfig
-
-    swept = _checked_sweep(overrides)
-    codes: list[int] = []
-
-    @hydra.main(version_base="1.3", config_path="pkg://conf", config_name=_CONFIG_NAME)
-    def run_cell(tree: DictConfig) -> int:
-        chosen = [o for o in HydraConfig.get().overrides.task if o.partition("=")[0] in swept - {"run.name"}]
-        codes.append(task(partial(_resolved, tree), re.sub(r"[^\w.=,+-]+", "-", ",".join(chosen)).strip("-")))
-        return codes[-1]
-
-    argv, sys.argv = sys.argv, ["kernel-env eval", "--multirun", *overrides]
-    try:
-        run_cell()
-    finally:
-        sys.argv = argv
-    return max(codes, default=0)
-
-
-def _parsed(overrides: Sequence[str]) -> list[Override]:
-    try:
-        return OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        raise ConfigError(_explained(error)) from error
-
-
-def _composed(overrides: Sequence[str]) -> tuple[Settings, str]:
+def _composed(overrides: Sequence[str]) -> tuple[Settings, dict[str, Any]]:
     register()
     try:
         with initialize_config_module("conf", version_base="1.3"):
@@ -80,40 +110,18 @@ def _composed(overrides: Sequence[str]) -> tuple[Settings, str]:
     return _resolved(tree)
 
 
-def _resolved(tree: DictConfig) -> tuple[Settings, str]:
+def _resolved(tree: DictConfig) -> tuple[Settings, dict[str, Any]]:
     try:
-        plain = OmegaConf.to_container(tree, resolve=True)
+        plain: Any = OmegaConf.to_container(tree, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(_explained(error)) from error
-    assert isinstance(plain, dict)
-    for name in ("hydra", "experiment"):  # no settings of ours
+    for name in ("hydra", "experiment", "preset"):  # no settings of ours
         plain.pop(name, None)
     typed = settings(plain)
     for secret in SECRETS:
         *groups_of, name = secret.split(".")
         functools.reduce(dict.__getitem__, groups_of, plain).pop(name, None)
-    return typed, OmegaConf.to_yaml(OmegaConf.create(plain))
-
-
-def _checked_sweep(overrides: Sequence[str]) -> set[str]:
-    """Names of the swept options. Raises ConfigError when a value is wrong, each tried beside the first ones of the others."""
-    parsed = [override for override in _parsed(overrides) if not override.get_key_element().startswith("hydra")]
-    try:
-        choices = [_choices(override) for override in parsed]
-    except HydraException as error:
-        raise ConfigError(_explained(error)) from error
-    firsts = [values[0] for values in choices]
-    _composed(firsts)
-    for index, values in enumerate(choices):
-        for value in values[1:]:
-            _composed([*firsts[:index], value, *firsts[index + 1 :]])
-    return {override.get_key_element() for override in parsed if override.is_sweep_override()}
-
-
-def _choices(override: Override) -> list[str]:
-    if not override.is_sweep_override():
-        return [str(override.input_line)]
-    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+    return typed, plain
 
 
 def _explained(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -13,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from stamina.instrumentation import RetryDetails
 
 from kernel_env.schema import StopReason, Turn
+from kernel_env.verifier import Load
+from rollout.engine import Waits
 from rollout.fingerprint import Change
 from rollout.policies import Spent
 from rollout.report import closing_table, noise_text
@@ -26,13 +29,13 @@ _COLOURS = {"correct": "green", "needs_device": "yellow"}
 
 
 class Display:
-    """Shows a run's events. A context manager, so that the terminal is left clean however the run ends."""
+    """The terminal, for one run or several at a time. A context manager, so that it is left clean however they end."""
 
     def __init__(self, settings: DisplaySettings, console: Console | None = None) -> None:
-        self._settings = settings
+        self.quiet = settings.quiet
         width = None if sys.stdout.isatty() else PLAIN_WIDTH
-        self._console = console or Console(highlight=False, soft_wrap=True, width=width)
-        bar = self._console.is_terminal if settings.progress is None else settings.progress
+        self.console = console or Console(highlight=False, soft_wrap=True, width=width)
+        bar = self.console.is_terminal if settings.progress is None else settings.progress
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -40,68 +43,103 @@ class Display:
             TextColumn("{task.fields[note]}"),
             TimeElapsedColumn(),
         )
-        self._progress = Progress(*columns, console=self._console, disable=not bar or settings.quiet, transient=True)
-        self._task: TaskID | None = None
-        self._running: dict[str, int] = {}
-        self._turns = 0
+        self.progress = Progress(*columns, console=self.console, disable=not bar or settings.quiet, transient=True)
 
     def __enter__(self) -> Display:
-        self._progress.start()
+        self.progress.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._progress.stop()
+        self.progress.stop()
 
-    def plan(self, plan: Plan, path: Path, changed: tuple[Change, ...]) -> None:
-        episodes = len(plan.asked)
-        backend, policy = plan.settings.backend.name, escape(plan.policy.name)
-        self._print(f"episodes {episodes}, problems {len(plan.problems)}, back end {backend}, policy {policy}")
-        if plan.left_out:
-            self._print(f"left out, because nothing is recorded for them: {plan.left_out} of the selected problems")
-        self._print(f"run directory {escape(_shown(path))}")
-        if changed:
-            self._print(f"[yellow]begun under other conditions: {escape('; '.join(map(str, changed)))}[/yellow]")
-        self._task = self._progress.add_task("episodes", total=episodes, note="")
+    def view(self, label: str = "") -> RunView:
+        """Of one run; the label tells its lines from those of others."""
+        return RunView(self, label)
+
+    def say(self, text: str, *, always: bool = False) -> None:
+        """Console markup."""
+        if always or not self.quiet:
+            self.progress.console.print(text)
 
     def retry(self, details: RetryDetails) -> None:
         """A request that failed and will be sent again."""
         why = escape(str(details.caused_by))
-        self._print(f"[yellow]no reply to request {details.retry_num}, next in {details.wait_for:.1f} s: {why}[/yellow]")
+        self.say(f"[yellow]no reply to request {details.retry_num}, next in {details.wait_for:.1f} s: {why}[/yellow]")
+
+
+class RunView:
+    """Shows one run's events: a bar with what its episodes wait for, and a line a turn."""
+
+    def __init__(self, display: Display, label: str) -> None:
+        self._display, self._label = display, f"{label} " if label else ""
+        self._task: TaskID | None = None
+        self._turns = 0
+
+    def plan(self, plan: Plan, path: Path, changed: tuple[Change, ...]) -> None:
+        episodes = len(plan.asked)
+        backend, policy = plan.settings.backend.name, escape(plan.policy.name)
+        self.say(f"episodes {episodes}, problems {len(plan.problems)}, back end {backend}, policy {policy}")
+        if plan.left_out:
+            self.say(f"left out, because nothing is recorded for them: {plan.left_out} of the selected problems")
+        self.say(f"run directory {escape(_shown(path))}")
+        if changed:
+            self.say(f"[yellow]begun under other conditions: {escape('; '.join(map(str, changed)))}[/yellow]")
+        self._task = self._display.progress.add_task(f"{self._label}episodes", total=episodes, note="")
 
     def event(self, event: Event) -> None:
         if event.turn is not None:
             self._turns += 1
-            self._running[event.episode] = event.turn.index
-            self._print(_turn_text(event, event.turn))
+            self.say(_turn_text(event, event.turn))
         elif event.stop_reason is not None:
-            self._running.pop(event.episode, None)
             if event.error:
-                self._print(f"[red]{event.episode:<18} {event.stop_reason}: {escape(event.error)}[/red]")
+                self.say(f"[red]{event.episode:<18} {event.stop_reason}: {escape(event.error)}[/red]")
             elif event.stop_reason is StopReason.CANCELLED:
-                self._print(f"[yellow]{event.episode:<18} cancelled: enough others are complete[/yellow]")
+                self.say(f"[yellow]{event.episode:<18} cancelled: enough others are complete[/yellow]")
             if self._task is not None:
-                self._progress.advance(self._task)
-        if self._task is not None:
-            self._progress.update(self._task, note=f"{self._turns} turns, {len(self._running)} in play")
+                self._display.progress.advance(self._task)
 
-    def close(self, result: RunResult) -> None:
+    def stages(self, waiting: Mapping[Waits, int], load: Load | None) -> None:
+        """In play, how many are where; those in brackets wait for a place there."""
+        if self._task is None:
+            return
+        words = [
+            f"{self._turns} turns",
+            f"reply {waiting.get(Waits.REPLY, 0)} (+{waiting.get(Waits.REQUEST, 0)})",
+            f"verdict {waiting.get(Waits.VERDICT, 0)}",
+        ]
+        if load is not None and len(self._display.progress.tasks) == 1:  # of several runs it would be all theirs
+            words.append(f"build {load.building} (+{load.to_build}), measure {load.slots_taken} (+{load.to_measure})")
+        self._display.progress.update(self._task, note=", ".join(words))
+
+    def close(self, result: RunResult, *, table: bool = True) -> None:
         """The closing table, and where to read on."""
-        self._progress.stop()
-        self._console.print(closing_table(result.episodes), soft_wrap=False)
+        self._end()
+        if table:
+            self._display.console.print(closing_table(result.episodes), soft_wrap=False)
         summary = result.results.summary
         timed = [t.verdict.speedup for e in result.episodes for t in e.turns if t.verdict.speedup is not None]
         best = f", best speedup {max(timed):.2f}x" if timed else ""
-        self._console.print(
+        self.say(
             f"{summary.correct} of {summary.total} episodes correct, {summary.early_terminations} solved early, "
-            f"{summary.turns} turns{best}"
-        )  # fmt: skip
+            f"{summary.turns} turns{best}",
+            always=True,
+        )
         if result.spent.requests:
-            self._console.print(_spent_text(result.spent))
-        self._console.print(f"report: {escape(_shown(result.report))}")
+            self.say(_spent_text(result.spent), always=True)
+        self.say(f"report: {escape(_shown(result.report))}", always=True)
 
-    def _print(self, text: str) -> None:
-        if not self._settings.quiet:
-            self._progress.console.print(text)
+    def fail(self, reason: str) -> None:
+        """It came to no end that counts."""
+        self._end()
+        self.say(f"[red]{escape(reason)}[/red]", always=True)
+
+    def say(self, text: str, *, always: bool = False) -> None:
+        self._display.say(f"{self._label}{text}", always=always)
+
+    def _end(self) -> None:
+        if self._task is not None:
+            self._display.progress.remove_task(self._task)
+            self._task = None
 
 
 def _spent_text(spent: Spent) -> str:

@@ -15,6 +15,7 @@ from enum import StrEnum
 from kernel_env.schema import SCHEMA_VERSION, Episode, Message, Problem, Status, StopReason, Timing, Turn, Verdict, episode_key
 from rollout.returns import credits, per_turn_returns, trajectory_return
 
+SWEEP_FILE = "sweep.json"
 _KEY = re.compile(r"level(\d+)_problem(\d+)(?:_sample(\d+))?")
 _MEMORY_SIGNALS = frozenset({"SIGSEGV", "SIGBUS"})
 
@@ -53,6 +54,26 @@ class RunInfo:
     def __post_init__(self) -> None:
         if len(set(map(episode_order, self.asked))) != len(self.asked):
             raise ValueError("an episode is asked for twice")
+
+
+@dataclass(frozen=True)
+class CellInfo:
+    """One run of a sweep."""
+
+    key: str
+    """Hash of its configuration: it is the same cell wherever that is the same."""
+    name: str
+    """Its directory."""
+    chosen: Mapping[str, str]
+    """What set it apart from the others when it was made: options that were swept, and their values."""
+
+
+@dataclass(frozen=True)
+class SweepInfo:
+    """`sweep.json`: the cells that a sweep's directory has, in the order in which they came."""
+
+    schema_version: int = SCHEMA_VERSION
+    cells: tuple[CellInfo, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -58,11 +58,14 @@ class DirectoryLock:
     """The right to write one directory, held until `release` or the end of this process, however it ends.
 
     The lock belongs to the open file: a process that was forked (without exec) from this one keeps it alive.
-    Raises ConfigError when another process holds it.
+    Raises ConfigError when another process holds it, and when nothing can be written there.
     """
 
     def __init__(self, directory: Path) -> None:
-        self._descriptor = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            self._descriptor = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise ConfigError(f"cannot write in {directory}: {error.strerror}; choose another place") from error
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -74,7 +77,25 @@ class DirectoryLock:
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
 
+    def __enter__(self) -> DirectoryLock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
     def release(self) -> None:
         """Gives the lock back. The emptied file stays: removing it could take another process's lock away."""
         os.ftruncate(self._descriptor, 0)
         os.close(self._descriptor)
+
+
+def lock_holder(directory: Path) -> int | None:
+    """The process of this machine that holds the directory's lock. Read from the kernel's list: whoever wants the lock meanwhile
+    gets it."""
+    try:
+        inode, holder = (directory / LOCK_NAME).stat().st_ino, (directory / LOCK_NAME).read_text()
+        locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    except OSError:
+        return None
+    held = any(lock[1] == "FLOCK" and lock[4] == holder and lock[5].endswith(f":{inode}") for lock in locks)
+    return int(holder) if held else None

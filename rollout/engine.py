@@ -11,8 +11,11 @@ spare groups). A turn is in the journal before the next one is asked for, and an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
 from kernel_env.episode import EpisodeConfig, EpisodeState
@@ -123,6 +126,17 @@ class _Batch:
             unneeded.give_up()
 
 
+class Waits(StrEnum):
+    """What a trajectory waits for."""
+
+    PLACE = "place"
+    """In play."""
+    REQUEST = "request"
+    """A place among the requests."""
+    REPLY = "reply"
+    VERDICT = "verdict"
+
+
 class Engine:
     """Use within one event loop. What is played by several calls of `play` shares the limits."""
 
@@ -137,6 +151,8 @@ class Engine:
     ) -> None:
         self._policy, self._verifier, self._journal, self._config = policy, verifier, journal, config
         self._master_seed, self._shaping = master_seed, shaping
+        self.waiting = Counter[Waits]()
+        """How many trajectories wait for what, at this moment."""
         self._room = asyncio.Semaphore(config.concurrency)
         self._requests = asyncio.Semaphore(config.requests)
 
@@ -181,7 +197,7 @@ class Engine:
             await self._end(group, sample, state, StopReason.CANCELLED)
 
     async def _play_member(self, group: _Group, sample: int, batch: _Batch) -> None:
-        async with self._room:
+        async with self._place(self._room, Waits.PLACE):
             state = group.states[sample] = self._state(group.problem, sample)
             reason, error = await self._take_turns(state, sample)
             del group.states[sample]
@@ -225,10 +241,29 @@ class Engine:
             request = replace(request, thinking=thinking.on)
         renderer = self._config.renderer
         if renderer is None:
-            return await state.step(await self._reply(request), self._verifier, thinking)
-        prompt_ids = renderer.prompt(state.turns, state.messages, request.thinking)
-        reply = with_prompt(await self._reply(replace(request, prompt_ids=prompt_ids)), prompt_ids)
-        return await state.step(reply, self._verifier, thinking)
+            reply = await self._reply(request)
+        else:
+            prompt_ids = renderer.prompt(state.turns, state.messages, request.thinking)
+            reply = with_prompt(await self._reply(replace(request, prompt_ids=prompt_ids)), prompt_ids)
+        with self._counted(Waits.VERDICT):
+            return await state.step(reply, self._verifier, thinking)
+
+    @contextmanager
+    def _counted(self, what: Waits) -> Iterator[None]:
+        self.waiting[what] += 1
+        try:
+            yield
+        finally:
+            self.waiting[what] -= 1
+
+    @asynccontextmanager
+    async def _place(self, room: asyncio.Semaphore, what: Waits) -> AsyncIterator[None]:
+        with self._counted(what):
+            await room.acquire()
+        try:
+            yield
+        finally:
+            room.release()
 
     def _sampling(self, sample: int) -> Sampling:
         """Each sample has a seed of its own where there is one: else they would all be alike."""
@@ -242,8 +277,9 @@ class Engine:
         """
         begun: Generation | None = None
         for _ in range(MOST_ABORTS + 1):
-            async with self._requests:
-                reply = await self._policy.generate(request if begun is None else _remaining(request, begun))
+            async with self._place(self._requests, Waits.REQUEST):
+                with self._counted(Waits.REPLY):
+                    reply = await self._policy.generate(request if begun is None else _remaining(request, begun))
             reply = reply if begun is None else _joined(begun, reply)
             if reply.finish_reason != "abort":
                 return reply

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from kernel_env.errors import EmptyReplies, GateError, InfraError, KernelEnvError, NoneCorrect, PolicyError, ThoughtOnly
 from kernel_env.schema import SCHEMA_VERSION, Episode, StopReason
 from rollout.documents import Summary
+from rollout.store import read_document
 
 
 class Health(StrEnum):
@@ -32,19 +34,26 @@ class RunStatus:
     exit_code: int
     reason: str
     """One line; empty where all is well."""
-    asked: int
-    scored: int
-    policy_failures: int
-    infra_errors: int
-    unscored: int
-    cancelled: int
-    not_run: int
+    asked: int = 0
+    """0 where the run failed before it began."""
+    scored: int = 0
+    policy_failures: int = 0
+    infra_errors: int = 0
+    unscored: int = 0
+    cancelled: int = 0
+    not_run: int = 0
     """These six add up to `asked`."""
-    correct: int
-    turns: int
-    empty_replies: int
-    thought_only_replies: int
+    correct: int = 0
+    turns: int = 0
+    turns_unscored: int = 0
+    empty_replies: int = 0
+    thought_only_replies: int = 0
     """Turns."""
+
+    @property
+    def adds_up(self) -> bool:
+        parts = (self.scored, self.policy_failures, self.infra_errors, self.unscored, self.cancelled, self.not_run)
+        return sum(parts) == self.asked
 
 
 def fault(summary: Summary, episodes: Sequence[Episode], *, allow_zero: bool) -> KernelEnvError | None:
@@ -73,14 +82,15 @@ def fault(summary: Summary, episodes: Sequence[Episode], *, allow_zero: bool) ->
     return None
 
 
-def status(summary: Summary, episodes: Sequence[Episode], found: KernelEnvError | None) -> RunStatus:
+def status(summary: Summary, episodes: Sequence[Episode], found: Exception | None) -> RunStatus:
+    """Of a run that came to its end, or that `found` ended."""
     replies = [turn.generation for e in episodes for turn in e.turns]
     suspect = isinstance(found, (EmptyReplies, ThoughtOnly, NoneCorrect))
     return RunStatus(
         schema_version=SCHEMA_VERSION,
         health=Health.OK if found is None else Health.SUSPECT if suspect else Health.FAILED,
-        exit_code=0 if found is None else found.exit_code,
-        reason="" if found is None else " ".join(str(found).split()),
+        exit_code=0 if found is None else exit_code(found),
+        reason="" if found is None else reason(found),
         asked=summary.total,
         scored=summary.completed,
         policy_failures=summary.policy_failures,
@@ -90,6 +100,29 @@ def status(summary: Summary, episodes: Sequence[Episode], found: KernelEnvError 
         not_run=summary.not_run,
         correct=summary.correct,
         turns=summary.turns,
+        turns_unscored=summary.turns_unscored,
         empty_replies=sum(reply.empty for reply in replies),
         thought_only_replies=sum(reply.thought_only for reply in replies),
     )
+
+
+def never_begun(error: Exception) -> RunStatus:
+    """Of a run that was to be, and failed before its first episode."""
+    return RunStatus(SCHEMA_VERSION, Health.FAILED, exit_code(error), reason(error))
+
+
+def exit_code(error: Exception) -> int:
+    return error.exit_code if isinstance(error, KernelEnvError) else 1
+
+
+def reason(error: Exception) -> str:
+    """In one line. Of several errors the first one's; a fault of ours is named as well."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return " ".join((str(error) if isinstance(error, KernelEnvError) else f"{type(error).__name__}: {error}").split())
+
+
+def read_status(run: Path) -> RunStatus | None:
+    """Of a run's directory; None where it has not ended. Raises ConfigError for a file that is damaged."""
+    path = run / "status.json"
+    return read_document(path, RunStatus) if path.is_file() else None

@@ -64,7 +64,7 @@ def markdown() -> str:
     lines += [f"| `{group}` | `{name}` | {doc} |" for group, choices in groups().items() for name, doc in choices]
     section = ""
     for option in options():
-        head = option.name.split(".")[0]
+        head = option.name.split(".")[0] if "." in option.name else "Of the command itself"
         if head != section:
             section = head
             lines += ["", f"## {section}", "", "| Option | Type | Default | Meaning |", "| --- | --- | --- | --- |"]

@@ -435,6 +435,13 @@ def noise_text(timing: Timing) -> str:
     return f", noisy: {timing.noise:.0%} waiting for a core" if timing.noise > QUIET else ""
 
 
+def duration_text(seconds: float) -> str:
+    """`40 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def _status(episode: Episode) -> str:
     """The last turn's status and why the episode ended; an earlier correct turn is not forgotten."""
     if not episode.turns:

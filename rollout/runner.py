@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -21,13 +21,14 @@ from kernel_env.episode import EpisodeConfig
 from kernel_env.errors import ConfigError, KernelEnvError
 from kernel_env.problems import load_problems, select
 from kernel_env.referee.clock import LiveClock, RecordedClock
-from kernel_env.schema import Episode, Problem, StopReason, Turn, episode_key
-from kernel_env.verifier import InprocessVerifier, LocalVerifier, Verifier, check_ahead
+from kernel_env.schema import Episode, Problem, StopReason, Turn, dumps, episode_key
+from kernel_env.verifier import InprocessVerifier, Load, LocalVerifier, Verifier, check_ahead
 from rollout.canaries import CANARIES, canary
-from rollout.documents import Results, RunInfo
-from rollout.engine import Engine, EngineConfig
+from rollout.documents import SWEEP_FILE, Results, RunInfo, summarize
+from rollout.durable import DirectoryLock, remove_file, write_file
+from rollout.engine import Engine, EngineConfig, Waits
 from rollout.fingerprint import Change, changes, fingerprint
-from rollout.health import fault, status
+from rollout.health import fault, never_begun, status
 from rollout.policies import Policy, Spent, make_policy
 from rollout.report import write_report
 from rollout.serving import served
@@ -39,6 +40,11 @@ from rollout.tokens import Layout, Renderer, choose_layout, load_template
 
 FREE = ("replay", "human")
 """Policies whose replies cost nothing."""
+STAGES_S = 0.5
+"""How often it is told what trajectories wait for."""
+
+OnStages = Callable[[Mapping[Waits, int], Load | None], None]
+"""Told how many trajectories wait for what, and what the verifier has to do where it is one of this process."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +108,8 @@ def chosen_problems(settings: Settings) -> tuple[Problem, ...]:
     )
     levels = [chosen.levels] if isinstance(chosen.levels, int) else chosen.levels
     return select(
-        loaded, levels=levels, ids=chosen.ids, names=chosen.names, start_from=chosen.start_from, limit=chosen.limit,
-        skip_degenerate=chosen.skip_degenerate,
+        loaded, category=chosen.category, levels=levels, ids=chosen.ids, names=chosen.names, start_from=chosen.start_from,
+        limit=chosen.limit, skip_degenerate=chosen.skip_degenerate,
     )  # fmt: skip
 
 
@@ -203,49 +209,99 @@ async def run(
     verifier: Verifier | None = None,
     on_plan: Callable[[Plan, Path, tuple[Change, ...]], None] | None = None,
     on_event: Callable[[Event], None] | None = None,
+    on_stages: OnStages | None = None,
 ) -> RunResult:
     """Play every episode that was asked for, resuming what is there. `config_text` is kept in the run directory.
 
     `verifier` is for several runs that share one; by default the run makes its own from the settings, and closes it.
     `on_plan` gets the plan, the run directory, and what has changed on this machine since a resumed run was begun.
     Raises ConfigError and PolicyError (preflight) before any work, ConfigError and InfraError when the run directory cannot be
-    written. Failures of single episodes are in the result.
+    written. Failures of single episodes are in the result. However it ends, a run directory that is there says so in its
+    `status.json`; cancelled, it has not ended.
     """
-    async with AsyncExitStack() as stack:
-        if settings.policy.serve is not None:
-            settings = replace(settings, policy=await _server(settings, stack))
-        planned = plan(settings)
-        stack.push_async_callback(planned.policy.aclose)
-        if verifier is None:
-            verifier = make_verifier(settings.verifier)
-            stack.push_async_callback(verifier.aclose)
-        if not _played(Path(settings.run.root) / planned.name):
-            await planned.policy.preflight()
-            check_thinking(settings.thinking, planned.policy)  # it may know better now
-            await _try_canaries(settings, verifier)
-        environment = fingerprint()
-        store = open_run(Path(settings.run.root), _info(planned), config_text, environment, ignored=IGNORED_ON_RESUME)
-        stack.enter_context(store)
-        store.reopen_failed()
-        store.drop_status()
-        if on_plan:
-            on_plan(planned, store.path, tuple(changes(store.environment, environment)))
-        for problem in planned.problems:
-            store.save_problem(problem)
-        journal = stack.enter_context(RunJournal(store, on_event or (lambda event: None)))
-        journal.show_resumed(planned.asked)
-        shaped = await stack.enter_async_context(shaping(settings.sources, planned.policy))
-        engine = Engine(planned.policy, verifier, journal, planned.engine, store.info.master_seed, shaped)
-        await engine.play(planned.problems, settings.rollout.oversample)
-        return replace(_concluded(store, allow_zero=settings.run.allow_zero), spent=planned.policy.spent)
+    with _claimed(Path(settings.run.root) / run_name(settings)) as (lock, played):
+        async with AsyncExitStack() as stack:
+            if settings.policy.serve is not None:
+                settings = replace(settings, policy=await _server(settings, played, stack))
+            planned = plan(settings)
+            stack.push_async_callback(planned.policy.aclose)
+            if verifier is None:
+                verifier = make_verifier(settings.verifier)
+                stack.push_async_callback(verifier.aclose)
+            if not played:
+                await planned.policy.preflight()
+                check_thinking(settings.thinking, planned.policy)  # it may know better now
+                await _try_canaries(settings, verifier)
+            environment = fingerprint()
+            root, info = Path(settings.run.root), _info(planned)
+            store = open_run(root, info, config_text, environment, ignored=IGNORED_ON_RESUME, lock=lock)
+            stack.enter_context(store)
+            store.reopen_failed()
+            store.drop_status()
+            if on_plan:
+                on_plan(planned, store.path, tuple(changes(store.environment, environment)))
+            for problem in planned.problems:
+                store.save_problem(problem)
+            journal = stack.enter_context(RunJournal(store, on_event or (lambda event: None)))
+            journal.show_resumed(planned.asked)
+            shaped = await stack.enter_async_context(shaping(settings.sources, planned.policy))
+            engine = Engine(planned.policy, verifier, journal, planned.engine, store.info.master_seed, shaped)
+            if on_stages:
+                stack.callback(asyncio.create_task(_tell(on_stages, engine, verifier)).cancel)
+            await engine.play(planned.problems, settings.rollout.oversample)
+            return replace(_concluded(store, allow_zero=settings.run.allow_zero), spent=planned.policy.spent)
 
 
-async def _server(settings: Settings, stack: AsyncExitStack) -> PolicySettings:
+@contextmanager
+def _claimed(path: Path) -> Iterator[tuple[DirectoryLock | None, bool]]:
+    """The lock of a run's directory, where that is there already, and whether nothing is left to play.
+
+    What ends the run before its end is in `status.json` then. Raises ConfigError where another process writes the run.
+    """
+    if (path / SWEEP_FILE).exists():
+        raise ConfigError(f"{path} holds the runs of a multirun: choose another run.name, or add --multirun")
+    lock = DirectoryLock(path) if path.is_dir() else None
+    try:
+        played = _played(path)
+        if lock is not None and not played:
+            remove_file(path / "status.json")  # of an earlier process; this one may take long to begin
+        yield lock, played
+    except Exception as error:  # boundary: whatever it was, nobody may take the run for one that goes on
+        if path.is_dir():
+            _say_failed(path, error)
+        raise
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _say_failed(path: Path, error: Exception) -> None:
+    begun = (path / "run.json").is_file()
+    if begun and isinstance(error, ConfigError):
+        return  # the command was wrong, which says nothing of the run
+    said = never_begun(error)
+    if begun:
+        run = RunReader(path)
+        episodes = run.load_episodes()
+        said = status(summarize(episodes, run.info), episodes, error)
+    write_file(path / "status.json", f"{dumps(said, indent=2)}\n".encode(errors="backslashreplace"))
+
+
+async def _tell(on_stages: OnStages, engine: Engine, verifier: Verifier) -> None:
+    while True:
+        on_stages(engine.waiting, verifier.load if isinstance(verifier, LocalVerifier) else None)
+        await asyncio.sleep(STAGES_S)
+
+
+def unserved(policy: PolicySettings) -> PolicySettings:
+    """As if its server were up already: for whoever will ask nobody for replies."""
+    return policy if policy.serve is None else replace(policy, serve=None, base_url="http://127.0.0.1:9/v1")
+
+
+async def _server(settings: Settings, played: bool, stack: AsyncExitStack) -> PolicySettings:
     """The policy's settings with a server that is up until the stack ends. It is not started for what is wrong or done already."""
     checked_problems(settings)
-    if _played(Path(settings.run.root) / run_name(settings)):
-        return replace(settings.policy, serve=None, base_url="http://127.0.0.1:9/v1")  # nobody will be asked
-    return await stack.enter_async_context(served(settings.policy))
+    return unserved(settings.policy) if played else await stack.enter_async_context(served(settings.policy))
 
 
 async def _try_canaries(settings: Settings, verifier: Verifier) -> None:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ IGNORED_ON_RESUME = (
     "policy.wait_max_s", "policy.requests_per_minute", "policy.tokens_per_minute", "policy.price_per_million_prompt",
     "policy.price_per_million_completion",
     "policy.serve", "policy.serve_compile", "policy.serve_args", "policy.serve_env", "policy.serve_start_s",
+    "sweep", "slurm", "models", "exclude", "dry_run", "validate",
 )  # fmt: skip
 """Settings that cannot change a result, so that a run may be resumed with other values of them."""
 SECRETS = ("policy.api_key", "sources.judge.api_key")
@@ -42,7 +44,8 @@ SECRETS = ("policy.api_key", "sources.judge.api_key")
 @dataclass(frozen=True)
 class RunSettings:
     name: str | None = None
-    """Directory of the run below `root`. The same name resumes. Default: made from the chosen groups."""
+    """Directory of the run below `root`, or of a multirun, which has its runs in it. The same name resumes. Default: made from the
+    chosen groups, and `sweep` for a multirun."""
     root: str = "runs"
     """Where run directories are."""
     seed: int | None = None
@@ -64,6 +67,9 @@ class ProblemSettings:
     """Size profile: `full`, `gpu24`, `cpu`, `interpret`, or `auto`: `interpret` for Triton in the interpreter, else `cpu`."""
     precision: str | None = None
     """Bring floating-point inputs, parameters and buffers to `fp32`, `fp16` or `bf16`. Default: as the problem makes them."""
+    category: str | None = None
+    """`level1`, `level2`, `level3`, `fusion`, `matmul`, `convolution`, `reduction_norm` or `attention_block`, by level and name.
+    They overlap."""
     levels: Any = None
     """One level or a list: `problems.levels=[1,2]`."""
     ids: Any = None
@@ -205,6 +211,55 @@ class DisplaySettings:
 
 
 @dataclass(frozen=True)
+class SweepSettings:
+    """Of a multirun, whose combinations are its cells."""
+
+    launcher: str = "local"
+    """Where cells run: `local`, on this machine, or `slurm`, each as a job."""
+    jobs: int = 1
+    """`local`: cells at a time. They share one verifier, so no two of them take times on the same cores."""
+
+    def __post_init__(self) -> None:
+        hints = {"joblib": "local with sweep.jobs=N", "submitit": "slurm", "sbatch": "slurm"}
+        if self.launcher not in ("local", "slurm"):
+            raise ConfigError(f"sweep.launcher={self.launcher}: choose {hints.get(self.launcher, 'local or slurm')}")
+        if self.jobs < 1:
+            raise ConfigError(f"sweep.jobs must be 1 or more, got {self.jobs}")
+
+
+@dataclass(frozen=True)
+class SlurmSettings:
+    """What `sbatch` is told. What is not set is the cluster's to decide."""
+
+    partition: str | None = None
+    """Where jobs run."""
+    time: str | None = None
+    """Time limit of a job, such as `4:00:00`."""
+    mem: str | None = None
+    """Memory of a job, such as `64G`."""
+    cpus_per_task: int | None = None
+    """Cores of a job. Kernels are timed on them."""
+    gres: str | None = None
+    """Devices of a job, such as `gpu:1`."""
+    options: tuple[str, ...] = ()
+    """Further options of `sbatch`, such as `[--account=me,--qos=low]`."""
+    setup: str = ""
+    """Shell commands at the beginning of a job, such as `module load cuda`."""
+    warning_s: int = 120
+    """So long before its time limit a job ends in order and is queued again, to go on after the last finished turn. 0: it runs
+    into the limit."""
+    requeues: int = 10
+    """Times that a job is queued again for that."""
+    submit: bool = True
+    """False: only write the jobs, and the script `submit.sh` that submits them all."""
+
+    def __post_init__(self) -> None:
+        for name in ("warning_s", "requeues"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"slurm.{name} must be 0 or more, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything that `kernel-env eval` takes."""
 
@@ -221,6 +276,17 @@ class Settings:
     thinking: ThinkingConfig = field(default_factory=ThinkingConfig)
     rollout: RolloutSettings = field(default_factory=RolloutSettings)
     display: DisplaySettings = field(default_factory=DisplaySettings)
+    sweep: SweepSettings = field(default_factory=SweepSettings)
+    slurm: SlurmSettings = field(default_factory=SlurmSettings)
+    models: str | None = None
+    """Of a multirun: a file of models to run each combination with. A line is a model's name, or its directory, and then options
+    for it alone: `Qwen/Qwen3-8B policy.base_url=http://node1:8000/v1`. `#` begins a comment."""
+    exclude: Any = None
+    """Models of that file to leave out: a glob, or a list of them."""
+    dry_run: bool = False
+    """Say what would run, with calls, tokens and time as far as they can be estimated, and run nothing."""
+    validate: bool = False
+    """Check configuration, problems and endpoints, and run nothing."""
 
 
 def settings(tree: Any) -> Settings:
@@ -231,6 +297,7 @@ def settings(tree: Any) -> Settings:
         raise ConfigError(f"bad configuration: {str(error).removeprefix('Settings.')}") from error
 
 
+@functools.cache
 def register() -> None:
     """Make the classes known to Hydra as the base of `config.yaml`."""
     from hydra.core.config_store import ConfigStore

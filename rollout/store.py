@@ -43,7 +43,7 @@ class RunReader:
         self.path = path
         if not (path / "run.json").is_file():
             raise ConfigError(f"{path} is not a run directory: it has no run.json; check the run's name")
-        self.info = _read(path / "run.json", RunInfo)
+        self.info = read_document(path / "run.json", RunInfo)
 
     @property
     def config_text(self) -> str:
@@ -57,7 +57,7 @@ class RunReader:
     @property
     def settings(self) -> Mapping[str, Any]:
         """The composed configuration by dotted names: `policy.model`."""
-        return _settings(self.config_text, str(self.path / "config.yaml"))
+        return _stored_settings(self.config_text, str(self.path / "config.yaml"), ())
 
     @property
     def environment(self) -> Mapping[str, Any]:
@@ -66,7 +66,7 @@ class RunReader:
 
     def load_problem(self, key: str) -> Problem:
         """The problem as it was posed. `key` is `Problem.key`."""
-        return _read(self.path / "problems" / f"{key}.json", Problem, versioned=False)
+        return read_document(self.path / "problems" / f"{key}.json", Problem, versioned=False)
 
     def load_turns(self) -> dict[str, list[Turn]]:
         """Every durable turn by episode key, in the run's order; of ended episodes and of those that were interrupted.
@@ -90,14 +90,14 @@ class RunReader:
 
     def _load_turn(self, key: str, index: int) -> TurnFile:
         path = self._turn_path(key, index)
-        file = _read(path, TurnFile, remedy=_redo(key))
+        file = read_document(path, TurnFile, remedy=_redo(key))
         if (file.episode, file.turn_idx, file.record.index) != (key, index, index):
             raise ConfigError(f"{path} holds turn {file.turn_idx} of {file.episode}; {_redo(key)}")
         return file
 
     def _load_episode(self, key: str, turn_count: int) -> Episode:
         path = self._episode_path(key)
-        file = _read(path, EpisodeFile, remedy=_redo(key))
+        file = read_document(path, EpisodeFile, remedy=_redo(key))
         if file.num_turns != turn_count:
             raise ConfigError(f"{path} counts {file.num_turns} turns, but {turn_count} are there; {_redo(key)}")
         problem = self.load_problem(file.problem.key)
@@ -134,12 +134,13 @@ class RunStore(RunReader):
     A method that would change something finished raises RuntimeError: that is a fault of the caller, not of the run.
     """
 
-    def __init__(self, path: Path, lock: DirectoryLock) -> None:
+    def __init__(self, path: Path, lock: DirectoryLock | None) -> None:
+        """`lock` is given back at the end; without one it is somebody else's to give back."""
         super().__init__(path)
         self._lock = lock
         self._asked = frozenset(self.info.asked)
         self._counts = self._turn_counts()
-        self._stops = {key: _read(self._episode_path(key), EpisodeFile).stop_reason for key in self._ended()}
+        self._stops = {key: read_document(self._episode_path(key), EpisodeFile).stop_reason for key in self._ended()}
         self._write_progress()
 
     def __enter__(self) -> RunStore:
@@ -150,7 +151,8 @@ class RunStore(RunReader):
 
     def close(self) -> None:
         """Gives the lock back. Everything written is durable already."""
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
     def save_problem(self, problem: Problem) -> None:
         """Keeps the problem's source. Raises ConfigError when the run was begun with another one under this key."""
@@ -245,9 +247,15 @@ class RunStore(RunReader):
 
 
 def open_run(
-    root: Path, info: RunInfo, config_text: str, environment: Mapping[str, Any], *, ignored: Collection[str] = ()
+    root: Path,
+    info: RunInfo,
+    config_text: str,
+    environment: Mapping[str, Any],
+    *,
+    ignored: Collection[str] = (),
+    lock: DirectoryLock | None = None,
 ) -> RunStore:
-    """Creates `root/<info.name>`, or resumes it when it is there, and takes its lock.
+    """Creates `root/<info.name>`, or resumes it when it is there, and takes its lock, unless the caller has that already.
 
     On resume the stored files stand: `store.info.master_seed` is the seed of the first start, and `config_text`,
     `environment` are compared or dropped, never written again. `ignored` are dotted keys of the configuration, each with
@@ -256,21 +264,27 @@ def open_run(
     Raises ConfigError when the name is no plain folder name, when another process writes the run, or when the stored
     configuration or selection is another one.
     """
-    if not info.name or info.name.startswith(".") or "/" in info.name or "\0" in info.name:
-        raise ConfigError(f"run.name {info.name!r} is not a plain folder name; use letters, digits, '-', '_' and '.'")
-    path = root / info.name
+    path = root / plain_name(info.name)
     try:
         for folder in _FOLDERS:
             (path / folder).mkdir(parents=True, exist_ok=True)
-        lock = DirectoryLock(path)
+        own = DirectoryLock(path) if lock is None else None
     except OSError as error:
         raise ConfigError(f"cannot make the run directory {path}: {error.strerror}; choose another place") from error
     try:
         _settle(path, info, config_text, environment, ignored)
-        return RunStore(path, lock)
+        return RunStore(path, own)
     except BaseException:  # whatever it was, nobody else could write here
-        lock.release()
+        if own is not None:
+            own.release()
         raise
+
+
+def plain_name(name: str) -> str:
+    """`name`, if it can be a directory's. Raises ConfigError."""
+    if not name or name.startswith(".") or "/" in name or "\0" in name:
+        raise ConfigError(f"run.name {name!r} is not a plain folder name; use letters, digits, '-', '_' and '.'")
+    return name
 
 
 def _settle(path: Path, info: RunInfo, config_text: str, environment: Mapping[str, Any], ignored: Collection[str]) -> None:
@@ -293,17 +307,16 @@ def _refuse_another_config(path: Path, config_text: str, ignored: Collection[str
     stored_bytes = (path / "config.yaml").read_bytes()
     if stored_bytes == config_text.encode():
         return
-    stored = _settings(stored_bytes.decode(errors="replace"), str(path / "config.yaml"))
-    given = _settings(config_text, "the new configuration")
+    stored = _stored_settings(stored_bytes.decode(errors="replace"), str(path / "config.yaml"), ignored)
+    given = _stored_settings(config_text, "the new configuration", ignored)
     changed = [key for key in sorted(stored.keys() | given.keys()) if stored.get(key, _ABSENT) != given.get(key, _ABSENT)]
-    relevant = [key for key in changed if not any(f"{key}.".startswith(f"{prefix}.") for prefix in ignored)]
-    if relevant:
-        listed = ", ".join(f"{key} {_short(stored.get(key, _ABSENT))} -> {_short(given.get(key, _ABSENT))}" for key in relevant)
+    if changed:
+        listed = ", ".join(f"{key} {_short(stored.get(key, _ABSENT))} -> {_short(given.get(key, _ABSENT))}" for key in changed)
         raise ConfigError(f"{path} was begun with other settings ({listed}): choose another run.name")
 
 
 def _refuse_another_run(path: Path, info: RunInfo) -> None:
-    stored = _read(path / "run.json", RunInfo)
+    stored = read_document(path / "run.json", RunInfo)
     same = replace(info, master_seed=stored.master_seed)
     changed = [f.name for f in fields(RunInfo) if getattr(same, f.name) != getattr(stored, f.name)]
     if "asked" in changed:
@@ -317,15 +330,25 @@ def _refuse_another_run(path: Path, info: RunInfo) -> None:
 _ABSENT = "(absent)"
 
 
-def _settings(text: str, where: str) -> dict[str, Any]:
-    """The leaves of a YAML text by dotted key."""
+def _stored_settings(text: str, where: str, ignored: Collection[str]) -> dict[str, Any]:
+    """Of a YAML text. Raises ConfigError."""
     from omegaconf import OmegaConf
 
     try:
         tree = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     except Exception as error:  # boundary: whatever the YAML parser raises, the text is unreadable
         raise ConfigError(f"{where} cannot be read as YAML ({type(error).__name__}); choose another run.name") from error
-    return dict(_leaves(tree, ""))
+    return relevant_settings(tree, ignored)
+
+
+def relevant_settings(tree: Any, ignored: Collection[str]) -> dict[str, Any]:
+    """The leaves of a configuration by dotted key, without `ignored` ones and what is below them."""
+    return {key: value for key, value in _leaves(tree, "") if not is_below(key, ignored)}
+
+
+def is_below(key: str, prefixes: Collection[str]) -> bool:
+    """Whether a dotted key is one of `prefixes`, or below one."""
+    return any(f"{key}.".startswith(f"{prefix}.") for prefix in prefixes)
 
 
 def _leaves(tree: Any, prefix: str) -> Iterator[tuple[str, Any]]:
@@ -354,7 +377,7 @@ def _redo(key: str) -> str:
     return f"delete {files} to have this episode done again, or choose another run.name"
 
 
-def _read(path: Path, cls: type[T], *, versioned: bool = True, remedy: str = "choose another run.name") -> T:
+def read_document(path: Path, cls: type[T], *, versioned: bool = True, remedy: str = "choose another run.name") -> T:
     """Decodes one file. Raises ConfigError, which ends with `remedy`, when it is missing, damaged or of another version."""
     data = _object(path, remedy)
     version = data.get("schema_version") if versioned else SCHEMA_VERSION

@@ -394,23 +394,23 @@ def test_report_writes_the_same_report_again(finished: Path) -> None:
 def test_multirun_gives_each_combination_a_run_and_goes_on_after_a_failure(kernel_env: Command, tmp_path: Path) -> None:
     done = kernel_env("eval", "--multirun", *REPLAYED, "run.name=m", "problems.ids=77,1", "rollout.max_turns=1,2")
     assert done.code == 2, "the worst of all cells"
-    assert done.err.splitlines() == [
-        f"kernel-env eval: problems.ids=77,rollout.max_turns={turns}: no problem id 77; there are level 1 (1-2)" for turns in (1, 2)
-    ]
-    names = sorted(path.name for path in (tmp_path / "runs").iterdir() if path.is_dir())
-    assert names == ["m-problems.ids=1,rollout.max_turns=1", "m-problems.ids=1,rollout.max_turns=2"]
-    results = [json.loads((tmp_path / "runs" / name / "results.json").read_text()) for name in names]
+    cells = {path.name.rpartition("-")[0]: path for path in (tmp_path / "runs/m").iterdir() if path.is_dir()}
+    assert sorted(cells) == [f"ids={ids},max_turns={turns}" for ids in (1, 77) for turns in (1, 2)]
+    failed = [f"runs/m/{cells[f'ids=77,max_turns={turns}'].name} (exit code 2)" for turns in (1, 2)]
+    assert done.line == f"kernel-env eval: 2 of 4 runs failed: {', '.join(failed)}"
+    assert done.out.count("no problem id 77; there are level 1 (1-2)") == 4, "when it happened, and at the end"
+    results = [json.loads((cells[f"ids=1,max_turns={turns}"] / "results.json").read_text()) for turns in (1, 2)]
     assert [r["problems"]["level1_problem1"]["num_turns"] for r in results] == [1, 2]
     assert {path.name for path in tmp_path.iterdir()} == {"problems.jsonl", "replies", "times.json", "runs"}, "no litter"
 
 
-def test_a_multirun_without_a_name_has_readable_ones_and_resumes(kernel_env: Command, tmp_path: Path) -> None:
+def test_a_multirun_without_a_name_is_called_sweep_and_resumes(kernel_env: Command, tmp_path: Path) -> None:
     command = ("eval", "-m", *REPLAYED, "problems.ids=2", "rollout.gamma=0.4,0.5")
     first, again = kernel_env(*command), kernel_env(*command)
     assert (first.code, first.err, again.code, again.err) == (0, "", 0, "")
-    names = sorted(path.name for path in (tmp_path / "runs").iterdir() if path.is_dir())
-    assert names == ["jsonl-cpp-replay-rollout.gamma=0.4", "jsonl-cpp-replay-rollout.gamma=0.5"]
-    assert again.out.count("(from the run directory)") == 2
+    names = sorted(path.name.rpartition("-")[0] for path in (tmp_path / "runs/sweep").iterdir() if path.is_dir())
+    assert names == ["gamma=0.4", "gamma=0.5"]
+    assert again.out.count("complete: ") == 2
 
 
 # ------------------------------------------------------------------ verify

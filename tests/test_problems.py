@@ -14,6 +14,7 @@ import pytest
 
 from kernel_env.errors import ConfigError, DatasetError
 from kernel_env.problems import find, load_problems, select, selection
+from kernel_env.problems.categories import CATEGORIES
 from kernel_env.problems.sizing import Profile, constants, parse, profiles, resize, sized
 from kernel_env.schema import Problem
 
@@ -234,6 +235,8 @@ SOME = tuple(
         ({"limit": 2}, "1/1 1/2 2/1 2/2"),
         ({"start_from": 2, "limit": 1}, "1/2 2/2"),
         ({"names": "*elu*", "start_from": 2, "limit": 1, "levels": [1]}, "1/3"),
+        ({"category": "level2", "limit": 1}, "2/1"),
+        ({"category": "convolution", "levels": 2}, "2/2"),
     ],
 )
 def test_conditions_narrow_the_selection(conditions: dict[str, Any], expected: str) -> None:
@@ -253,11 +256,35 @@ def test_conditions_narrow_the_selection(conditions: dict[str, Any], expected: s
         ({"start_from": 9}, r"no problem is left by start_from=9; there are level 1 \(1-3\)"),
         ({"levels": [], "start_from": 2}, r"no problem is left by levels=\[\], start_from=2"),
         ({"limit": 0}, r"problems.limit=0: at least 1"),
+        ({"category": "convolutions"}, r"problems.category=convolutions: choose one of level1, .*; did you mean convolution"),
+        ({"category": "attention_block"}, r"no problem is left by category=attention_block; there are level 1"),
     ],
 )
 def test_a_selection_that_cannot_be_meant_is_refused(conditions: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         select(SOME, **conditions)
+
+
+@pytest.mark.parametrize(
+    ("level", "name", "category"),
+    [
+        (1, "Square_matrix_multiplication_", "matmul"),
+        (1, "Matrix_scalar_multiplication", None),
+        (1, "conv_transposed_1D", "convolution"),
+        (1, "Max_reduction_over_a_dimension", "reduction_norm"),
+        (1, "RMSNorm_", "reduction_norm"),
+        (1, "HardSigmoid", None),
+        (2, "Gemm_GroupNorm_Hardtanh", "matmul"),
+        (2, "ConvTranspose3d_Mean_Add_Softmax_Tanh_Scaling", "convolution"),
+        (3, "VisionTransformer", "attention_block"),
+        (3, "ResNet18", None),
+        (3, "LSTMBidirectional", None),
+    ],
+)
+def test_a_problem_is_of_one_operator_at_most(level: int, name: str, category: str | None) -> None:
+    one = Problem(level, 1, name, "", origin="test")
+    found = {known for known, holds in CATEGORIES.items() if holds(one)}
+    assert found == {f"level{level}", *(["fusion"] if level == 2 else []), *([category] if category else [])}
 
 
 def test_problems_that_a_constant_meets_can_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from importlib import resources
 from itertools import groupby
 
 from kernel_env.errors import ConfigError
+from kernel_env.problems.categories import CATEGORIES
 from kernel_env.schema import Problem
 
 Numbers = int | str | Sequence[int | str]
@@ -26,6 +27,7 @@ _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 def select(
     problems: Iterable[Problem],
     *,
+    category: str | None = None,
     levels: Numbers | None = None,
     ids: Numbers | None = None,
     names: str | None = None,
@@ -35,14 +37,16 @@ def select(
 ) -> tuple[Problem, ...]:
     """Problems that meet every condition, sorted by level and id.
 
-    `ids` are problem ids in every selected level; `names` are globs (several with commas), upper and lower case alike;
-    `start_from` is the first id, and `limit` the number of problems, of each level; `skip_degenerate` leaves out those that are
-    known to be met by a constant.
+    `category` is one of `CATEGORIES`; `ids` are problem ids in every selected level; `names` are globs (several with commas),
+    upper and lower case alike; `start_from` is the first id, and `limit` the number of problems, of each level;
+    `skip_degenerate` leaves out those that are known to be met by a constant.
     Raises ConfigError when a level, id or name asked for does not exist, and when nothing is left.
     """
     everything = chosen = sorted(problems, key=_position)
     if limit is not None and limit < 1:
         raise ConfigError(f"problems.limit={limit}: at least 1, or null for all")
+    if category is not None:
+        chosen = list(filter(_category(category), chosen))
     if levels is not None:
         chosen = _any_of(chosen, _ranges(levels, "problems.levels", lambda p: p.level), "level")
     if ids is not None:
@@ -55,7 +59,10 @@ def select(
         known = degenerate()
         chosen = [p for p in chosen if p.digest not in known]
     if not chosen:
-        asked = {"levels": levels, "ids": ids, "names": names, "start_from": start_from, "skip_degenerate": skip_degenerate or None}
+        asked = {
+            "category": category, "levels": levels, "ids": ids, "names": names, "start_from": start_from,
+            "skip_degenerate": skip_degenerate or None,
+        }  # fmt: skip
         selection = ", ".join(f"{name}={value}" for name, value in asked.items() if value is not None) or "everything"
         raise ConfigError(f"no problem is left by {selection}; there are {_summary(everything)}")
     return tuple(p for _, group in groupby(chosen, key=lambda p: p.level) for p in list(group)[:limit])
@@ -93,6 +100,12 @@ def did_you_mean(text: str, known: Iterable[str]) -> str:
     words = {word.lower(): word for word in known}
     close = [words[match] for match in difflib.get_close_matches(text.lower(), words, n=3, cutoff=0.5)]
     return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def _category(name: str) -> Test:
+    if name not in CATEGORIES:
+        raise ConfigError(f"problems.category={name}: choose one of {', '.join(CATEGORIES)}{did_you_mean(name, CATEGORIES)}")
+    return CATEGORIES[name]
 
 
 def _position(problem: Problem) -> tuple[int, int]:

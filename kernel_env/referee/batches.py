@@ -65,6 +65,11 @@ class Batches:
         """Those that have a slot and have not yet taken others along."""
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def waiting(self) -> int:
+        """Candidates that no slot has yet."""
+        return sum(map(len, self._waiting.values()))
+
     @contextlib.contextmanager
     def coming(self, kind: Kind) -> Iterator[None]:
         """While a candidate of this kind is being prepared."""

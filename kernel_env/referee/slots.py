@@ -55,6 +55,15 @@ class Slots(Generic[S]):
     def __len__(self) -> int:
         return len(self._rests_until)
 
+    @property
+    def taken(self) -> int:
+        return len(self) - len(self._free)
+
+    @property
+    def waiting(self) -> int:
+        """How many want one."""
+        return sum(not waiter.slot.done() for waiter in self._waiting)
+
     async def take(self, order: Order = ORDINARY) -> S:
         """The caller gives it back. Whoever is cancelled while waiting has taken none."""
         waiter = _Waiter[S](order, asyncio.get_running_loop().create_future())

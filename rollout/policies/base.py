@@ -16,6 +16,8 @@ from typing import Protocol
 from kernel_env.errors import ConfigError
 from kernel_env.schema import Generation, Message, Usage
 
+CHARS_PER_TOKEN = 4
+"""About, of prompts that are not tokens yet."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 

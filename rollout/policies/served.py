@@ -14,11 +14,10 @@ from typing import Any, ClassVar
 from kernel_env.errors import BadReply, ConfigError, EndpointUnreachable, ModelNotFound, PolicyError, RateLimited
 from kernel_env.schema import Generation, Usage
 from rollout.policies.asking import Answer, Asker, Send
-from rollout.policies.base import Capabilities, Endpoint, GenerationRequest, Sampling, Spent, refuse_thinking
+from rollout.policies.base import CHARS_PER_TOKEN, Capabilities, Endpoint, GenerationRequest, Sampling, Spent, refuse_thinking
 
 PREFLIGHT_ATTEMPTS = 2
 PREFLIGHT_S = 60.0
-CHARS_PER_TOKEN = 4  # of prompts that are not tokens yet, for rate limits
 
 
 class ServedPolicy(ABC):

@@ -1,0 +1,112 @@
+"""What SLURM is told. What becomes of jobs is in `test_slurm_jobs.py`."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from rollout import slurm
+from rollout.cli import main
+from rollout.monitor import Monitor, State
+from rollout.settings import SlurmSettings
+from rollout.slurm import Job
+from rollout.sweep import plan_sweep
+from tests.sweep_scene import furnish, policies
+
+# ------------------------------------------------------------------ what SLURM is told
+
+
+def test_a_job_is_a_command_with_what_it_asks_for(tmp_path: Path) -> None:
+    settings = SlurmSettings(
+        partition="gpu",
+        time="4:00:00",
+        mem="64G",
+        cpus_per_task=8,
+        gres="gpu:1",
+        options=("--account=me",),
+        setup="module load x",
+    )
+    lines = slurm.job_script(Job("s/a", ("kernel-env", "eval", "run.name='a b'"), tmp_path), settings).splitlines()
+    assert lines[0] == "#!/bin/bash" and lines[-2:] == ["module load x", "exec kernel-env eval 'run.name='\"'\"'a b'\"'\"''"]
+    told = {line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH ")}
+    assert told >= {
+        "--job-name=s/a", "--partition=gpu", "--time=4:00:00", "--mem=64G", "--cpus-per-task=8", "--gres=gpu:1", "--account=me",
+        "--signal=B:USR1@120", "--requeue", "--dependency=singleton", "--open-mode=append", f"--output={tmp_path}/slurm/%j.log",
+    }  # fmt: skip
+
+
+def test_what_is_not_set_is_the_clusters_to_decide(tmp_path: Path) -> None:
+    script = slurm.job_script(Job("s/a", ("true",), tmp_path), SlurmSettings(warning_s=0))
+    assert not re.search("--(partition|time|mem|cpus-per-task|gres|signal)", script)
+
+
+def test_a_place_with_spaces_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my runs").mkdir()
+    monkeypatch.chdir(tmp_path / "my runs")
+    assert f'#SBATCH --chdir="{tmp_path}/my runs"' in slurm.job_script(Job("a", ("true",), Path("a")), SlurmSettings())
+
+
+@pytest.fixture
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    furnish(tmp_path, "abc", problems=2)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+HERE = (
+    "problems=jsonl", "problems.path=problems.jsonl", "verifier.clock=recorded", "verify.num_correct_trials=1", "run.seed=1",
+    "run.name=s", "sweep.launcher=slurm",
+)  # fmt: skip
+
+
+def multirun(*overrides: str) -> int:
+    return main(["eval", "--multirun", *overrides])
+
+
+def test_jobs_can_be_written_and_left_for_later(scene: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    swept = (*HERE, policies("ab"), "slurm.submit=false", "run.root=out")
+    assert multirun(*swept) == 0
+    assert "2 jobs are written; `sh out/s/submit.sh` submits them" in capsys.readouterr().out
+    cells = plan_sweep(swept).cells
+    submitted = [line for line in (scene / "out/s/submit.sh").read_text().splitlines() if line.startswith("submit ")]
+    assert submitted == [f"submit {shlex.quote(str(scene / cell.path / 'slurm'))}" for cell in cells]
+    for cell in cells:
+        script = (cell.path / "slurm/job.sh").read_text()
+        assert shlex.split(script.splitlines()[-1]) == ["exec", sys.executable, "-m", "kernel_env", "eval", *cell.overrides]
+        assert f"run.name='{cell.info.name}'" in cell.overrides
+    assert {row.state for row in Monitor(Path("out/s")).rows()} == {State.STOPPED}
+
+
+def test_a_key_is_not_written_into_a_job(scene: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert multirun(*HERE, "policy=openai", "policy.model=m", "policy.api_key=a-secret", "slurm.submit=false") == 2
+    assert "policy.api_key would be written into the jobs: set OPENAI_API_KEY instead" in capsys.readouterr().err
+    assert not [path for path in scene.rglob("*") if path.is_file() and "a-secret" in path.read_text()]
+
+
+def test_without_slurm_it_is_said_what_to_do(
+    scene: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(scene))
+    assert multirun(*HERE, policies("a")) == 2
+    assert "there is no command `sbatch` here: run `sh runs/s/submit.sh` where there is one" in capsys.readouterr().err
+
+
+def test_a_scheduler_that_is_not_there_has_no_word(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert slurm.words([]) == {}
+    assert slurm.words([1, 2]) == {1: slurm.UNKNOWN, 2: slurm.UNKNOWN}
+
+
+def test_a_process_outside_of_a_job_is_not_queued_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    slurm.queue_again(SlurmSettings())
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "10")
+    slurm.queue_again(SlurmSettings())
+    assert capsys.readouterr().out == ""
