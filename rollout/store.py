@@ -80,9 +80,14 @@ class RunReader:
 
     def load_episodes(self) -> list[Episode]:
         """The episodes that ended, in the run's order. Raises ConfigError like `load_turns`."""
+        return list(self.each_episode())
+
+    def each_episode(self) -> Iterator[Episode]:
+        """Like `load_episodes`, one by one: all texts of a large run do not fit into memory."""
         ended = self._ended()  # before the turns: another process may be writing, and ends an episode after its turns
         counts = self._turn_counts()
-        return [self._load_episode(key, counts.get(key, 0)) for key in ended]
+        for key in ended:
+            yield self._load_episode(key, counts.get(key, 0))
 
     def results(self) -> Results:
         """What `results.json` holds, computed from the durable turns and episode ends."""
