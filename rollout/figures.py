@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from kernel_env.schema import Episode, Status
 from rollout.markdown import number, share
 from rollout.metrics import (
+    THRESHOLDS,
     AtTurn,
     ByTurn,
     Estimate,
@@ -32,8 +33,8 @@ from rollout.metrics import (
 WIDTH, HEIGHT = 420, 240
 """Of a chart, in its own units: about as wide as a phone, so that letters are legible there."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 10, 40
-_CURVE = [tenth / 10 for tenth in range(31)]
-"""Where the curve of fast_p is drawn; the thresholds are points on it."""
+_CURVE = sorted({*THRESHOLDS, *(quarter / 4 for quarter in range(13))})
+"""Where the curve of fast_p is drawn, as far as 3."""
 _HALVES = range(-6, 9)
 """Bars of the distribution: half powers of two, from 1/8 to 16. What is beyond is in the last."""
 
@@ -166,8 +167,10 @@ def speedups(groups: Groups, metrics: Metrics) -> str:
 def flows(steps: Sequence[Mapping[tuple[Status, str], int]]) -> str:
     """A table for each step: what a status (a row) became (a column)."""
     tables = "".join(_flow_table(turn, step) for turn, step in enumerate(steps, start=1))
-    note = "Of all ended episodes. Columns on the right, in italics, say why episodes without a next turn ended."
-    return _figure("Error flow", "What became of a turn's status in the next.", note, f'<div class="flows">{tables}</div>', "wide")
+    note = "Samples of all ended episodes that came to the turn. Columns in italics say why those without a next turn ended."
+    return _figure(
+        "Error flow", "Rows: the status of a turn. Columns: what came next.", note, f'<div class="flows">{tables}</div>', "wide"
+    )
 
 
 def _flow_table(turn: int, step: Mapping[tuple[Status, str], int]) -> str:

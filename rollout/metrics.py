@@ -269,7 +269,7 @@ def is_fast(p: float, by: int | None = None) -> Holds:
 def best_speedup(episode: Episode | None, by: int | None = None) -> float | None:
     """Of the correct and timed turns, of the first `by` if that is given. None without one."""
     turns = () if episode is None else episode.turns[:by]
-    return max((turn.verdict.speedup for turn in turns if turn.verdict.speedup is not None), default=None)
+    return max((speedup for turn in turns if (speedup := turn.verdict.speedup) is not None), default=None)
 
 
 def best_reward(episode: Episode | None, by: int | None = None) -> float | None:

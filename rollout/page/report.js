@@ -100,10 +100,13 @@ async function show() {
   if (location.hash !== asked) return;  // another one was asked for in the meantime
   $("turn-title").textContent = `${key} ${found.problem.name}: turn ${index + 1} of ${turns.length}`;
   $("turn-nav").replaceChildren(...turns.map((_, each) => mark(found.sample, each)));
-  $("turn-nav").children[index].setAttribute("aria-current", "true");
+  for (const [each, made] of [...$("turn-nav").children].entries()) made.tabIndex = each === index ? 0 : -1;
+  const current = $("turn-nav").children[index];
+  current.setAttribute("aria-current", "true");
   $("turn-body").replaceChildren(...sections(texts, turns, index));
   $("turn").dataset.shown = `${key}/${index + 1}`;
   if (!$("turn").open) $("turn").showModal();
+  current.focus();
   $("turn").scrollTop = 0;
 }
 
