@@ -57,6 +57,7 @@ class Page:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", features=[scheme])
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
+        self.send("Page.navigate", url="about:blank")  # else another fragment of the same page would not load it
         self.send("Page.navigate", url=f"{file.resolve().as_uri()}{fragment}")
         self.until("location.protocol === 'file:' && document.readyState === 'complete'")
 
