@@ -167,7 +167,7 @@ def write_run(root: Path, problems: int, samples: int, tokens: bool) -> Path:
 
 
 def episode(problem: Problem, sample: int, rng: random.Random, tokens: bool) -> Episode:
-    shown = (
+    shown: tuple[dict[str, str], ...] = (
         {"role": "system", "content": "You write kernels."},
         {"role": "user", "content": f"{problem.source}\n{'Rules. ' * 300}"},
     )

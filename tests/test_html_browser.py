@@ -86,7 +86,9 @@ def test_a_turn_is_one_click_away(page: Page, run: RunReader, report: Path, widt
     assert [shown[f"Prompt, message {n} of {len(turn.messages)}: {m['role']}"] for n, m in enumerate(turn.messages, 1)] == [
         message["content"] for message in turn.messages
     ]
-    assert f"Code, changes since turn {before.index + 1}" in shown
+    assert before.code and turn.code and "\n" not in before.code.strip() + turn.code.strip(), "of one line, so all of it changed"
+    changes = shown[f"Code, changes since turn {before.index + 1}"]
+    assert f"- {before.code.strip()}" in changes and f"+ {turn.code.strip()}" in changes
     facts = page.do("document.querySelector('#turn dl').textContent")
     assert turn.verdict.status in facts and f"{turn.reward.value:.3f}" in facts
 
@@ -106,6 +108,7 @@ def test_a_turn_has_an_address_and_back_leaves_it(page: Page, run: RunReader, re
 def test_it_can_be_used_with_a_keyboard_alone(page: Page, run: RunReader, report: Path) -> None:
     page.open(report, width=WIDE)
     page.do("document.querySelector('#problems th button').focus()")
+    assert page.do("[...document.querySelectorAll('.samples')].every(s => s.querySelectorAll('.mark[tabindex=\"0\"]').length < 2)")
     for _ in range(6):  # the other columns, then the first turn
         page.press("Tab")
     page.press("ArrowRight")

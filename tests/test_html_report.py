@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from kernel_env.schema import Episode, Status, StopReason, Turn
-from rollout.documents import RunInfo, without_texts
+from rollout.documents import RunInfo, summarize, without_texts
 from rollout.html_report import MARKS, packed
 from rollout.markdown import number, share
 from rollout.metrics import by_turn, grouped, measure
@@ -179,7 +179,9 @@ def test_the_numbers_are_those_of_the_markdown_report(run: RunReader, page: Mark
 
 def test_texts_are_in_no_number(run: RunReader) -> None:
     whole = run.load_episodes()
-    assert report_text(run.info, {}, list(map(without_texts, whole))) == report_text(run.info, {}, whole)
+    bare = list(map(without_texts, whole))
+    assert report_text(run.info, {}, bare) == report_text(run.info, {}, whole)
+    assert summarize(bare, run.info) == summarize(whole, run.info)
 
 
 def test_figures_show_the_metrics_and_their_intervals(run: RunReader, page: Markup) -> None:
