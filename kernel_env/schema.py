@@ -505,7 +505,10 @@ def _decode(kind: Any, data: Any, path: str) -> Any:
         return data
     if origin is tuple:
         _require(isinstance(data, list), f"{path}: expected a list")
-        return tuple(_decode(typing.get_args(kind)[0], v, f"{path}[{i}]") for i, v in enumerate(data))
+        item = typing.get_args(kind)[0]
+        if item in (int, float, str) and set(map(type, data)) <= {item}:  # tokens: thousands of them, in each turn
+            return tuple(data)
+        return tuple(_decode(item, v, f"{path}[{i}]") for i, v in enumerate(data))
     if origin is not None and issubclass(origin, Mapping):
         _require(isinstance(data, dict), f"{path}: expected an object")
         return {k: _decode(typing.get_args(kind)[1], v, f"{path}.{k}") for k, v in data.items()}

@@ -89,8 +89,15 @@ def _split(argv: list[str], flags: Sequence[str]) -> tuple[list[str], list[str],
         known = f"{' '.join(flags)} and options" if flags else "options"
         raise ConfigError(f"unknown flag {' '.join(sorted(unknown))}: there are {known} as NAME=VALUE")
     words = [a for a in argv if not a.startswith("--")]
-    overrides = [w for w in words if "=" in w[1:]]
+    overrides = [w for w in words if "=" in w[1:] and not _is_cell(w)]
     return [w for w in words if w not in overrides], overrides, given
+
+
+def _is_cell(word: str) -> bool:
+    """Whether it is the name of a run of a multirun: `model=a,temperature=0-1f3a9c07b2`."""
+    from rollout.store import is_run, run_places
+
+    return any(map(is_run, run_places(word)))
 
 
 def _eval(argv: list[str]) -> int:

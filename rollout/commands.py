@@ -33,9 +33,9 @@ from rollout.health import status
 from rollout.markdown import page
 from rollout.metrics import THRESHOLDS
 from rollout.report import noise_text, write_report
-from rollout.runner import episode_config, make_verifier, profile, run_directory
+from rollout.runner import episode_config, make_verifier, profile
 from rollout.settings import Settings
-from rollout.store import RunReader, open_run
+from rollout.store import RunReader, open_run, run_directory
 from rollout.tritonforge import read_dump
 
 MAX_FILE_BYTES = 64 << 20

@@ -12,7 +12,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from kernel_env.schema import SCHEMA_VERSION, Episode, Message, Problem, Status, StopReason, Timing, Turn, Verdict, episode_key
+from kernel_env.schema import (
+    SCHEMA_VERSION,
+    Episode,
+    Generation,
+    Message,
+    Problem,
+    Status,
+    StopReason,
+    Timing,
+    Turn,
+    Verdict,
+    episode_key,
+)
 from rollout.returns import credits, per_turn_returns, trajectory_return
 
 SWEEP_FILE = "sweep.json"
@@ -410,6 +422,24 @@ def is_memory_fault(verdict: Verdict) -> bool:
     """Out of memory, or killed for touching memory that was not its own."""
     crashed = verdict.status is Status.CRASHED and verdict.category in _MEMORY_SIGNALS
     return crashed or verdict.status is Status.OUT_OF_MEMORY
+
+
+def without_texts(episode: Episode) -> Episode:
+    """What the counts and rates of a report are made of, in little memory: whether a reply thought and had a kernel stays, what it
+    said does not."""
+    return replace(episode, turns=tuple(map(_without_texts, episode.turns)))
+
+
+def _without_texts(turn: Turn) -> Turn:
+    reply, thought = turn.generation, "<think>" if turn.generation.has_thinking else ""
+    return replace(
+        turn,
+        messages=(),
+        generation=Generation(thought, usage=reply.usage, model=reply.model, duration_s=reply.duration_s),
+        code=turn.code and "kernel",
+        verdict=replace(turn.verdict, message="", log="", ahead=()),
+        feedback=None,
+    )
 
 
 def _reply(turn: Turn) -> Message:

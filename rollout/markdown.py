@@ -90,14 +90,14 @@ _PAGE = """\
 def page(title: str, text: str) -> str:
     """One self-contained HTML page of a text of ours: headings, tables, quotes and lines of prose. All of it is escaped."""
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
-    body = "\n".join(_blocks(text.splitlines()))
+    body = "\n".join(blocks(text.splitlines()))
     return (
         f"<!doctype html>\n<html lang=en>\n<head>{head}\n<style>\n{_STYLE}\n</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
 
 
-def _blocks(lines: Sequence[str]) -> Iterator[str]:
-    """Consecutive rows are one table, its second row is a ruler; other lines stand alone."""
+def blocks(lines: Iterable[str]) -> Iterator[str]:
+    """Lines of ours as HTML. Consecutive rows are one table, its second row is a ruler; other lines stand alone."""
     rows: list[str] = []
     for line in (*lines, ""):
         if line.startswith("| "):

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kernel_env.errors import ConfigError
-from kernel_env.schema import Episode, Turn, Usage, episode_key
+from kernel_env.schema import Episode, Status, Turn, Usage, episode_key
 from rollout.documents import episode_order
 
 THRESHOLDS = (0.0, 0.5, 0.8, 1.0, 1.5, 2.0)
@@ -93,6 +93,18 @@ class ByTurn:
     """Of all problems that were asked for, ..."""
     fast_1: Estimate
     """... like this."""
+
+
+@dataclass(frozen=True)
+class AtTurn:
+    """One turn of the samples that came to it."""
+
+    turn: int
+    """From 1."""
+    reward: float | None
+    """Average over the `scored` ones. None without one."""
+    scored: int
+    unscored: int
 
 
 @dataclass(frozen=True)
@@ -257,7 +269,7 @@ def is_fast(p: float, by: int | None = None) -> Holds:
 def best_speedup(episode: Episode | None, by: int | None = None) -> float | None:
     """Of the correct and timed turns, of the first `by` if that is given. None without one."""
     turns = () if episode is None else episode.turns[:by]
-    return max((turn.verdict.speedup for turn in turns if turn.verdict.speedup is not None), default=None)
+    return max((speedup for turn in turns if (speedup := turn.verdict.speedup) is not None), default=None)
 
 
 def best_reward(episode: Episode | None, by: int | None = None) -> float | None:
@@ -309,6 +321,22 @@ def by_turn(groups: Groups, turn: int) -> ByTurn:
         reward=ratio([math.fsum(found) for found in rewards], list(map(len, rewards))),
         correct=pass_at(groups, 1, is_correct(turn)),
         fast_1=pass_at(groups, 1, is_fast(1.0, turn)),
+    )
+
+
+def at_turn(episodes: Iterable[Episode], turn: int) -> AtTurn:
+    """`turn` is counted from 1."""
+    column = [episode.rewards_T[turn - 1] for episode in episodes if len(episode.turns) >= turn]
+    rewards = _known(column)
+    return AtTurn(turn, math.fsum(rewards) / len(rewards) if rewards else None, len(rewards), len(column) - len(rewards))
+
+
+def flow(episodes: Iterable[Episode], turn: int) -> Counter[tuple[Status, str]]:
+    """What became of each status in `turn`, counted from 1: the next turn's status, or why the episode ended."""
+    return Counter(
+        (e.turns[turn - 1].verdict.status, str(e.turns[turn].verdict.status if len(e.turns) > turn else e.stop_reason))
+        for e in episodes
+        if len(e.turns) >= turn
     )
 
 

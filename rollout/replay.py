@@ -23,9 +23,9 @@ from kernel_env.reward import measured_part, measured_reward
 from kernel_env.schema import Candidate, Problem, Timing, Turn, Verdict
 from kernel_env.verifier import Verifier
 from rollout.fingerprint import changes, fingerprint
-from rollout.runner import make_verifier, run_directory
+from rollout.runner import make_verifier
 from rollout.settings import Settings, settings
-from rollout.store import RunReader
+from rollout.store import RunReader, run_directory
 
 TIMING_SLACK = 1.25
 """Both intervals are widened by this factor before they must overlap: clocks and caches differ from minute to minute."""

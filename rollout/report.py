@@ -1,5 +1,5 @@
-"""The report of a run: `reports/MULTI_TURN_REPORT.md`, with a picture beside it where judges or predictions have a say in the
-reward; and the closing table of the terminal.
+"""The report of a run: `reports/MULTI_TURN_REPORT.md` and `reports/report.html`, with a picture beside them where judges or
+predictions have a say in the reward; and the closing table of the terminal.
 
 Computed from the durable episodes alone and without a clock time, so the same run gives the same bytes. Every rate names
 its denominator; what was not scored, failed or never ran is listed apart and stays in "asked for".
@@ -17,10 +17,21 @@ from kernel_env.schema import Episode, Status, StopReason, Timing, Verdict
 from rewards.distribution import Score, distribution
 from rewards.picture import picture
 from rewards.sources import RULES
-from rollout.documents import EpisodeResult, Results, RunInfo, Summary, episode_order, fastest, is_memory_fault, results_of
+from rollout.documents import (
+    EpisodeResult,
+    Results,
+    RunInfo,
+    Summary,
+    episode_order,
+    fastest,
+    is_memory_fault,
+    results_of,
+    without_texts,
+)
 from rollout.durable import write_file
+from rollout.html_report import packed, report_page
 from rollout.markdown import NONE, cell, number, rate, share, speedup, table, warning
-from rollout.metrics import Cost, Groups, Metrics, grouped, longest, measure, mixture, step
+from rollout.metrics import Cost, Groups, Metrics, at_turn, grouped, longest, measure, mixture, step
 from rollout.policies.base import Endpoint
 from rollout.store import RunReader
 
@@ -36,14 +47,20 @@ _PICTURE = "reward_sources.svg"
 
 
 def write_report(run: RunReader) -> Path:
-    """Writes the run's report and its picture, and returns the report's path. Raises ConfigError when the run is damaged."""
+    """Writes the run's report, Markdown and HTML, and its picture, and returns the path of the first. Raises ConfigError when the
+    run is damaged."""
     path = run.path / "reports" / "MULTI_TURN_REPORT.md"
     path.parent.mkdir(exist_ok=True)
-    episodes = run.load_episodes()
+    texts, episodes = {}, []
+    for episode in run.each_episode():
+        texts[episode.key] = packed(episode)
+        episodes.append(without_texts(episode))
     if spreads := distribution(_scores(episodes)):
         write_file(path.parent / _PICTURE, picture(spreads).encode())
-    text = report_text(run.info, run.environment, episodes, cost_of(run))
-    write_file(path, text.encode(errors="backslashreplace"))
+    metrics = _measured(run.info, episodes, cost_of(run))
+    found = _sections(run.info, run.environment, episodes, metrics)
+    write_file(path, _joined(found).encode(errors="backslashreplace"))
+    write_file(path.with_name("report.html"), report_page(run.info, episodes, metrics, found, texts))
     return path
 
 
@@ -59,24 +76,38 @@ def cost_of(run: RunReader) -> Cost:
 def report_text(info: RunInfo, environment: Mapping[str, Any], episodes: Sequence[Episode], cost: Cost = lambda usage: None) -> str:
     """The report, Markdown. `episodes` are those that ended. Metrics are left out where there can be none, and it says so."""
     ordered = sorted(episodes, key=lambda e: episode_order(e.key))
-    results = results_of(info, ordered)
-    mixed = mixture(ordered)
-    metrics = None if mixed else measure(info.asked, ordered, cost)
+    return _joined(_sections(info, environment, ordered, _measured(info, ordered, cost)))
+
+
+def _measured(info: RunInfo, episodes: Sequence[Episode], cost: Cost) -> Metrics | None:
+    return None if mixture(episodes) else measure(info.asked, episodes, cost)
+
+
+def _joined(sections: Iterable[Sequence[str]]) -> str:
+    return "\n".join(line for section in sections for line in (*section, ""))
+
+
+def _sections(
+    info: RunInfo, environment: Mapping[str, Any], episodes: Sequence[Episode], metrics: Metrics | None
+) -> list[list[str]]:
+    """The lines of each: first the head, last the table of all problems. `episodes` are in the run's order."""
+    results = results_of(info, episodes)
     sections = (
-        _head(results, ordered, environment, mixed),
+        _head(results, episodes),
+        _machine(environment),
         _success(results),
         () if metrics is None else _speed(metrics),
         () if metrics is None else _spending(metrics),
-        _turn_analysis(ordered, grouped(info.asked, ordered)),
+        _turn_analysis(episodes, grouped(info.asked, episodes)),
         () if metrics is None else _best_so_far(metrics),
-        _thinking(ordered),
-        _reward_sources(ordered),
+        _thinking(episodes),
+        _reward_sources(episodes),
         _best_performers(results),
-        _error_analysis(results.summary, ordered),
-        _set_apart(info, ordered),
-        _all_problems(results, ordered),
+        _error_analysis(results.summary, episodes),
+        _set_apart(info, episodes),
+        _all_problems(results, episodes),
     )
-    return "\n".join(line for section in map(list, sections) if section for line in (*section, ""))
+    return [lines for section in sections if (lines := list(section))]
 
 
 def closing_table(episodes: Iterable[Episode]) -> Table:
@@ -101,13 +132,13 @@ def closing_table(episodes: Iterable[Episode]) -> Table:
 # ------------------------------------------------------------------ sections
 
 
-def _head(results: Results, episodes: Sequence[Episode], environment: Mapping[str, Any], mixed: str) -> Iterator[str]:
+def _head(results: Results, episodes: Sequence[Episode]) -> Iterator[str]:
     meta = results.metadata
     levels = Counter(e.problem.level for e in episodes)
     problems = ", ".join(f"{count} of level {level}" for level, count in sorted(levels.items()))
     yield f"# Multi-turn report: {cell(meta.run_name)}"
     yield ""
-    for text in (*_warnings(results, episodes), *([f"{mixed}."] if mixed else [])):
+    for text in _warnings(results, episodes):
         yield from warning(text)
     yield from table(
         ("What ran", ""),
@@ -124,8 +155,14 @@ def _head(results: Results, episodes: Sequence[Episode], environment: Mapping[st
             ("Master seed", str(meta.master_seed)),
         ],
     )
-    yield ""
-    yield from _machine(environment)
+
+
+def _machine(environment: Mapping[str, Any]) -> Iterator[str]:
+    facts = list(_flat(environment, ""))
+    shown = facts[:_FINGERPRINT_SHOWN]
+    if len(facts) > len(shown):
+        shown.append(("...", f"{len(facts) - len(shown)} more in environment.json"))
+    yield from table(("Machine", ""), shown)
     yield ""
     yield "Every number below can be computed again from the turn files alone. Turn 1 is in the files named `_turn0`."
     yield "Brackets hold 95% intervals: of a speedup over the rounds of its timing, of all else over problems (bootstrap)."
@@ -150,14 +187,8 @@ def _warnings(results: Results, episodes: Sequence[Episode]) -> Iterator[str]:
     degenerate = sorted({e.problem.key for e in episodes for t in e.turns if t.verdict.degenerate})
     if degenerate:
         yield f"the outputs of {', '.join(degenerate)} hardly vary with the inputs: a constant may count as correct."
-
-
-def _machine(environment: Mapping[str, Any]) -> Iterator[str]:
-    facts = list(_flat(environment, ""))
-    shown = facts[:_FINGERPRINT_SHOWN]
-    if len(facts) > len(shown):
-        shown.append(("...", f"{len(facts) - len(shown)} more in environment.json"))
-    yield from table(("Machine", ""), shown)
+    if mixed := mixture(episodes):
+        yield f"{mixed}."
 
 
 def _success(results: Results) -> Iterator[str]:
@@ -234,11 +265,10 @@ def _spending(metrics: Metrics) -> Iterator[str]:
 
 def _turn_analysis(episodes: Sequence[Episode], groups: Groups) -> Iterator[str]:
     turns = longest(episodes)
-    positions = []
-    for index in range(turns):
-        column = [e.rewards_T[index] for e in episodes if len(e.turns) > index]
-        rewards = [reward for reward in column if reward is not None]
-        positions.append((f"Turn {index + 1}", _mean(rewards), str(len(rewards)), str(len(column) - len(rewards))))
+    positions = [
+        (f"Turn {a.turn}", NONE if a.reward is None else f"{a.reward:.3f}", str(a.scored), str(a.unscored))
+        for a in (at_turn(episodes, turn) for turn in range(1, turns + 1))
+    ]
     rows = [
         (
             f"Turn {s.turn - 1} → {s.turn}",

@@ -388,11 +388,3 @@ class RunJournal:
 
     async def _write(self, write: Callable[..., None], *what: object) -> None:
         await asyncio.get_running_loop().run_in_executor(self._writer, write, *what)
-
-
-def run_directory(name: str) -> Path:
-    """A run by its path or its name below `runs/`. Raises ConfigError."""
-    for path in (Path(name), Path("runs") / name):
-        if (path / "run.json").is_file():
-            return path
-    raise ConfigError(f"no run {name!r}: neither {name} nor runs/{name} holds a run.json")

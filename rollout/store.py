@@ -36,12 +36,28 @@ _FAILURES = (StopReason.POLICY_FAILURE, StopReason.INFRA_ERROR)
 T = TypeVar("T")
 
 
+def run_directory(name: str) -> Path:
+    """A run by its path or its name below `runs/`. Raises ConfigError."""
+    for path in run_places(name):
+        if is_run(path):
+            return path
+    raise ConfigError(f"no run {name!r}: neither {name} nor runs/{name} holds a run.json")
+
+
+def run_places(name: str) -> tuple[Path, Path]:
+    return Path(name), Path("runs") / name
+
+
+def is_run(path: Path) -> bool:
+    return (path / "run.json").is_file()
+
+
 class RunReader:
     """A run directory, for reading. Raises ConfigError when `path` holds no run, or one of another schema version."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not (path / "run.json").is_file():
+        if not is_run(path):
             raise ConfigError(f"{path} is not a run directory: it has no run.json; check the run's name")
         self.info = read_document(path / "run.json", RunInfo)
 
@@ -80,9 +96,14 @@ class RunReader:
 
     def load_episodes(self) -> list[Episode]:
         """The episodes that ended, in the run's order. Raises ConfigError like `load_turns`."""
+        return list(self.each_episode())
+
+    def each_episode(self) -> Iterator[Episode]:
+        """Like `load_episodes`, one by one: all texts of a large run do not fit into memory."""
         ended = self._ended()  # before the turns: another process may be writing, and ends an episode after its turns
         counts = self._turn_counts()
-        return [self._load_episode(key, counts.get(key, 0)) for key in ended]
+        for key in ended:
+            yield self._load_episode(key, counts.get(key, 0))
 
     def results(self) -> Results:
         """What `results.json` holds, computed from the durable turns and episode ends."""

@@ -35,6 +35,8 @@ def test_four_packages_and_nothing_else_at_the_top(wheel: zipfile.ZipFile) -> No
         "kernel_env/problems/profiles.json",
         "kernel_env/problems/bundled/level1/1_TanhGelu.py",
         "kernel_env/py.typed",
+        "rollout/page/report.html",
+        "rollout/page/report.js",
         "rollout/recordings/bundled/cpp/level1_problem1_turn0.txt",
         "rollout/recordings/kernelbench/triton/level1_problem22_turn0.txt",
     ],

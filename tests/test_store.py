@@ -39,7 +39,7 @@ def test_a_run_has_the_files_of_the_multi_turn_evaluation(tmp_path: Path) -> Non
         *(f"generated_kernels/{stem}.py" for stem in stems),
         *(f"responses/{stem}.txt" for stem in stems),
         *(f"turns/{stem}.json" for stem in stems),
-        *("reports/MULTI_TURN_REPORT.md", "results.json", "progress.json"),
+        *("reports/MULTI_TURN_REPORT.md", "reports/report.html", "results.json", "progress.json"),
         *("run.json", "config.yaml", "environment.json", "problems/level1_problem1.json", "episodes/level1_problem1.json"),
     }
 

@@ -374,3 +374,15 @@ def test_a_killed_sweep_resumes_and_ends_as_if_undisturbed_and_another_policy_ru
     assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
     cells = {name.partition("/")[0] for name in after if "/turns/" in name}
     assert len(cells) == 2 * len(recorded + "Z") == 2 + len({name.partition("/")[0] for name in kept})
+
+
+def test_a_cell_is_named_to_other_commands_by_its_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name holds `=`, as an option does."""
+    from rollout.cli import _split
+
+    cell = tmp_path / "runs" / "sweep" / "max_turns=2,gamma=0.3-3c45c8d438"
+    cell.mkdir(parents=True)
+    (cell / "run.json").touch()
+    monkeypatch.chdir(tmp_path)
+    given = [f"sweep/{cell.name}", str(cell), "rollout.max_turns=2"]
+    assert _split(given, ()) == (given[:2], given[2:], set())
