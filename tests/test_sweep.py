@@ -15,6 +15,7 @@ import pytest
 
 from rollout import policies as back_ends
 from rollout.cli import main
+from rollout.durable import DirectoryLock
 from rollout.health import Health, read_status
 from rollout.monitor import Monitor, monitor
 from rollout.sweep import plan_sweep
@@ -259,6 +260,17 @@ def test_cells_that_run_side_by_side_share_a_verifier_and_get_what_they_get_alon
 def differing(a: Path, b: Path) -> set[str]:
     """Names of files that differ, but for what says how the sweep was run."""
     return {line.split()[0] for line in compare_trees(a, b, exclude=("config.yaml", "environment.json"))}
+
+
+def test_a_cell_that_another_process_plays_is_left_to_it(scene: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    swept = (*ALLOWED, policies("N"))
+    (cell,) = plan_sweep(swept).cells
+    cell.path.mkdir(parents=True)
+    with DirectoryLock(cell.path):
+        assert multirun(*swept) == 2
+        assert f"another process (pid {os.getpid()}) is writing {cell.path}" in capsys.readouterr().out
+        assert {path.name for path in cell.path.iterdir()} == {".lock"}
+    assert multirun(*swept) == 0
 
 
 def test_another_value_runs_only_its_own_cells(scene: Path, capsys: pytest.CaptureFixture[str]) -> None:
