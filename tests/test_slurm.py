@@ -52,7 +52,7 @@ def test_a_place_with_spaces_is_quoted(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.fixture
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    furnish(tmp_path, "abc", problems=2)
+    furnish(tmp_path, "abN", problems=2)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -79,6 +79,17 @@ def test_jobs_can_be_written_and_left_for_later(scene: Path, capsys: pytest.Capt
         assert shlex.split(script.splitlines()[-1]) == ["exec", sys.executable, "-m", "kernel_env", "eval", *cell.overrides]
         assert f"run.name='{cell.info.name}'" in cell.overrides
     assert {row.state for row in Monitor(Path("out/s")).rows()} == {State.STOPPED}
+
+
+def test_a_cell_that_is_played_here_is_no_jobs_any_more(scene: Path) -> None:
+    """Else the scheduler's word on a job that failed would speak against it."""
+    swept = (*HERE, policies("N"), "run.allow_zero=true")
+    assert multirun(*swept, "slurm.submit=false") == 0
+    (cell,) = plan_sweep(swept).cells
+    (cell.path / "slurm/job_id").write_text("17\n")
+    assert slurm.job_number(cell.path) == 17
+    assert multirun(*swept, "sweep.launcher=local") == 0
+    assert slurm.job_number(cell.path) is None
 
 
 def test_a_key_is_not_written_into_a_job(scene: Path, capsys: pytest.CaptureFixture[str]) -> None:

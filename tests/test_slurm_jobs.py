@@ -110,7 +110,7 @@ def test_cells_are_jobs_and_a_repeated_command_submits_nothing(cluster: Path, ca
 MODELS = """
 dead    policy.scheme=openai policy.base_url=http://127.0.0.1:9/v1 policy.attempts=1
 empty   policy.path=replies/a/cpp
-broken  policy.path=replies/b/cpp problems.ids=1 verifier.cache_dir=cache
+broken  policy.path=replies/b/cpp problems.ids=2 verifier.cache_dir=cache
 wrapper policy.scheme=vllm run.canaries=false
 """
 
