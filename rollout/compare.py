@@ -127,11 +127,7 @@ class Versus:
     @property
     def worse(self) -> tuple[Difference, ...]:
         """Significantly: p below 0.05 in the mean reward or in fast_1."""
-        return tuple(
-            d
-            for d in self.differences
-            if d.what in JUDGED and d.p < SIGNIFICANT and d.change.value is not None and d.change.value < 0
-        )
+        return tuple(d for d in self.differences if d.what in JUDGED and d.p < SIGNIFICANT and d.after < d.before)
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,11 @@ def test_the_reward_that_ends_an_episode_is_told_from_where_they_ended(preset: s
         assert found.went_on_at < (PRESETS[preset].stop_at or 0) <= found.ended_at
 
 
+def test_a_turn_at_the_turn_limit_does_not_tell_when_an_episode_would_have_ended() -> None:
+    found = conduct_of(replace(PLAYED, max_turns=1, skill=0.9))
+    assert (found.stop, found.went_on_at, found.ended_at) == (Fit((), 0, 0), None, None)
+
+
 def test_what_was_changed_is_counted_against_the_rule() -> None:
     ended = episodes(PLAYED)
     at = next(index for index, e in enumerate(ended) if len(e.turns) == 3)

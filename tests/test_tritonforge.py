@@ -194,6 +194,15 @@ def test_messages_that_did_not_accumulate_are_known_of_the_last_turn_alone(ended
     assert conduct(info(PLAYED), [found]).history == Fit((), 0, 0)
 
 
+def test_an_example_in_the_prompt_is_no_reply(ended: list[Episode], tmp_path: Path) -> None:
+    entry = buffered(ended[0])
+    example = [{"role": "user", "content": "Such as?"}, {"role": "assistant", "content": "Like this."}]
+    entry["messages"] = [entry["messages"][0], *example, *entry["messages"][1:]]
+    (found,) = read_as(tmp_path / "d.json", [entry]).episodes
+    assert [turn.generation.text for turn in found.turns] == [turn.generation.text for turn in ended[0].turns]
+    assert [len(turn.messages) for turn in found.turns] == [len(turn.messages) + 2 for turn in ended[0].turns]
+
+
 def entry_that(message: str, compiled: bool = False, code: str = "class ModelNew: ...") -> dict[str, Any]:
     result = {"compiled": compiled, "correctness": False, "runtime": None, "error_message": message}
     return {"turn_idx": 0, "kernel_code": code, "eval_result": result, "reward": 0.1 if compiled else 0.0, "speedup": None}
