@@ -113,13 +113,10 @@ def main() -> None:
         size = sum(file.stat().st_size for file in (run / "turns").iterdir()) / 2**20
         print(f"{options.problems} problems x {options.samples} samples x {TURNS} turns: {size:.0f} MiB of turn files")
         built = build(run)
-        print(
-            f"built in {built.seconds:.1f} s ({built.cpu_seconds:.1f} s of processor time), peak {built.peak_mib:.0f} MiB, HTML {built.html_mib:.1f} MiB"
-        )
+        time_taken = f"{built.seconds:.1f} s ({built.cpu_seconds:.1f} s of processor time)"
+        print(f"built in {time_taken}, peak {built.peak_mib:.0f} MiB, HTML {built.html_mib:.1f} MiB")
         used = "no chromium here" if CHROMIUM is None else use(run / "reports" / "report.html")
-    print(
-        f"report: {built.seconds:.1f} s ({built.cpu_seconds:.1f} s of processor time), {built.peak_mib:.0f} MiB; in the browser: {used}"
-    )
+    print(f"report: {time_taken}, {built.peak_mib:.0f} MiB; in the browser: {used}")
 
 
 def build(run: Path) -> Built:
