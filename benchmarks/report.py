@@ -70,9 +70,9 @@ import resource, sys, time
 from pathlib import Path
 from rollout.report import write_report
 from rollout.store import RunReader
-began = time.perf_counter()
+began, cpu_began = time.perf_counter(), time.process_time()
 write_report(RunReader(Path(sys.argv[1])))
-print(time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(time.perf_counter() - began, time.process_time() - cpu_began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 FILTER = """
 (async () => {
@@ -95,6 +95,8 @@ FILTER = """
 @dataclass(frozen=True)
 class Built:
     seconds: float
+    cpu_seconds: float
+    """Of one thread: what it would take if nothing else ran."""
     peak_mib: float
     html_mib: float
 
@@ -111,15 +113,16 @@ def main() -> None:
         size = sum(file.stat().st_size for file in (run / "turns").iterdir()) / 2**20
         print(f"{options.problems} problems x {options.samples} samples x {TURNS} turns: {size:.0f} MiB of turn files")
         built = build(run)
-        print(f"built in {built.seconds:.1f} s, peak {built.peak_mib:.0f} MiB, HTML {built.html_mib:.1f} MiB")
+        time_taken = f"{built.seconds:.1f} s ({built.cpu_seconds:.1f} s of processor time)"
+        print(f"built in {time_taken}, peak {built.peak_mib:.0f} MiB, HTML {built.html_mib:.1f} MiB")
         used = "no chromium here" if CHROMIUM is None else use(run / "reports" / "report.html")
-    print(f"report: {built.seconds:.1f} s, {built.peak_mib:.0f} MiB; in the browser: {used}")
+    print(f"report: {time_taken}, {built.peak_mib:.0f} MiB; in the browser: {used}")
 
 
 def build(run: Path) -> Built:
     done = subprocess.run([sys.executable, "-c", BUILD, str(run)], check=True, capture_output=True, text=True)
-    seconds, peak = map(float, done.stdout.split())
-    return Built(seconds, peak, (run / "reports" / "report.html").stat().st_size / 2**20)
+    seconds, cpu_seconds, peak = map(float, done.stdout.split())
+    return Built(seconds, cpu_seconds, peak, (run / "reports" / "report.html").stat().st_size / 2**20)
 
 
 def use(file: Path) -> str:

@@ -146,7 +146,7 @@ def rewards_by_turn(best: Sequence[ByTurn], each: Sequence[AtTurn], samples: int
 def speedups(groups: Groups, metrics: Metrics) -> str:
     found = [speedup for group in groups.values() for e in group if (speedup := best_speedup(e)) is not None]
     bars = Counter(min(max(math.floor(2 * math.log2(speedup)), _HALVES[0]), _HALVES[-1]) for speedup in found)
-    ticks = _ticks(0, max(bars.values(), default=1))
+    ticks = _ticks(0, max(bars.values(), default=1), finest=1)
     axes = Axes((_HALVES[0], _HALVES[-1] + 1), (0, ticks[-1]))
     labels = [(half, f"{2 ** (half / 2):g}x") for half in range(-6, 10, 2)]
     parts = [*axes.frame(labels, [(tick, f"{tick:g}") for tick in ticks], "speedup over the baseline")]
@@ -200,11 +200,11 @@ def _svg(parts: Iterable[str], said: str) -> str:
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers around a range: four to nine, with 0 among them where the range has it."""
+def _ticks(low: float, high: float, finest: float = 0.0) -> list[float]:
+    """Round numbers around a range, eight at most, at least `finest` apart; 0 is among them where the range has it."""
     extent = (high - low) or 1.0
     power = 10.0 ** math.floor(math.log10(extent / 4))
-    size = next(step * power for step in (1, 2, 5, 10) if extent / (step * power) <= 6)
+    size = max(next(step * power for step in (1, 2, 5, 10) if extent / (step * power) <= 6), finest)
     first, last = math.floor(low / size), max(math.ceil(high / size), math.floor(low / size) + 1)
     return [round(index * size, 10) for index in range(first, last + 1)]
 

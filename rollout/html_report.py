@@ -193,9 +193,11 @@ def _tiles(metrics: Metrics) -> Iterator[str]:
             number(metrics.speedup, ".2f", "x"),
             f"of {metrics.speedup.of} timed samples of {metrics.samples}",
         ),
-        ("Tokens per solved problem", number(spent.tokens_per_solved, ",.0f"), f"{spent.tokens_per_solved.of} solved"),
         ("Samples completed", f"{metrics.completed:,}", f"of {metrics.samples:,} asked for"),
     ]
+    if spent.prompt_tokens + spent.completion_tokens:
+        of = f"of {spent.tokens_per_solved.of} solved, with those of failures"
+        shown.append(("Tokens per solved problem", number(spent.tokens_per_solved, ",.0f"), of))
     if metrics.pass_at_k[1:]:
         last = metrics.pass_at_k[-1]
         shown.insert(1, (f"pass@{last.k}", share(last.correct), asked))

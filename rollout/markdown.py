@@ -73,18 +73,6 @@ div { overflow-x: auto; }
 table { border-collapse: collapse; margin: 1rem 0; }
 th, td { border-bottom: 1px solid #8886; padding: .2rem .8rem .2rem 0; text-align: left; vertical-align: top; }
 blockquote { border-left: 4px solid #d90; margin: 1rem 0; padding: .2rem 1rem; }"""
-_PAGE = """\
-<!doctype html>
-<html lang="en">
-<head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
-<style>
-{style}
-</style></head>
-<body>
-{body}
-</body>
-</html>
-"""
 
 
 def page(title: str, text: str) -> str:

@@ -136,7 +136,7 @@ const written = (title, text) => (text ? section(title, plain(text), true) : nul
 // ------------------------------------------------------------------ differences
 
 function difference(before, after) {
-  const lines = changes(before.split("\n"), after.split("\n")), shown = element("pre", { class: "code", tabindex: 0 });
+  const lines = changes(before.split("\n"), after.split("\n")), shown = element("pre", { class: "code diff", tabindex: 0 });
   const near = new Uint8Array(lines.length);
   lines.forEach(([sign], place) => { if (sign !== " ") near.fill(1, Math.max(place - CONTEXT, 0), place + CONTEXT + 1); });
   for (let place = 0; place < lines.length; place++) {
