@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.machinery
 import importlib.util
 import json
@@ -10,7 +11,9 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
@@ -29,6 +32,7 @@ from kernel_env.errors import BuilderError, ConfigError
 from kernel_env.hostlock import CoresLock
 from kernel_env.sandbox import landlock
 from kernel_env.verifier import VerifierConfig
+from tests.conftest import SCALED_RELU, sampled
 
 SOURCE = "torch::Tensor twice(torch::Tensor x) { return x * 2; }\n"
 SPIN = """
@@ -421,6 +425,45 @@ def test_a_file_bomb_ends_at_the_limit_of_a_file(warm: Builder) -> None:
 def test_a_compiler_that_someone_killed_says_nothing_about_the_source(number: int, statuses: list[int]) -> None:
     with pytest.raises(BuilderError, match=f"killed by {signal.Signals(number).name}"):
         _ended("g++", [*statuses[:-1], statuses[-1] + number], "cand.cpp:1:1: error: forged\n", 1 << 40)
+
+
+MORTAL = {
+    "guard": "/bin/sh", "driver": r".*/g\+\+", "shell around a stage": "sh", "compiler": ".*/cc1plus", "assembler": "(.*/)?as",
+    "stage of the linker": ".*/collect2", "linker": ".*/ld",
+}  # fmt: skip
+"""The programs of one compiler, by the name that each is started with."""
+
+
+def below(pid: int | str) -> Iterator[int]:
+    with contextlib.suppress(OSError):  # it has ended
+        for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+            yield child
+            yield from below(child)
+
+
+@pytest.mark.parametrize("victim", sampled(MORTAL, ["shell around a stage", "assembler", "linker"]))
+def test_whoever_of_a_compiler_is_killed_says_nothing_about_the_source_and_nobody_lives_on(cold: Builder, victim: str) -> None:
+    done, groups, others = threading.Event(), set[int](), set(below(os.getpid()))
+
+    def kill_it() -> None:
+        while not done.is_set():
+            for pid in (found for found in below(os.getpid()) if found not in others):
+                with contextlib.suppress(OSError):
+                    groups.add(os.getpgid(pid))
+                    if re.fullmatch(MORTAL[victim], Path(f"/proc/{pid}/cmdline").read_text().partition("\0")[0]):
+                        os.kill(pid, signal.SIGKILL)
+                        return
+
+    killer = threading.Thread(target=kill_it)
+    killer.start()
+    try:
+        with pytest.raises(BuilderError, match=r"^the compiler was killed by SIGKILL; nothing is said about the source$"):
+            cold.build(request(SCALED_RELU, "scaled_relu"))  # compiled once: no second way is tried
+    finally:
+        done.set()
+        killer.join()
+    eventually(lambda: not any(map(group_members, groups - {os.getpgrp()})))  # of which a child is until it has its own
+    assert not list((cold.cache_dir / "ext").glob("*/*")), "nothing is remembered of it"
 
 
 def test_a_full_disk_says_nothing_about_the_source() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import resource
@@ -26,13 +27,7 @@ exec 3<&0
 "$@" </dev/null 3<&- &
 compiler=$!
 (read -r never <&3; kill -KILL 0) &
-watch=$!
 wait $compiler
-code=$?
-exec 2>/dev/null
-kill -KILL $watch
-wait $watch
-exit $code
 """
 """Shell: wait for a line (the limits are set), then run the compiler. Standard input is a lifeline: it closes when the builder
 dies, however it dies, and then the whole process group goes, down to the last stage."""
@@ -40,7 +35,11 @@ _MOST_DENIED = 8
 _STAGE_DIED = re.compile(r"^nvcc error +: '[^'\n]{1,80}' died due to signal (\d+)", re.MULTILINE)
 """Of CUDA's driver, which tells in words only how a stage ended. A source can print the same, so it is believed if it is known."""
 _RECORDED = 'sh,-c,"$@"; code=$?; echo $code >>+statuses; exit $code,stage'
-"""For GCC's -wrapper: write down how each stage ends. The driver itself reports a killed stage as an ordinary failure."""
+"""For GCC's -wrapper: write down how a stage ends. The driver itself reports a killed stage as an ordinary failure."""
+_UNRECORDED_DIED = re.compile(r"^\S+: fatal error: (Killed|Terminated) signal terminated program (sh|as)$", re.MULTILINE)
+"""The driver's word about such a shell, which then wrote nothing down, or the assembler in a pipe, which has none."""
+_LINKER_DIED = re.compile(r"^collect2: fatal error: ld terminated with signal (\d+) .*\ncompilation terminated\.\n\Z", re.MULTILINE)
+"""The last word of the stage that runs the linker. What the linker prints, a source's names among it, stands before that."""
 _DIAGNOSTIC = re.compile(
     r"""
     ^[^\s:][^:\n]*:(\d+:)+(\ fatal)?\ [Ee]rror:\  | ^[^\s:][^:\n]*:\ error:\ 
@@ -102,6 +101,7 @@ def run(command: list[str], work: Path, limits: Limits, readable: tuple[str, ...
             cwd=work,
             env=environment,
             stdin=subprocess.PIPE,
+            bufsize=0,
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -111,13 +111,12 @@ def run(command: list[str], work: Path, limits: Limits, readable: tuple[str, ...
     with process.stdin as lifeline:
         try:
             _limit(process.pid, limits)
-            lifeline.write(b"go\n")
-            lifeline.flush()
-            process.wait()
-        except BaseException:  # an interrupt: take the whole compiler along
+            with contextlib.suppress(BrokenPipeError):  # it is dead already, and its status says why
+                lifeline.write(b"go\n")
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        finally:  # also after an interrupt, and after the death of one whose stages live on
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            raise
     with open(work / "+log", "rb") as printed:
         text = printed.read(LOG_BYTES).decode(errors="replace")
     statuses = [process.returncode, *map(int, (work / "+statuses").read_text().split())]
@@ -154,6 +153,9 @@ def _ended(compiler: str, statuses: list[int], log: str, free_bytes: int, readab
     if statuses[0] in (126, 127):
         raise BuilderError(f"cannot run the compiler {compiler}: {log.strip()[:200]}")
     signals = {status - 128 for status in statuses if status > 128} | {-status for status in statuses if status < 0}
+    signals |= {int(number) for number in _LINKER_DIED.findall(log)}
+    if {0, 128 + signal.SIGPIPE}.issuperset(statuses[1:]) and _UNRECORDED_DIED.search(log):
+        signals.add(signal.SIGKILL)  # a source can print the same, but not with stages that have nothing against it
     if signals & {signal.SIGXCPU, signal.SIGXFSZ}:
         return End.LIMITS
     for number in signals & {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}:
