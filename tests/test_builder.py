@@ -436,11 +436,16 @@ UNSEEN = ("shell around a stage", "assembler", "linker")
 """Whose end only the driver knows, and tells in words."""
 
 
-def below(pid: int | str) -> Iterator[int]:
+def below(pid: int) -> Iterator[tuple[int, int]]:
+    """Each process, and its parent."""
     with contextlib.suppress(OSError):  # it has ended
         for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
-            yield child
+            yield child, pid
             yield from below(child)
+
+
+def program(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text().partition("\0")[0]
 
 
 @contextlib.contextmanager
@@ -451,10 +456,11 @@ def killing(name: str) -> Iterator[set[int]]:
     def kill() -> None:
         victim = 0
         while not done.is_set():
-            for pid in (found for found in below(os.getpid()) if found not in others):
+            for pid, parent in (found for found in below(os.getpid()) if found not in others):
                 with contextlib.suppress(OSError):
                     groups.add(os.getpgid(pid))
-                    if not victim and re.fullmatch(name, Path(f"/proc/{pid}/cmdline").read_text().partition("\0")[0]):
+                    new = program(pid) != program(parent)  # else it is about to become another program
+                    if not victim and new and re.fullmatch(name, program(pid)):
                         os.kill(victim := pid, signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
