@@ -92,12 +92,17 @@ class ChatRequest:
         """What it says of thinking."""
         return self.body.get("chat_template_kwargs", {}).get("enable_thinking")
 
+    @property
+    def thinking_budget(self) -> int | None:
+        """For how many tokens it may."""
+        return self.body.get("thinking_token_budget")
+
 
 class ChatServer:
     """`requests` holds every request for a reply that arrived, refused ones too; `listings` counts those for the model list.
 
-    `models=None`: the endpoint has no model list. `listing` answers requests for it in the list's stead. Servers of other
-    protocols inherit the faults, and add routes and what their good answers look like.
+    `models=None`: the endpoint has no model list. `listing` answers requests for it in the list's stead. `port`: one that somebody
+    keeps for it. Servers of other protocols inherit the faults, and add routes and what their good answers look like.
     """
 
     owned_by: str | None = None

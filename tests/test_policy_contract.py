@@ -201,11 +201,25 @@ async def test_thinking_is_told_or_refused(serve: Serve) -> None:
         async with asyncio.timeout(HANGS_S), aclosing(policy):
             for thinking in (True, False):
                 if policy.capabilities.thinking:
-                    await policy.generate(ask(thinking=thinking))
-                    assert back_end.server.requests[-1].thinking is thinking
+                    assert back_end.was_told(await policy.generate(ask(thinking=thinking))) is thinking
                 else:
                     with pytest.raises(ConfigError, match="cannot be told whether to think"):
                         await policy.generate(ask(thinking=thinking))
+
+
+async def test_a_budget_of_thinking_is_told_or_refused(serve: Serve) -> None:
+    with serve() as back_end:
+        policy = back_end.make()
+        async with asyncio.timeout(HANGS_S), aclosing(policy):
+            await policy.preflight()
+            for prompt in (None, *([(256, 7, 257)] if policy.capabilities.token_ids else [])):
+                request = ask(thinking=True if policy.capabilities.thinking else None, prompt_ids=prompt, thinking_budget=7)
+                if policy.capabilities.thinking_budget:
+                    await policy.generate(request)
+                    assert back_end.server.requests[-1].thinking_budget == 7
+                else:
+                    with pytest.raises(ConfigError, match="cannot limit the tokens of thinking"):
+                        await policy.generate(request)
 
 
 @over_http
