@@ -66,8 +66,9 @@ def fault(summary: Summary, episodes: Sequence[Episode], *, allow_zero: bool) ->
     if replies and all(reply.empty for reply in replies):
         return EmptyReplies(f"all {len(replies)} replies were empty: check policy.model and its chat template")
     if replies and all(reply.thought_only for reply in replies):
-        words = "ended at the token limit while still thinking: raise sampling.max_tokens, or set thinking.arm=never"
-        return ThoughtOnly(f"all {len(replies)} replies {words}")
+        words = "ended at the token limit while still thinking"
+        advice = "raise sampling.max_tokens, or set thinking.budget or thinking.arm=never"
+        return ThoughtOnly(f"all {len(replies)} replies {words}: {advice}")
     if summary.total and summary.completed == 0:
         unjudged = " (nothing could be judged on this machine)" if replies else " (there was no reply)"
         why = f": {failed[0].error}" if failed else unjudged

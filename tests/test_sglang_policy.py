@@ -445,9 +445,9 @@ async def test_preflight_refuses_a_server_of_another_kind() -> None:
             asyncio.timeout(HANGS_S),
             aclosing(make_policy("sglang/test-model", endpoint=endpoint(server.base_url))) as policy,
         ):
-            with pytest.raises(ModelNotFound, match=r"at /v1/tokenize; set policy\.tokenizer"):
+            with pytest.raises(ModelNotFound, match=r"\(/v1/tokenize\); set policy\.tokenizer"):
                 await policy.preflight()
-            with pytest.raises(ModelNotFound, match=r"at /generate; set policy\.base_url to an SGLang server"):
+            with pytest.raises(ModelNotFound, match=r"\(/generate\); set policy\.base_url to an SGLang server"):
                 await policy.generate(ask(prompt_ids=PROMPT))
 
 
