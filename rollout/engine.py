@@ -238,7 +238,8 @@ class Engine:
         request = GenerationRequest(state.messages, self._sampling(sample), key, len(state.turns))
         thinking = await decided(self._policy, request, self._config.thinking, self._requests)
         if thinking is not None:
-            request = replace(request, thinking=thinking.on)
+            budget = self._config.thinking.budget if thinking.on else None
+            request = replace(request, thinking=thinking.on, thinking_budget=budget)
         renderer = self._config.renderer
         if renderer is None:
             reply = await self._reply(request)
@@ -280,7 +281,7 @@ class Engine:
             async with self._place(self._requests, Waits.REQUEST):
                 with self._counted(Waits.REPLY):
                     reply = await self._policy.generate(request if begun is None else _remaining(request, begun))
-            reply = reply if begun is None else _joined(begun, reply)
+            reply = reply if begun is None else _joined(begun, reply, self._config.renderer)
             if reply.finish_reason != "abort":
                 return reply
             begun = reply if self._policy.capabilities.token_ids and reply.prompt_ids and reply.output_ids else None
@@ -316,15 +317,21 @@ def _tokens_left(request: GenerationRequest, begun: Generation) -> int | None:
 
 def _remaining(request: GenerationRequest, begun: Generation) -> GenerationRequest:
     """The request that has the engine go on after the tokens that are there. `begun` has token ids."""
-    sampling = replace(request.sampling, max_tokens=_tokens_left(request, begun))
-    return replace(request, sampling=sampling, prompt_ids=(begun.prompt_ids or ()) + (begun.output_ids or ()))
+    output = begun.output_ids or ()
+    return replace(
+        request,
+        sampling=replace(request.sampling, max_tokens=_tokens_left(request, begun)),
+        prompt_ids=(begun.prompt_ids or ()) + output,
+        begun=len(output),
+        thinking_budget=None if "</think>" in begun.text else request.thinking_budget,  # there is nothing left to limit
+    )
 
 
-def _joined(begun: Generation, rest: Generation) -> Generation:
+def _joined(begun: Generation, rest: Generation, renderer: Renderer | None) -> Generation:
     """One reply: its end is that of `rest`, its prompt that of `begun`."""
     tokens = begun.usage.completion_tokens + rest.usage.completion_tokens
     return Generation(
-        text=begun.text + rest.text,
+        text=_joined_text(begun, rest, renderer),
         reasoning=begun.reasoning + rest.reasoning,
         finish_reason=rest.finish_reason,
         usage=Usage(begun.usage.prompt_tokens, tokens),
@@ -335,6 +342,19 @@ def _joined(begun: Generation, rest: Generation) -> Generation:
         weight_version=_span(begun.weight_version, rest.weight_version),
         prompt_ids=begun.prompt_ids,
     )
+
+
+def _joined_text(begun: Generation, rest: Generation, renderer: Renderer | None) -> str:
+    """Read from the tokens of both, because a character may be of tokens on both sides of the break: no part has it then.
+
+    Where nobody here can read tokens it is the engine's two texts; as it is where the engine has taken thoughts out of them.
+    """
+    if renderer is None or begun.reasoning or rest.reasoning:
+        return begun.text + rest.text
+    first, last = begun.output_ids or (), rest.output_ids or ()
+    if rest.finish_reason == "stop" and not rest.text.endswith(renderer.template.decode(last[-1:])):
+        last = last[:-1]  # it ended the reply, and is no part of its text
+    return renderer.template.decode((*first, *last))
 
 
 def _concatenated(first: tuple[T, ...] | None, second: tuple[T, ...] | None) -> tuple[T, ...] | None:

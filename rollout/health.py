@@ -11,7 +11,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from kernel_env.errors import EmptyReplies, GateError, InfraError, KernelEnvError, NoneCorrect, PolicyError, ThoughtOnly
+from kernel_env.errors import (
+    AuthenticationFailed,
+    EmptyReplies,
+    EndpointUnreachable,
+    GateError,
+    InfraError,
+    KernelEnvError,
+    ModelNotFound,
+    NoneCorrect,
+    PolicyError,
+    ThoughtOnly,
+)
 from kernel_env.schema import SCHEMA_VERSION, Episode, StopReason
 from rollout.documents import Summary
 from rollout.store import read_document
@@ -64,12 +75,13 @@ def fault(summary: Summary, episodes: Sequence[Episode], *, allow_zero: bool) ->
     if replies and all(reply.empty for reply in replies):
         return EmptyReplies(f"all {len(replies)} replies were empty: check policy.model and its chat template")
     if replies and all(reply.thought_only for reply in replies):
-        words = "ended at the token limit while still thinking: raise sampling.max_tokens, or set thinking.arm=never"
-        return ThoughtOnly(f"all {len(replies)} replies {words}")
+        words = "ended at the token limit while still thinking"
+        advice = "raise sampling.max_tokens, or set thinking.budget or thinking.arm=never"
+        return ThoughtOnly(f"all {len(replies)} replies {words}: {advice}")
     if summary.total and summary.completed == 0:
         unjudged = " (nothing could be judged on this machine)" if replies else " (there was no reply)"
         why = f": {failed[0].error}" if failed else unjudged
-        return GateError(f"none of {summary.total} episodes was scored{why}")
+        return _cause(summary, failed)(f"none of {summary.total} episodes was scored{why}")
     if summary.infra_errors:
         error = next(e.error for e in failed if e.stop_reason is StopReason.INFRA_ERROR)
         return InfraError(f"{summary.infra_errors} of {summary.total} episodes stay unscored: {error}; {again}")
@@ -80,6 +92,14 @@ def fault(summary: Summary, episodes: Sequence[Episode], *, allow_zero: bool) ->
         words = "which is more often a fault of the set-up than of the model: read some replies"
         return NoneCorrect(f"none of {summary.total} episodes was ever correct, {words}, or set run.allow_zero=true")
     return None
+
+
+def _cause(summary: Summary, failed: Sequence[Episode]) -> type[KernelEnvError]:
+    """What kept every episode from its reply, where that is one thing with an exit code of its own: preflight cannot see all that a
+    list of models does not show, nor what comes later."""
+    kinds = {episode.error.partition(":")[0] for episode in failed} if len(failed) == summary.total else set()
+    causes = (EndpointUnreachable, AuthenticationFailed, ModelNotFound)
+    return next((cause for cause in causes if kinds == {cause("").kind}), GateError)
 
 
 def status(summary: Summary, episodes: Sequence[Episode], found: Exception | None) -> RunStatus:

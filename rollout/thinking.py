@@ -1,4 +1,5 @@
-"""Whether a reply is to think at length before it answers: always, never, or as the policy itself judges (the think gate).
+"""Whether a reply is to think at length before it answers: always, never, or as the policy itself judges (the think gate); and for
+how many tokens at most, where the engine can end a thought.
 
 Before each turn of the arm `self` the policy is asked in a request of its own whether this turn needs long thinking, with thinking
 switched off and few tokens. What it decided goes with the one request that it was asked for: nothing is kept in between, so
@@ -37,6 +38,10 @@ class ThinkingConfig:
     """Length limit of the answer to that."""
     undecided: bool = True
     """Whether to think where the answer is neither yes nor no."""
+    budget: int | None = None
+    """Most tokens of a thought; then the engine ends it, and the answer begins. For `arm` `always` and `self`; with `sglang`, whose
+    server was started with `--reasoning-parser` and `--enable-strict-thinking`, or `vllm`, with `--reasoning-parser`. None: no
+    limit but `sampling.max_tokens`."""
 
     @property
     def modes(self) -> tuple[bool | None, ...]:
@@ -48,12 +53,22 @@ class ThinkingConfig:
             raise ConfigError(f"thinking.arm={self.arm}: choose one of {', '.join(ARMS)}")
         if self.max_tokens < 1:
             raise ConfigError(f"thinking.max_tokens must be 1 or more, got {self.max_tokens}")
+        if self.budget is not None and self.budget < 1:
+            raise ConfigError(f"thinking.budget must be 1 or more, got {self.budget}; thinking.arm=never is without any thinking")
+        if self.budget is not None and True not in self.modes:
+            raise ConfigError(f"thinking.budget={self.budget} is for replies that are told to think: thinking.arm=always or self")
 
 
 def check_thinking(config: ThinkingConfig, policy: Policy) -> None:
-    """Raises ConfigError where the policy cannot be told whether to think: a switch that does nothing would look like a result."""
+    """Raises ConfigError where the policy cannot be told whether to think, or for how long: a switch that does nothing would look
+    like a result."""
     if config.arm != "default" and not policy.capabilities.thinking:
         raise ConfigError(f"thinking.arm={config.arm}: policy {policy.name} cannot be told whether to think; leave it at default")
+    if config.budget is not None and not policy.capabilities.thinking_budget:
+        raise ConfigError(
+            f"thinking.budget={config.budget}: policy {policy.name} cannot limit the tokens of thinking; use policy=sglang, its "
+            "server started with --reasoning-parser and --enable-strict-thinking, or policy=vllm, with --reasoning-parser"
+        )
 
 
 async def decided(

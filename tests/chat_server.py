@@ -92,12 +92,17 @@ class ChatRequest:
         """What it says of thinking."""
         return self.body.get("chat_template_kwargs", {}).get("enable_thinking")
 
+    @property
+    def thinking_budget(self) -> int | None:
+        """For how many tokens it may."""
+        return self.body.get("thinking_token_budget")
+
 
 class ChatServer:
     """`requests` holds every request for a reply that arrived, refused ones too; `listings` counts those for the model list.
 
-    `models=None`: the endpoint has no model list. `listing` answers requests for it in the list's stead. Servers of other
-    protocols inherit the faults, and add routes and what their good answers look like.
+    `models=None`: the endpoint has no model list. `listing` answers requests for it in the list's stead. `port`: one that somebody
+    keeps for it. Servers of other protocols inherit the faults, and add routes and what their good answers look like.
     """
 
     owned_by: str | None = None
@@ -109,6 +114,7 @@ class ChatServer:
         models: Sequence[str] | None = ("test-model",),
         api_key: str | None = None,
         listing: Behaviour | None = None,
+        port: int = 0,
     ) -> None:
         self.requests: list[ChatRequest] = []
         self.listings = 0
@@ -116,11 +122,12 @@ class ChatServer:
         self._models = models
         self._api_key = api_key
         self._listing = listing
+        self._port = port
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="chat-server", daemon=True)
 
     def __enter__(self) -> Self:
-        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket = socket.create_server(("127.0.0.1", self._port), reuse_port=bool(self._port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else every answer comes 40 ms late
         self.base_url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/v1"
         self._thread.start()

@@ -2,7 +2,7 @@
 
     harness = Harness([sys.executable, "-m", "kernel_env", "eval", ...], tmp_path, output="runs/r")
     calm = harness.undisturbed()
-    for run in harness.killed(random.Random(0), kills=8, target=Target.COMMAND):
+    for run in harness.killed(random.Random(0), 8, Target.COMMAND):
         assert compare_trees(calm.directory, run.directory) == []
 
 Each run has a working directory of its own, so that a command with relative paths writes equal bytes. Violated on the way, each
@@ -48,8 +48,14 @@ class Target(StrEnum):
     ZYGOTE = "zygote"
     CANDIDATE = "candidate"
     """One program forked from the zygote: a candidate's or a reference's."""
+    BUILDER = "builder"
+    """One process of a compiler that a worker has started: its driver, a stage, the linker, or a shell between them."""
+    SERVER = "server"
+    """The server that the command asks (`Harness.server`)."""
 
 
+ENDS = (Target.COMMAND, Target.TREE)
+"""After these the command has ended; it lives on without any of the others."""
 HELPERS = (Target.WORKER, Target.ZYGOTE, Target.CANDIDATE)
 _MODULES = {Target.WORKER: "kernel_env.referee.worker", Target.ZYGOTE: "kernel_env.referee.zygote"}
 
@@ -196,6 +202,10 @@ class Harness:
     """Globs below `output`: files that are finished once they exist."""
     again_on: Collection[int] = ()
     """Exit codes, besides being killed, after which the command is to be repeated."""
+    server: int | None = None
+    """A process that was there before, and whose one child is the server that the command asks; it makes another when that dies."""
+    forgotten: Path | None = None
+    """A directory that each run begins without."""
     most_changes: int = 12
     most_delay_s: float = 0.5
     """A kill comes after so many changed files, and then so many seconds, at most."""
@@ -205,37 +215,31 @@ class Harness:
     """Longest time in which the processes of a killed command may end."""
 
     def undisturbed(self) -> Run:
-        return self._play("undisturbed", random.Random(0), 0, Target.COMMAND)
+        return self._play("undisturbed", random.Random(0), 0, (Target.COMMAND,))
 
-    def killed(self, rng: random.Random, kills: int, target: Target) -> Iterator[Run]:
-        """Fresh runs, one after the other, until so many kills have hit `target` in all."""
+    def killed(self, rng: random.Random, kills: int, *targets: Target) -> Iterator[Run]:
+        """Fresh runs, one after the other, until there have been so many kills in all, each of any of the `targets`."""
         hits = 0
         for count in range(10 * kills):
-            run = self._play(f"{target}-{count}", rng, kills - hits, target)
+            run = self._play("-".join((*targets, str(count))), rng, kills - hits, targets)
             yield run
             hits += len(run.kills)
             if hits >= kills:
                 return
-        raise Violation(f"only {hits} times was there a {target} to be killed")
+        raise Violation(f"only {hits} times was there a {' or '.join(targets)} to be killed")
 
-    def _play(self, name: str, rng: random.Random, kills: int, target: Target) -> Run:
+    def _play(self, name: str, rng: random.Random, kills: int, targets: Sequence[Target]) -> Run:
         """One run to its end, with up to `kills` kills on the way."""
         directory = self.root / name
-        shutil.rmtree(directory, ignore_errors=True)
+        for old in filter(None, (directory, self.forgotten)):
+            shutil.rmtree(old, ignore_errors=True)
         directory.mkdir(parents=True)
         finished = _Finished(directory / self.output, self.final)
         codes: list[int] = []
         hits: list[str] = []
-        while len(codes) <= kills + 2:
+        while len(codes) <= 2 * kills + 2:  # a kill may also cost the attempt after the one that it fell upon
             with self.started(directory) as attempt:
-                hit = ""
-                while len(hits) < kills and (hit := self._strike(attempt, self._moment(rng, target, hits), rng, target, finished)):
-                    hits.append(hit)
-                    if target not in HELPERS:
-                        break
-                codes.append(attempt.wait(self.limit_s))
-                if hit and target not in HELPERS and codes[-1] != -signal.SIGKILL:
-                    hits.pop()  # it had ended before the signal came
+                codes.append(self._disturb(attempt, hits, kills, rng, targets, finished))
                 attempt.expect_no_orphans(self.orphans_s)
             finished.check()
             if codes[-1] == 0:
@@ -244,23 +248,40 @@ class Harness:
                 raise Violation(f"exit code {codes[-1]} after kills {hits}:\n{attempt.log()}")
         raise Violation(f"no end after attempts {codes} and kills {hits}:\n{attempt.log()}")
 
+    def _disturb(
+        self, attempt: Attempt, hits: list[str], kills: int, rng: random.Random, targets: Sequence[Target], finished: _Finished
+    ) -> int:
+        """Kill until the command has ended, or there were `kills` in all; the command's exit code. Adds to `hits`."""
+        while len(hits) < kills:
+            target = rng.choice(targets)
+            hit = self._strike(attempt, self._moment(rng, target, hits), rng, target, finished)
+            if not hit:
+                break
+            hits.append(hit)
+            if target in ENDS:
+                if attempt.wait(self.limit_s) != -signal.SIGKILL:
+                    hits.pop()  # it had ended before the signal came
+                break
+        return attempt.wait(self.limit_s)
+
     def _moment(self, rng: random.Random, target: Target, hits: Sequence[str]) -> Moment:
-        """A command that outlives its helper must make some progress before the next one dies: it need not try for ever."""
+        """A command that outlives whoever was killed must make some progress before the next one dies: it need not try for ever."""
         moment = Moment.draw(rng, self.most_changes, self.most_delay_s)
-        return replace(moment, changes=max(1, moment.changes)) if target in HELPERS and hits else moment
+        return replace(moment, changes=max(1, moment.changes)) if target not in ENDS and hits else moment
 
     def _strike(self, attempt: Attempt, moment: Moment, rng: random.Random, target: Target, finished: _Finished) -> str:
         """Wait for the moment and kill; says what was killed, or nothing when the command had ended before."""
         if not attempt.reach(moment, finished.output, self.limit_s):
             return ""
-        if not attempt.wait_until(lambda: bool(attempt.victims(target)), self.limit_s):
-            return ""
         finished.check()
-        victims = attempt.victims(target)
-        victims = rng.sample(victims, len(victims) if target is Target.TREE else min(1, len(victims)))
+        victims: list[Process] = []
+        if not attempt.wait_until(lambda: bool(victims.extend(attempt.victims(target)) or victims), self.limit_s):
+            return ""
+        victims = rng.sample(victims, len(victims) if target is Target.TREE else 1)
+        what = ", ".join(f"{victim.pid} {victim.command[:60]}" for victim in victims)
         attempt.kill(victims)
         finished.check()
-        return f"{target} {[victim.pid for victim in victims]} at {moment}" if victims else ""
+        return f"{target} [{what}] at {moment}"
 
     @contextmanager
     def started(self, directory: Path) -> Iterator[Attempt]:
@@ -272,7 +293,7 @@ class Harness:
                 process = subprocess.Popen(
                     self.command, cwd=directory, env={**os.environ, **self.env}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
                 )
-            attempt = Attempt(process, known, zombies | {process.pid}, Path(f"{directory}.log"))
+            attempt = Attempt(process, known, zombies | {process.pid}, Path(f"{directory}.log"), self.server)
             try:
                 yield attempt
             finally:
@@ -313,11 +334,14 @@ class Attempt:
     """Processes that were there before."""
     not_ours_to_reap: set[int]
     log_path: Path
+    server: int | None = None
 
     def living(self) -> list[Process]:
         return descendants(os.getpid(), self.strangers)  # whoever was there before may start processes meanwhile
 
     def victims(self, target: Target) -> list[Process]:
+        if target is Target.SERVER:
+            return [] if self.server is None else descendants(self.server)
         living = self.living()
         if target is Target.TREE:
             return living
@@ -326,6 +350,8 @@ class Attempt:
         zygotes = {p.pid for p in living if _MODULES[Target.ZYGOTE] in p.command}
         if target is Target.CANDIDATE:
             return [p for p in living if p.pid in zygotes and p.parent in zygotes and not p.waiting]
+        if target is Target.BUILDER:
+            return [p for worker in self.victims(Target.WORKER) for p in descendants(worker.pid)]
         return [p for p in living if _MODULES[target] in p.command and p.parent == self.process.pid]
 
     def kill(self, victims: Sequence[Process]) -> None:

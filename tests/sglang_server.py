@@ -4,7 +4,8 @@ Its good answers have the tokens of a toy tokenizer (tests/toy_tokens.py). Reque
 names and types below, an id that is no other request's, no unknown sampling option. Where the `sglang` distribution is installed
 (`pip install --no-deps sglang msgspec` is enough), requests and answers must also pass the types of its own HTTP contract.
 `switch=False`: the model's chat template knows no thinking. `writes=False`: a gateway that cannot write prompts. `deaf=True`: an
-abort is never answered.
+abort is never answered. `limits`: whether it ends thoughts at their budget; False: it was started without
+`--enable-strict-thinking`, and refuses budgets; None: it is older than they are, and ignores them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import json
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +26,8 @@ from tests import toy_tokens
 from tests.chat_server import START_S, ChatRequest, ChatServer, Reply, Script
 
 FIELDS = {"rid": str, "input_ids": list, "sampling_params": dict, "return_logprob": bool}
+LIMIT = {"require_reasoning": bool, "max_thinking_tokens": int}
+"""Of thinking: both or neither, for without the first the server counts nothing."""
 SAMPLING = {
     "max_new_tokens", "stop", "stop_token_ids", "stop_regex", "temperature", "top_p", "top_k", "min_p", "frequency_penalty",
     "presence_penalty", "repetition_penalty", "min_new_tokens", "n", "json_schema", "regex", "ebnf", "structural_tag",
@@ -50,11 +54,12 @@ def real_types() -> ModuleType | None:
 
 def fault(body: dict[str, Any]) -> str | None:
     """Why a server would refuse the request, None where it would not."""
-    for name, kind in FIELDS.items():
+    fields = FIELDS | LIMIT if body.keys() & LIMIT.keys() else FIELDS
+    for name, kind in fields.items():
         if not isinstance(body.get(name), kind):
             return f"{name} must be a {kind.__name__}"
-    if body.keys() - FIELDS.keys():  # a server ignores them, so whoever sends them means something that will not happen
-        return f"unknown field {min(body.keys() - FIELDS.keys())}"
+    if body.keys() - fields.keys():  # a server ignores them, so whoever sends them means something that will not happen
+        return f"unknown field {min(body.keys() - fields.keys())}"
     if not body["input_ids"] or not all(type(token) is int for token in body["input_ids"]):
         return "input_ids must be a list of integers, and not empty"
     if unknown := body["sampling_params"].keys() - SAMPLING:
@@ -78,6 +83,10 @@ class GenerateRequest(ChatRequest):
     def thinking(self) -> bool | None:
         return toy_tokens.thinking(self.body["input_ids"])
 
+    @property
+    def thinking_budget(self) -> int | None:
+        return self.body.get("max_thinking_tokens")
+
 
 class SGLangServer(ChatServer):
     """`aborted` holds the ids that were aborted while the server worked on them. `Reply.extra` are fields of `meta_info`."""
@@ -85,12 +94,19 @@ class SGLangServer(ChatServer):
     owned_by = "sglang"
 
     def __init__(
-        self, script: Script = ("ok",), *, switch: bool = True, writes: bool = True, deaf: bool = False, **options: Any
+        self,
+        script: Script = ("ok",),
+        *,
+        switch: bool = True,
+        writes: bool = True,
+        deaf: bool = False,
+        limits: bool | None = True,
+        **options: Any,
     ) -> None:
         super().__init__(script, **options)
         self.aborted: list[str] = []
         self._working: set[str] = set()
-        self._switch, self._writes, self._deaf = switch, writes, deaf
+        self._switch, self._writes, self._deaf, self._limits = switch, writes, deaf, limits
 
     def _app(self) -> FastAPI:
         app = super()._app()
@@ -112,7 +128,10 @@ class SGLangServer(ChatServer):
         self.requests.append(GenerateRequest(body, dict(request.headers)))
         if refusal := self._check_key(request):
             return refusal
-        if why := fault(body):
+        why = fault(body)
+        if "max_thinking_tokens" in body and self._limits is False:
+            why = "max_thinking_tokens needs a server with strict thinking"
+        if why:
             return JSONResponse({"error": {"message": why}}, 400)
         rid = body["rid"]
         if any(rid == earlier.body["rid"] for earlier in self.requests[:-1]):
@@ -132,6 +151,8 @@ class SGLangServer(ChatServer):
         return Response(status_code=200)
 
     def _good(self, reply: Reply, body: dict[str, Any]) -> Response:
+        if self._limits and body.get("max_thinking_tokens") == 0:
+            reply = replace(reply, text=f"</think>{reply.text}")
         document = generated(reply, body)
         if types := real_types():
             types.GenerateResponse.from_json_value(document)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.machinery
 import importlib.util
 import json
@@ -10,7 +11,9 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import ModuleType
@@ -29,6 +32,7 @@ from kernel_env.errors import BuilderError, ConfigError
 from kernel_env.hostlock import CoresLock
 from kernel_env.sandbox import landlock
 from kernel_env.verifier import VerifierConfig
+from tests.conftest import SCALED_RELU, sampled
 
 SOURCE = "torch::Tensor twice(torch::Tensor x) { return x * 2; }\n"
 SPIN = """
@@ -421,6 +425,69 @@ def test_a_file_bomb_ends_at_the_limit_of_a_file(warm: Builder) -> None:
 def test_a_compiler_that_someone_killed_says_nothing_about_the_source(number: int, statuses: list[int]) -> None:
     with pytest.raises(BuilderError, match=f"killed by {signal.Signals(number).name}"):
         _ended("g++", [*statuses[:-1], statuses[-1] + number], "cand.cpp:1:1: error: forged\n", 1 << 40)
+
+
+MORTAL = {
+    "guard": "/bin/sh", "driver": r".*/g\+\+", "shell around a stage": "sh", "compiler": ".*/cc1plus", "assembler": "(.*/)?as",
+    "stage of the linker": ".*/collect2", "linker": ".*/ld",
+}  # fmt: skip
+"""The programs of one compiler, by the name that each is started with."""
+UNSEEN = ("shell around a stage", "assembler", "linker")
+"""Whose end only the driver knows, and tells in words."""
+
+
+def below(pid: int) -> Iterator[tuple[int, int]]:
+    """Each process, and its parent."""
+    with contextlib.suppress(OSError):  # it has ended
+        for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+            yield child, pid
+            yield from below(child)
+
+
+def program(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text().partition("\0")[0]
+
+
+@contextlib.contextmanager
+def killing(name: str) -> Iterator[set[int]]:
+    """Kills the first program that is started with such a name meanwhile; gives the process groups of all that were started."""
+    done, groups, others = threading.Event(), set[int](), set(below(os.getpid()))
+
+    def kill() -> None:
+        victim = 0
+        while not done.is_set():
+            for pid, parent in (found for found in below(os.getpid()) if found not in others):
+                with contextlib.suppress(OSError):
+                    groups.add(os.getpgid(pid))
+                    new = program(pid) != program(parent)  # else it is about to become another program
+                    if not victim and new and re.fullmatch(name, program(pid)):
+                        os.kill(victim := pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        yield groups
+    finally:
+        done.set()
+        killer.join()
+        groups.discard(os.getpgrp())  # a child is of ours until it has its own
+
+
+@pytest.mark.parametrize("victim", sampled(MORTAL, UNSEEN))
+def test_whoever_of_a_compiler_is_killed_says_nothing_about_the_source_and_nobody_lives_on(cold: Builder, victim: str) -> None:
+    """The build fails for the machine, and nothing is remembered of it; or, where only words tell, it is tried again."""
+    killed = pytest.raises(BuilderError, match=r"^the compiler was killed by SIGKILL; nothing is said about the source$")
+    with killing(MORTAL[victim]) as groups, contextlib.nullcontext() if victim in UNSEEN else killed:
+        assert cold.build(request(SCALED_RELU, "scaled_relu")).ok
+    eventually(lambda: not any(map(group_members, groups)))
+    assert bool(list((cold.cache_dir / "ext").glob("*/*"))) is (victim in UNSEEN)
+
+
+def test_a_source_that_prints_what_a_driver_says_of_the_killed_gains_nothing_by_it(warm: Builder) -> None:
+    words = "g++: fatal error: Killed signal terminated program as"
+    refused = warm.build(request(f'asm(R"(.error "x\\n{words}\\ncompilation terminated.")");\n'))
+    assert (refused.ok, refused.category) == (False, "compile")
+    assert f"\n{words}\ncompilation terminated.\n" in refused.log
 
 
 def test_a_full_disk_says_nothing_about_the_source() -> None:

@@ -19,7 +19,7 @@ from kernel_env.sandbox import Layer
 from kernel_env.schema import Candidate, Verdict, from_json
 from rollout import compose
 from rollout.reference import options
-from tests.chat_server import ChatServer
+from tests.chat_server import Behaviour, ChatServer, Reply, refuse
 from tests.conftest import GOOD, REFERENCE, python_candidate
 
 BAD = python_candidate("return extension.scaled_relu(x, 1.9)")
@@ -189,6 +189,25 @@ def test_an_endpoint_that_cannot_work_is_one_line_and_a_code_of_its_own(
     assert says in done.line
     assert "wrong-secret" not in done.err + done.out
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("replies", "code", "says"),
+    [
+        (refuse(401, "Incorrect API key"), 7, "none of 1 episodes was scored: authentication_failed: "),
+        ("", 9, "all 1 replies were empty: check policy.model and its chat template"),
+        (Reply("<think>Hm, ", "length"), 10, "all 1 replies ended at the token limit while still thinking: "),
+    ],
+)
+def test_what_a_list_of_models_does_not_show_has_a_code_of_its_own_in_the_end(
+    kernel_env: Command, tmp_path: Path, replies: Behaviour, code: int, says: str
+) -> None:
+    given = ["policy=openai", "policy.model=test-model", "policy.wait_s=0.01", "run.canaries=false", "run.name=r", "problems.ids=1"]
+    with ChatServer([replies]) as server:
+        done = kernel_env("eval", *OURS, *given, f"policy.base_url={server.base_url}", "rollout.max_turns=1", "display.quiet=true")
+    assert done.code == code
+    assert done.err.splitlines()[-1].startswith(f"kernel-env eval: {says}")
+    assert json.loads((tmp_path / "runs/r/status.json").read_text())["exit_code"] == code
 
 
 # ------------------------------------------------------------------ help

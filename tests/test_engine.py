@@ -367,6 +367,7 @@ def test_a_reply_that_was_broken_off_is_continued_after_its_last_token() -> None
         ((*Breaking.PROMPT, *map(ord, calm.text[:10])), 8182),
         ((*Breaking.PROMPT, *map(ord, calm.text[:15])), 8177),
     ]
+    assert [r.begun for r in broken.requests[:3]] == [0, 10, 15]
     assert all(r.messages == whole.requests[0].messages for r in broken.requests[:3])
     assert reply == replace(calm, duration_s=3.0, weight_version="1..3")
 

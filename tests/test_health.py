@@ -7,7 +7,18 @@ from dataclasses import replace
 
 import pytest
 
-from kernel_env.errors import EmptyReplies, GateError, InfraError, KernelEnvError, NoneCorrect, PolicyError, ThoughtOnly
+from kernel_env.errors import (
+    AuthenticationFailed,
+    EmptyReplies,
+    EndpointUnreachable,
+    GateError,
+    InfraError,
+    KernelEnvError,
+    ModelNotFound,
+    NoneCorrect,
+    PolicyError,
+    ThoughtOnly,
+)
 from kernel_env.schema import Episode, Generation, Status, StopReason, Turn
 from rollout.documents import summarize
 from rollout.health import Health, RunStatus, fault, status
@@ -38,6 +49,8 @@ def over(*turns: Turn) -> tuple[Sequence[Turn], StopReason, str]:
 
 FAILED = (), StopReason.INFRA_ERROR, "verifier: a worker died"
 NO_REPLY = (), StopReason.POLICY_FAILURE, "endpoint_unreachable: nothing listens there"
+WRONG_KEY = (), StopReason.POLICY_FAILURE, "authentication_failed: no; set policy.api_key"
+LOST = (), StopReason.POLICY_FAILURE, "model_not_found: no; set policy.model"
 EMPTY = over(said(Generation("  \n")))
 THOUGHT = over(said(Generation("", "hm", "length")))
 
@@ -57,6 +70,11 @@ def test_a_run_with_a_correct_kernel_is_a_success() -> None:
         ([over(UNSCORED)], GateError, 3, Health.FAILED, "nothing could be judged on this machine"),
         ([], GateError, 3, Health.FAILED, "none of 1 episodes was scored (there was no reply)"),
         ([FAILED, FAILED], GateError, 3, Health.FAILED, "a worker died"),
+        ([NO_REPLY, NO_REPLY], EndpointUnreachable, 6, Health.FAILED, "scored: endpoint_unreachable: nothing listens there"),
+        ([WRONG_KEY], AuthenticationFailed, 7, Health.FAILED, "set policy.api_key"),
+        ([LOST], ModelNotFound, 8, Health.FAILED, "set policy.model"),
+        ([NO_REPLY, WRONG_KEY], GateError, 3, Health.FAILED, "none of 2 episodes was scored"),
+        ([NO_REPLY, over(UNSCORED)], GateError, 3, Health.FAILED, "none of 2 episodes was scored"),
         ([over(CORRECT), FAILED], InfraError, 4, Health.FAILED, "1 of 2 episodes stay unscored: verifier: a worker died"),
         ([over(CORRECT), NO_REPLY], PolicyError, 5, Health.FAILED, "1 of 2 episodes got no reply"),
     ],

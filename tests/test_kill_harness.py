@@ -61,7 +61,7 @@ def test_a_violation_is_seen(tmp_path: Path, fault: str, complaint: str) -> None
 
 def test_other_bytes_are_seen(tmp_path: Path) -> None:
     calm = harness(tmp_path).undisturbed()
-    (run,) = harness(tmp_path, "differs").killed(random.Random(0), 1, Target.COMMAND)
+    *_, run = harness(tmp_path, "differs").killed(random.Random(0), 1, Target.COMMAND)
     lines = compare_trees(calm.directory, run.directory)
     assert len(lines) == 8
     assert lines[0].startswith("out/turns/0.json differs from byte 0: b'0' and b'")

@@ -196,6 +196,21 @@ async def test_a_lasting_failure_is_reported_at_once(behaviour: Behaviour, kind:
     assert requests == 1
 
 
+@pytest.mark.parametrize(
+    ("behaviour", "advice"),
+    [
+        (refuse(429, code="insufficient_quota"), "the account of this key is spent: fill it, or use another"),
+        (refuse(429), "lower the number of requests in flight, "),
+        (refuse(500, "CUDA out of memory"), "check the server's log"),
+        (refuse(404), "set policy.model, "),
+        (refuse(401), "set OPENAI_API_KEY "),
+    ],
+)
+async def test_the_advice_fits_what_was_refused(behaviour: Behaviour, advice: str) -> None:
+    error, _ = await failure_of([behaviour])
+    assert str(error).partition("; ")[2].startswith(advice)
+
+
 async def test_what_the_endpoint_said_reaches_the_user() -> None:
     error, _ = await failure_of([Raw(b'{"error": {"message": "no worker"}}')])
     assert "no worker" in str(error)

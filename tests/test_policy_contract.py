@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import io
 import threading
 from collections import Counter
@@ -25,13 +26,19 @@ from kernel_env.schema import Generation, from_json, to_json
 from rollout.policies import Capabilities, Policy, Sampling, Spent, make_policy
 from rollout.policies.blocking import BlockingPolicy
 from rollout.policies.human import HumanPolicy
+from rollout.tokens import ChatTemplate, load_template
 from tests import toy_tokens
-from tests.asking import HANGS_S, ask, endpoint, user
+from tests.asking import HANGS_S, endpoint, user
+from tests.asking import ask as asked
+from tests.chat_formats import needs_transformers
 from tests.chat_server import Behaviour, ChatServer, Raw, Script, Slow, refuse
 from tests.sglang_server import SGLangServer
+from tests.tiny_model import tiny_model
 from tests.vllm_server import VLLMServer
 
 pytestmark = pytest.mark.usefixtures("bare_environment")
+ask = functools.partial(asked, sampling=Sampling(temperature=0, max_tokens=8))
+"""So that a real model, too, says the same each time."""
 MEMBERS = sorted(name for name in vars(Policy) if not name.startswith("_"))
 
 
@@ -42,7 +49,18 @@ class BackEnd:
     make: Callable[..., Policy]
     """Takes settings of `Endpoint`."""
     server: Any = None
-    """What answers it, None for recordings."""
+    """What answers it, None where nobody does."""
+    template: ChatTemplate | None = None
+    """Of a model in this process, whose prompt says what it was told."""
+    says: str | None = "ok"
+    """The reply, None where it is whatever comes."""
+
+    def was_told(self, reply: Generation) -> bool | None:
+        """What the model was told of thinking, before it gave its last reply, which this is."""
+        if self.server:
+            return self.server.requests[-1].thinking
+        assert self.template is not None and reply.prompt_ids is not None
+        return "<think>\n\n</think>" not in self.template.decode(reply.prompt_ids)
 
 
 @contextmanager
@@ -54,6 +72,12 @@ def recorded(script: Script, tmp_path: Path) -> Iterator[BackEnd]:
 @contextmanager
 def spoken(script: Script, tmp_path: Path) -> Iterator[BackEnd]:
     yield BackEnd(lambda **options: HumanPolicy(source=io.StringIO("ok\nEND\n" * 100), shown=io.StringIO()))
+
+
+@contextmanager
+def in_this_process(script: Script, tmp_path: Path) -> Iterator[BackEnd]:
+    model = tiny_model(tmp_path / "model")
+    yield BackEnd(lambda **options: make_policy(f"transformers/{model}"), template=load_template(str(model)), says=None)
 
 
 def served(scheme: str, kind: type[ChatServer]) -> Callable[[Script, Path], contextlib.AbstractContextManager[BackEnd]]:
@@ -76,14 +100,15 @@ BACK_ENDS: Mapping[str, Callable[[Script, Path], contextlib.AbstractContextManag
     "vllm": served("vllm", VLLMServer),
     "auto": served("auto", SGLangServer),
     "human": spoken,
+    "transformers": in_this_process,
 }
-SERVED = [name for name in BACK_ENDS if name not in ("replay", "human")]
+SERVED = [name for name in BACK_ENDS if name not in ("replay", "human", "transformers")]
 Serve = Callable[..., contextlib.AbstractContextManager[BackEnd]]
 
 
-@pytest.fixture(params=BACK_ENDS)
+@pytest.fixture(params=[pytest.param(name, marks=needs_transformers if name == "transformers" else ()) for name in BACK_ENDS])
 def serve(request: pytest.FixtureRequest, tmp_path: Path) -> Serve:
-    """`serve(script)` is a back end whose model follows the script; recordings say "ok"."""
+    """`serve(script)` is a back end whose model follows the script; recordings say "ok", a model in this process what it likes."""
     return lambda script=("ok",): BACK_ENDS[request.param](script, tmp_path)
 
 
@@ -100,9 +125,9 @@ def check_attributes(policy: Any) -> None:
     assert policy.covers("level1_problem1") is True
 
 
-def check_generation(generation: Generation, can: Capabilities) -> None:
+def check_generation(generation: Generation, can: Capabilities, says: str | None) -> None:
     """It brings what the policy says it can bring, no less and no more, and survives JSON."""
-    assert generation.text == "ok"
+    assert says in (generation.text, None)
     assert from_json(Generation, to_json(generation)) == generation
     assert (generation.output_ids is not None) == (generation.prompt_ids is not None) == can.token_ids
     assert (generation.output_logprobs is not None) == can.logprobs
@@ -115,7 +140,7 @@ async def test_every_attribute_is_there_and_a_reply_is_what_was_promised(serve: 
         check_attributes(policy)
         async with asyncio.timeout(HANGS_S), aclosing(policy):
             await policy.preflight()
-            check_generation(await policy.generate(ask()), policy.capabilities)
+            check_generation(await policy.generate(ask()), policy.capabilities, back_end.says)
 
 
 def test_the_synchronous_face_has_every_attribute_too(serve: Serve) -> None:
@@ -123,7 +148,7 @@ def test_the_synchronous_face_has_every_attribute_too(serve: Serve) -> None:
         assert all(hasattr(policy, "close" if member == "aclose" else member) for member in MEMBERS)
         check_attributes(policy)
         policy.preflight()
-        check_generation(policy.generate(ask()), policy.capabilities)
+        check_generation(policy.generate(ask()), policy.capabilities, back_end.says)
 
 
 async def test_both_faces_say_the_same(serve: Serve) -> None:
@@ -133,8 +158,8 @@ async def test_both_faces_say_the_same(serve: Serve) -> None:
         async with asyncio.timeout(HANGS_S), aclosing(policy):
             await policy.preflight()
             can = policy.capabilities
-            asked = ask(prompt_ids=(256, 7, 257) if can.token_ids else None)
-            requests = [asked, *(ask(thinking=thinking) for thinking in (True, False) if can.thinking)]
+            first = ask(prompt_ids=(256, 7, 257) if can.token_ids else None)
+            requests = [first, *(ask(thinking=thinking) for thinking in (True, False) if can.thinking)]
             expected = [await policy.generate(request) for request in requests]
         with BlockingPolicy(back_end.make) as blocking:
             await asyncio.to_thread(blocking.preflight)
@@ -176,11 +201,25 @@ async def test_thinking_is_told_or_refused(serve: Serve) -> None:
         async with asyncio.timeout(HANGS_S), aclosing(policy):
             for thinking in (True, False):
                 if policy.capabilities.thinking:
-                    await policy.generate(ask(thinking=thinking))
-                    assert back_end.server.requests[-1].thinking is thinking
+                    assert back_end.was_told(await policy.generate(ask(thinking=thinking))) is thinking
                 else:
                     with pytest.raises(ConfigError, match="cannot be told whether to think"):
                         await policy.generate(ask(thinking=thinking))
+
+
+async def test_a_budget_of_thinking_is_told_or_refused(serve: Serve) -> None:
+    with serve() as back_end:
+        policy = back_end.make()
+        async with asyncio.timeout(HANGS_S), aclosing(policy):
+            await policy.preflight()
+            for prompt in (None, *([(256, 7, 257)] if policy.capabilities.token_ids else [])):
+                request = ask(thinking=True if policy.capabilities.thinking else None, prompt_ids=prompt, thinking_budget=7)
+                if policy.capabilities.thinking_budget:
+                    await policy.generate(request)
+                    assert back_end.server.requests[-1].thinking_budget == 7
+                else:
+                    with pytest.raises(ConfigError, match="cannot limit the tokens of thinking"):
+                        await policy.generate(request)
 
 
 @over_http
@@ -192,8 +231,8 @@ async def test_requests_with_and_without_thinking_run_side_by_side(serve: Serve)
         async with asyncio.timeout(HANGS_S), aclosing(policy):
             replies = await asyncio.gather(*(policy.generate(ask(user(n), thinking=t)) for n, t in wanted.items()))
         with BlockingPolicy(back_end.make) as blocking, ThreadPoolExecutor(8) as threads:
-            asked = [ask(user(name), thinking=thinking) for name, thinking in wanted.items()]
-            replies += await asyncio.to_thread(lambda: list(threads.map(blocking.generate, asked)))
+            requests = [ask(user(name), thinking=thinking) for name, thinking in wanted.items()]
+            replies += await asyncio.to_thread(lambda: list(threads.map(blocking.generate, requests)))
     assert [reply.text for reply in replies] == [*wanted, *wanted]
     assert len(back_end.server.requests) == 60
     for request in back_end.server.requests:

@@ -29,7 +29,7 @@ from rollout.runner import run
 from tests import toy_tokens
 from tests.asking import HANGS_S, ask, check_error, endpoint, user
 from tests.chat_server import Behaviour, ChatServer, Raw, Reply, Reset, Script, Slow, Trickle, refuse
-from tests.sglang_server import FIELDS, SAMPLING, SGLangServer, generated, real_types
+from tests.sglang_server import FIELDS, LIMIT, SAMPLING, SGLangServer, generated, real_types
 
 pytestmark = pytest.mark.usefixtures("bare_environment")
 PROMPT = (256, 7, 257)
@@ -391,8 +391,8 @@ async def test_preflight_looks_the_model_up_and_tries_one_token() -> None:
         await policy.preflight()
         assert policy.capabilities.thinking
     assert server.listings == 1
-    assert [request.thinking for request in server.requests] == [False, True]
-    assert all(request.body["sampling_params"]["max_new_tokens"] == 1 for request in server.requests)
+    assert [request.thinking for request in server.requests] == [False, True, True]
+    assert [request.body["sampling_params"]["max_new_tokens"] for request in server.requests] == [1, 1, 8]
 
 
 async def test_preflight_finds_out_that_a_model_cannot_be_told_whether_to_think() -> None:
@@ -414,7 +414,29 @@ async def test_preflight_names_the_model_there_is() -> None:
 async def test_preflight_does_without_a_list_of_models() -> None:
     async with talking_to(["ok"], server={"models": None}) as (policy, server):
         await policy.preflight()
-    assert len(server.requests) == 2
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize(("limits", "can"), [(True, True), (False, False), (None, False)])
+async def test_preflight_finds_out_whether_thoughts_can_be_limited(limits: bool | None, can: bool) -> None:
+    """Neither a server that refuses a limit nor one that ignores it does; and no other failure is taken for a refusal."""
+    async with talking_to(["ok"], server={"limits": limits}) as (policy, server):
+        await policy.preflight()
+        assert policy.capabilities.thinking and policy.capabilities.thinking_budget is can
+    assert [request.thinking_budget for request in server.requests] == [None, None, 0]
+    async with talking_to(["ok", "ok", Raw(b"{}")], server={"limits": limits}) as (policy, _):
+        if limits is not False:
+            with pytest.raises(BadReply):
+                await policy.preflight()
+
+
+async def test_a_thought_that_was_broken_off_has_what_is_left_of_its_budget() -> None:
+    async with talking_to(["ok"]) as (policy, server):
+        for begun in (0, 5, 11):
+            await policy.generate(ask(prompt_ids=PROMPT * 4, begun=begun, thinking=True, thinking_budget=10))
+        await policy.generate(ask(prompt_ids=PROMPT))
+    limits = [{name: request.body[name] for name in LIMIT if name in request.body} for request in server.requests]
+    assert limits == [*({"require_reasoning": True, "max_thinking_tokens": left} for left in (10, 5, 0)), {}]
 
 
 async def test_preflight_refuses_a_server_of_another_kind() -> None:
@@ -423,9 +445,9 @@ async def test_preflight_refuses_a_server_of_another_kind() -> None:
             asyncio.timeout(HANGS_S),
             aclosing(make_policy("sglang/test-model", endpoint=endpoint(server.base_url))) as policy,
         ):
-            with pytest.raises(ModelNotFound, match=r"at /v1/tokenize; set policy\.tokenizer"):
+            with pytest.raises(ModelNotFound, match=r"\(/v1/tokenize\); set policy\.tokenizer"):
                 await policy.preflight()
-            with pytest.raises(ModelNotFound, match=r"at /generate; set policy\.base_url to an SGLang server"):
+            with pytest.raises(ModelNotFound, match=r"\(/generate\); set policy\.base_url to an SGLang server"):
                 await policy.generate(ask(prompt_ids=PROMPT))
 
 
@@ -458,7 +480,7 @@ def test_the_scripted_server_knows_what_the_real_package_knows() -> None:
     types = real_types()
     if types is None:
         pytest.skip("needs SGLang's own types: pip install --no-deps sglang msgspec")
-    assert set(FIELDS) <= set(types.GenerateRequest.__struct_fields__)
+    assert {*FIELDS, *LIMIT} <= set(types.GenerateRequest.__struct_fields__)
     assert set(SAMPLING) <= set(types.SamplingParams.__struct_fields__)
     document = types.GenerateResponse.from_json_value(answer(weight_versions=[{"version": "7", "start": 0, "end": 3}]))
     assert [entry.token_id for entry in document.meta_info.output_token_logprobs] == document.output_ids == [97, 98, 257]

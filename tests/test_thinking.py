@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 
+from kernel_env.episode import EpisodeConfig
 from kernel_env.errors import ConfigError, EndpointUnreachable
-from kernel_env.schema import Message, Thinking
-from rollout.policies import Endpoint, GenerationRequest, Sampling, make_policy
+from kernel_env.schema import Generation, Message, Thinking
+from rollout.engine import Engine, EngineConfig, MemoryJournal
+from rollout.policies import Capabilities, Endpoint, GenerationRequest, Sampling, make_policy
 from rollout.thinking import ThinkingConfig, check_thinking, decided
 from tests.chat_server import ChatServer, Reply, refuse
+from tests.players import Checker, Writer
+from tests.sample_run import problem
 
 OPENING: tuple[Message, ...] = (
     {"role": "system", "content": "You write kernels."},
@@ -135,7 +139,50 @@ def test_a_policy_that_cannot_be_told_is_refused(arm: str) -> None:
     check_thinking(ThinkingConfig(), policy)
 
 
-@pytest.mark.parametrize(("options", "message"), [({"arm": "perhaps"}, "thinking.arm=perhaps"), ({"max_tokens": 0}, "1 or more")])
+@pytest.mark.parametrize("spec", ["openai/m", "transformers/m"])
+def test_a_budget_that_the_policy_cannot_keep_is_refused_with_what_can(spec: str) -> None:
+    policy = make_policy(spec, endpoint=Endpoint(base_url="http://localhost:1/v1"))
+    check_thinking(ThinkingConfig("always"), policy)
+    with pytest.raises(ConfigError, match=f"thinking.budget=9: policy {spec} cannot limit .* policy=sglang, .* or policy=vllm"):
+        check_thinking(ThinkingConfig("always", budget=9), policy)
+
+
+@pytest.mark.parametrize("arm", ["never", "default"])
+def test_a_budget_is_refused_where_nobody_knows_that_a_reply_thinks(arm: str) -> None:
+    with pytest.raises(ConfigError, match=r"thinking\.budget=9 is for replies that are told to think"):
+        ThinkingConfig(arm, budget=9)
+
+
+@pytest.mark.parametrize("arm", ["always", "self"])
+def test_a_budget_goes_with_the_requests_that_are_to_think_and_no_others(arm: str) -> None:
+    """Nor with the question whether to think."""
+    writer = Gated(Capabilities(thinking=True, thinking_budget=True))
+    thinking = ThinkingConfig(arm, budget=9)
+    engine = Engine(writer, Checker(), MemoryJournal(), EngineConfig(EpisodeConfig(max_turns=2), thinking=thinking), master_seed=7)
+    asyncio.run(engine.play([problem()]))
+    told = [(request.thinking, request.thinking_budget) for request in writer.requests]
+    asked, on, off = (False, None), (True, 9), (False, None)
+    assert told == ([on, on] if arm == "always" else [asked, on, asked, off])
+
+
+class Gated(Writer):
+    """Says yes, and the next time no, when it is asked whether to think."""
+
+    def __init__(self, capabilities: Capabilities) -> None:
+        super().__init__(capabilities=capabilities)
+        self.requests: list[GenerationRequest] = []
+
+    async def generate(self, request: GenerationRequest) -> Generation:
+        self.requests.append(request)
+        if request.messages[-1]["content"].startswith("Analyze the following question"):
+            return Generation("NO" if len(self.requests) > 2 else "YES")
+        return await super().generate(request)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"arm": "perhaps"}, "thinking.arm=perhaps"), ({"max_tokens": 0}, "1 or more"), ({"arm": "always", "budget": 0}, "1 or more")],
+)
 def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ThinkingConfig(**options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ from rollout.engine import Engine, EngineConfig, MemoryJournal
 from rollout.policies import Capabilities, GenerationRequest, Policy
 from rollout.runner import plan, run
 from rollout.store import RunReader
+from rollout.thinking import ThinkingConfig
 from rollout.tokens import Layout, Renderer, load_template, record_of
-from tests.chat_formats import Dialect, plain
+from tests.chat_formats import Dialect, hugging_face, needs_transformers, plain
 from tests.players import Checker, Writer
 from tests.sample_run import problem
 from tests.tiny_model import tiny_model
@@ -28,18 +30,20 @@ HALF = 20
 class TokenWriter(Writer):
     """Gives its replies as tokens, and breaks off the second one."""
 
-    def __init__(self, dialect: Dialect, *, alters: bool = False) -> None:
-        super().__init__(capabilities=Capabilities(token_ids=True, logprobs=True))
-        self._dialect, self._alters = dialect, alters
+    def __init__(self, dialect: Dialect, *, alters: bool = False, half: int = HALF, thought: str = "") -> None:
+        super().__init__(capabilities=Capabilities(token_ids=True, logprobs=True, thinking=True, thinking_budget=True))
+        self._dialect, self._alters, self._half, self._thought = dialect, alters, half, thought
         self.given: list[tuple[int, ...]] = []
+        self.budgets: list[int | None] = []
 
     async def generate(self, request: GenerationRequest) -> Generation:
         whole = await super().generate(request)
         assert request.prompt_ids is not None
         self.given.append(request.prompt_ids)
-        ids = (*self._dialect.encode(whole.text), self._dialect.end)
+        self.budgets.append(request.thinking_budget)
+        ids = (*self._dialect.encode(self._thought + whole.text), self._dialect.end)
         broken_off, goes_on = len(self.given) == 2, len(self.given) == 3
-        ids = ids[:HALF] if broken_off else ids[HALF:] if goes_on else ids
+        ids = ids[: self._half] if broken_off else ids[self._half :] if goes_on else ids
         return Generation(
             self._dialect.template.decode(ids if broken_off else ids[:-1]),
             finish_reason="abort" if broken_off else "stop",
@@ -50,9 +54,9 @@ class TokenWriter(Writer):
         )
 
 
-def rolled(policy: Policy, layout: Layout, dialect: Dialect) -> MemoryJournal:
-    journal = MemoryJournal()
-    config = EngineConfig(EpisodeConfig(max_turns=3), renderer=Renderer(dialect.template, layout))
+def rolled(policy: Policy, layout: Layout, dialect: Dialect, thinking: ThinkingConfig | None = None) -> MemoryJournal:
+    journal, renderer = MemoryJournal(), Renderer(dialect.template, layout)
+    config = EngineConfig(EpisodeConfig(max_turns=3), renderer=renderer, thinking=thinking or ThinkingConfig())
     asyncio.run(Engine(policy, Checker(), journal, config, 7).play([problem()]))
     return journal
 
@@ -73,6 +77,31 @@ def test_an_episodes_tokens_are_those_that_were_sent_and_sampled(name: str, layo
         seen = dialect.template.decode(turn.generation.prompt_ids or ())
         assert all(message["content"] in seen for message in turn.messages if layout is Layout.APPEND or message["role"] == "user")
         assert dialect.template.decode(turn.generation.output_ids or ()) == turn.generation.text + dialect.format.end
+
+
+WIDE = "# 快 \N{SLIGHTLY SMILING FACE}\n"
+
+
+@pytest.mark.parametrize("half", range(len(WIDE.encode()) + 1))
+@pytest.mark.parametrize("make", [plain, pytest.param(hugging_face, marks=needs_transformers)])
+def test_a_character_whose_tokens_are_on_both_sides_of_a_break_stays_whole(make: Callable[[str], Dialect], half: int) -> None:
+    """Wherever the break falls: these tokenizers have a token for each byte."""
+    dialect = make("qwen2.5")
+    assert len(dialect.encode(WIDE)) == len(WIDE.encode())
+    (episode,) = rolled(TokenWriter(dialect, half=half, thought=WIDE), Layout.APPEND, dialect).episodes.values()
+    first, broken, last = (turn.generation for turn in episode.turns)
+    assert broken.text.startswith(WIDE)
+    assert broken.text.replace("turn 1", "turn 0") == first.text
+    for reply in (first, broken, last):
+        assert dialect.template.decode(reply.output_ids or ()) == reply.text + dialect.format.end
+
+
+@pytest.mark.parametrize(("half", "left"), [(5, 9), (len("<think>Hm.</think>"), None)])
+def test_a_broken_off_thought_keeps_its_budget_and_a_finished_one_has_none(half: int, left: int | None) -> None:
+    dialect = plain("qwen2.5")
+    policy = TokenWriter(dialect, half=half, thought="<think>Hm.</think>")
+    rolled(policy, Layout.PER_TURN, dialect, ThinkingConfig("always", budget=9))
+    assert policy.budgets == [9, 9, left, 9]
 
 
 def test_an_engine_that_was_given_other_tokens_is_no_reply() -> None:

@@ -260,7 +260,7 @@ async def test_a_request_that_cannot_be_answered_leaves_its_neighbours_alone(mod
 
 TEMPLATES = {
     "none": (None, {}, ConfigError, "has no chat template"),
-    "no choice": ("{{ messages[0].content }}", {"thinking": False}, ConfigError, "does not know enable_thinking"),
+    "no choice": ("{{ messages[0].content }}", {"thinking": False}, ConfigError, "cannot be told whether to think"),
     "refusing": (
         "{% if messages[0].content == 'hi' %}{{ raise_exception('not you again') }}{% endif %}" + TEMPLATE,
         {},

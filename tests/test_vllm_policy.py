@@ -109,6 +109,22 @@ async def test_preflight_finds_out_that_a_model_cannot_be_told_whether_to_think(
             await policy.generate(ask(thinking=False))
 
 
+@pytest.mark.parametrize(("limits", "can"), [(True, True), (False, False), (None, False)])
+async def test_preflight_finds_out_whether_thoughts_can_be_limited(limits: bool | None, can: bool) -> None:
+    """Neither a server that refuses a limit nor one that ignores it does."""
+    async with talking_to(["ok"], server={"limits": limits}) as (policy, server):
+        await policy.preflight()
+        assert policy.capabilities.thinking and policy.capabilities.thinking_budget is can
+    assert [request.thinking_budget for request in server.requests] == [None, None, 0]
+
+
+async def test_a_thought_that_was_broken_off_keeps_its_budget_because_the_server_counts_the_prompt() -> None:
+    async with talking_to(["ok"]) as (policy, server):
+        for prompt, begun in ((None, 0), (PROMPT, 0), (PROMPT, 2)):
+            await policy.generate(ask(prompt_ids=prompt, begun=begun, thinking=True, thinking_budget=10))
+    assert [request.body["thinking_token_budget"] for request in server.requests] == [10, 10, 10]
+
+
 @pytest.mark.parametrize("body", [b'{"choices": [{"finish_reason": "stop"}]}', b'{"choices": [{"text": 7}]}', b'{"choices": [7]}'])
 async def test_a_choice_that_says_nothing_is_no_reply(body: bytes) -> None:
     async with talking_to([Raw(body)]) as (policy, _):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import resource
@@ -26,21 +27,23 @@ exec 3<&0
 "$@" </dev/null 3<&- &
 compiler=$!
 (read -r never <&3; kill -KILL 0) &
-watch=$!
 wait $compiler
-code=$?
-exec 2>/dev/null
-kill -KILL $watch
-wait $watch
-exit $code
 """
 """Shell: wait for a line (the limits are set), then run the compiler. Standard input is a lifeline: it closes when the builder
 dies, however it dies, and then the whole process group goes, down to the last stage."""
 _MOST_DENIED = 8
-_STAGE_DIED = re.compile(r"^nvcc error +: '[^'\n]{1,80}' died due to signal (\d+)", re.MULTILINE)
-"""Of CUDA's driver, which tells in words only how a stage ended. A source can print the same, so it is believed if it is known."""
 _RECORDED = 'sh,-c,"$@"; code=$?; echo $code >>+statuses; exit $code,stage'
-"""For GCC's -wrapper: write down how each stage ends. The driver itself reports a killed stage as an ordinary failure."""
+"""For GCC's -wrapper: write down how a stage ends. The driver itself reports a killed stage as an ordinary failure."""
+_DIED = re.compile(
+    r"""
+    ^\S+:\ fatal\ error:\ (Killed|Terminated)\ signal\ terminated\ program\ 
+  | ^collect2:\ fatal\ error:\ ld\ terminated\ with\ signal\ (9|15)\ 
+  | ^nvcc\ error\ +:\ '[^'\n]{1,80}'\ died\ due\ to\ signal\ (9|15)\ 
+    """,
+    re.MULTILINE | re.VERBOSE,
+)
+"""What drivers say of a killed program whose end nobody wrote down: such a shell, the assembler in a pipe, the linker, a stage of
+CUDA's compiler. A source can print the same, but then it does so each time."""
 _DIAGNOSTIC = re.compile(
     r"""
     ^[^\s:][^:\n]*:(\d+:)+(\ fatal)?\ [Ee]rror:\  | ^[^\s:][^:\n]*:\ error:\ 
@@ -91,8 +94,18 @@ def run(command: list[str], work: Path, limits: Limits, readable: tuple[str, ...
 
     Raises BuilderError when it cannot be started, was killed by someone else, or the disk is full.
     """
-    (work / "+statuses").write_text("")
     killed = oom_kills()
+    statuses, text = _tried(command, work, limits, readable, staged=staged)
+    if statuses[0] and _DIED.search(text):
+        statuses, text = _tried(command, work, limits, readable, staged=staged)
+        if statuses[0] and _DIED.search(text) and oom_kills() > killed:
+            raise BuilderError("the compiler was killed for want of memory; nothing is said about the source")
+    return Outcome(_ended(command[0], statuses, text, shutil.disk_usage(work).free, (*readable, str(work))), text)
+
+
+def _tried(command: list[str], work: Path, limits: Limits, readable: tuple[str, ...], *, staged: bool) -> tuple[list[int], str]:
+    """The driver's status and those of its stages, and the first part of what they printed."""
+    (work / "+statuses").write_text("")
     environment = {"PATH": f"{Path(command[0]).parent}:/usr/local/bin:/usr/bin:/bin", "TMPDIR": str(work), "LC_ALL": "C.UTF-8"}
     wrapper = ["-wrapper", _RECORDED] if staged else []
     guarded = ["/bin/sh", "-c", _GUARD, "guard", command[0], *wrapper, *command[1:]]
@@ -102,6 +115,7 @@ def run(command: list[str], work: Path, limits: Limits, readable: tuple[str, ...
             cwd=work,
             env=environment,
             stdin=subprocess.PIPE,
+            bufsize=0,
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -111,19 +125,15 @@ def run(command: list[str], work: Path, limits: Limits, readable: tuple[str, ...
     with process.stdin as lifeline:
         try:
             _limit(process.pid, limits)
-            lifeline.write(b"go\n")
-            lifeline.flush()
-            process.wait()
-        except BaseException:  # an interrupt: take the whole compiler along
+            with contextlib.suppress(BrokenPipeError):  # it is dead already, and its status says why
+                lifeline.write(b"go\n")
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        finally:  # also after an interrupt, and after the death of one whose stages live on
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            raise
     with open(work / "+log", "rb") as printed:
         text = printed.read(LOG_BYTES).decode(errors="replace")
-    statuses = [process.returncode, *map(int, (work / "+statuses").read_text().split())]
-    if not staged and process.returncode and oom_kills() > killed and _STAGE_DIED.search(text):
-        raise BuilderError("the compiler was killed for want of memory; nothing is said about the source")
-    return Outcome(_ended(command[0], statuses, text, shutil.disk_usage(work).free, (*readable, str(work))), text)
+    return [process.returncode, *map(int, (work / "+statuses").read_text().split())], text
 
 
 def _is_denied(path: Path, readable: tuple[str, ...]) -> bool:

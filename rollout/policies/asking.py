@@ -175,17 +175,14 @@ class Asker:
             case 401 | 403:
                 return self.failure(AuthenticationFailed, said, "set OPENAI_API_KEY or policy.api_key to a key it accepts")
             case 404:
-                return self.failure(ModelNotFound, f"{said} at {error.request.url.path}", remedy or self._lost)
+                return self.failure(ModelNotFound, f"{said} ({error.request.url.path})", remedy or self._lost)
+            case 429 if error.code == "insufficient_quota":  # OpenAI's word for an empty account: waiting does not fill it
+                return self.failure(RateLimited, said, "the account of this key is spent: fill it, or use another")
             case 429:
-                limited = self.failure(
-                    RateLimited,
-                    said,
-                    "lower the number of requests in flight, set policy.requests_per_minute or raise policy.attempts",
-                )
-                spent = error.code == "insufficient_quota"  # OpenAI's word for an empty account: waiting does not fill it
-                return limited if spent else _Retryable(limited, wait_s)
+                advice = "lower the number of requests in flight, set policy.requests_per_minute or raise policy.attempts"
+                return _Retryable(self.failure(RateLimited, said, advice), wait_s)
             case status if status in (408, 409) or status >= 500:
-                return _Retryable(self._unreachable(said), wait_s)
+                return _Retryable(self.failure(EndpointUnreachable, said, "check the server's log"), wait_s)
             case _:  # the reply will not come, yet neither endpoint nor model is at fault
                 usual = "check policy.extra_body, the sampling options and the context length"
                 return self.failure(PolicyError, said, remedy or usual)

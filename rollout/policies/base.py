@@ -57,6 +57,10 @@ class GenerationRequest:
     and without run side by side."""
     prompt_ids: tuple[int, ...] | None = None
     """The same messages as tokens, where the caller keeps them: policies with `Capabilities.token_ids` send these as they are."""
+    begun: int = 0
+    """So many of `prompt_ids`, the last ones, are of this very reply, which was broken off: the model goes on after them."""
+    thinking_budget: int | None = None
+    """Most tokens of its thinking, `begun` ones included, after which the engine ends it; for requests that are to think."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ class Capabilities:
     """`Generation.output_logprobs` are there."""
     thinking: bool = False
     """`GenerationRequest.thinking` is honoured. Where it is not, asking for it is a ConfigError, never a silent nothing."""
+    thinking_budget: bool = False
+    """Likewise `GenerationRequest.thinking_budget`."""
 
 
 @dataclass(frozen=True)
@@ -192,9 +198,11 @@ class Policy(Protocol):
 
 
 def refuse_thinking(policy: Policy, request: GenerationRequest) -> None:
-    """Raises `ConfigError` where the request says whether to think and the policy cannot be told."""
+    """Raises `ConfigError` where the request says whether to think, or for how long, and the policy cannot be told."""
     if request.thinking is not None and not policy.capabilities.thinking:
         raise ConfigError(f"policy {policy.name} cannot be told whether to think: leave that open")
+    if request.thinking_budget is not None and not policy.capabilities.thinking_budget:
+        raise ConfigError(f"policy {policy.name} cannot limit the tokens of thinking: leave that open")
 
 
 def storable(text: str) -> str:

@@ -144,9 +144,7 @@ class LocalModel:
         if not self._tokenizer.chat_template:
             raise ConfigError(f"model {self._name} has no chat template: set policy.model to one that was trained to chat")
         if request.thinking is not None and not self.can_choose:
-            raise ConfigError(
-                f"model {self._name}: its chat template does not know enable_thinking, so that it cannot be asked for"
-            )
+            raise ConfigError(f"model {self._name} cannot be told whether to think: its template does not know enable_thinking")
         try:
             return self._encoded([dict(message) for message in request.messages], request.thinking)
         except TemplateError as error:

@@ -18,6 +18,7 @@ from rollout.policies.base import CHARS_PER_TOKEN, Capabilities, Endpoint, Gener
 
 PREFLIGHT_ATTEMPTS = 2
 PREFLIGHT_S = 60.0
+PROBE_BUDGET_TOKENS = 8  # a model that thinks does not end that by itself so soon
 
 
 class ServedPolicy(ABC):
@@ -100,7 +101,20 @@ class ServedPolicy(ABC):
         that the model's chat template has no such switch."""
         without, with_thinking = [await self._reply(_probe(thinking), self._brief) for thinking in (False, True)]
         told = without.prompt_ids != with_thinking.prompt_ids
-        self.capabilities = dataclasses.replace(self.capabilities, thinking=told)
+        limited = told and await self._limits_thinking(with_thinking.prompt_ids)
+        self.capabilities = dataclasses.replace(self.capabilities, thinking=told, thinking_budget=limited)
+
+    async def _limits_thinking(self, prompt: tuple[int, ...] | None) -> bool:
+        """Whether a thought without a single token ends at once. Servers that are not set up for a limit refuse it, and those that
+        are too old to know it ignore it."""
+        probe = _probe(True, PROBE_BUDGET_TOKENS)
+        try:
+            reply = await self._reply(dataclasses.replace(probe, prompt_ids=prompt, thinking_budget=0), self._brief)
+        except PolicyError as error:
+            if type(error) is not PolicyError:  # it is no refusal of this request
+                raise
+            return False
+        return "</think>" in reply.text
 
     def _require_listed(self, served: list[str]) -> None:
         if self._model not in served:
@@ -157,8 +171,8 @@ def count(usage: object, name: str) -> int:
     return value if isinstance(value, int) and value >= 0 else 0
 
 
-def _probe(thinking: bool | None) -> GenerationRequest:
-    sampling = Sampling(temperature=None, max_tokens=1, top_p=None)
+def _probe(thinking: bool | None, tokens: int = 1) -> GenerationRequest:
+    sampling = Sampling(temperature=None, max_tokens=tokens, top_p=None)
     return GenerationRequest(({"role": "user", "content": "Hi"},), sampling, episode="", turn=0, thinking=thinking)
 
 

@@ -31,7 +31,7 @@ _WRITE_HERE = "set policy.tokenizer to the model's tokenizer, to write prompts h
 
 class SGLangPolicy(ServedPolicy):
     scheme: ClassVar[str] = "sglang"
-    able: ClassVar[Capabilities] = Capabilities(token_ids=True, logprobs=True, thinking=True)
+    able: ClassVar[Capabilities] = Capabilities(token_ids=True, logprobs=True, thinking=True, thinking_budget=True)
     example_url: ClassVar[str] = "http://localhost:30000"
     models_path: ClassVar[str] = "/v1/models"
     lost: ClassVar[str] = "set policy.base_url to an SGLang server, or use policy=openai"
@@ -75,7 +75,8 @@ class SGLangPolicy(ServedPolicy):
 
     def _sending(self, request: GenerationRequest) -> Send:
         assert request.prompt_ids is not None
-        body = {"input_ids": list(request.prompt_ids), "sampling_params": self._sampling(request), "return_logprob": True}
+        body: dict[str, object] = {"input_ids": list(request.prompt_ids), "return_logprob": True}
+        body |= {"sampling_params": self._sampling(request), **_thinking_limit(request)}
 
         async def send() -> httpx2.Response:
             rid = uuid.uuid4().hex  # of this try alone: the server refuses one that it still works on
@@ -141,6 +142,14 @@ class SGLangPolicy(ServedPolicy):
         if "output_ids" in document and list(output) != document["output_ids"]:
             raise self._bad(f"{len(output)} log-probabilities that belong to other tokens than the reply's")
         return output, logprobs
+
+
+def _thinking_limit(request: GenerationRequest) -> dict[str, object]:
+    """The server counts from the first token that it samples, as long as it is told that this is a thought. Started with
+    `--enable-strict-thinking` and a `--reasoning-parser`, it ends the thought; else it refuses the request."""
+    if request.thinking_budget is None:
+        return {}
+    return {"require_reasoning": True, "max_thinking_tokens": max(request.thinking_budget - request.begun, 0)}
 
 
 def _weight_version(meta: Mapping[str, Any]) -> str | None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from kernel_env.errors import ConfigError, KernelEnvError, PolicyError
 from kernel_env.schema import Generation
-from rollout.policies.base import Capabilities, Endpoint, GenerationRequest, Spent
+from rollout.policies.base import Capabilities, Endpoint, GenerationRequest, Spent, refuse_thinking
 
 if TYPE_CHECKING:
     from rollout.policies.local_model import LocalModel, Row
@@ -57,6 +57,7 @@ class TransformersPolicy:
 
     async def generate(self, request: GenerationRequest) -> Generation:
         """`duration_s` is counted from the start of the request's batch. Cancelled, its row of the batch ends."""
+        refuse_thinking(self, request)
         reply: Future[Generation] = Future()
         self._replies.add(reply)
         self._waiting.append((request, reply))

@@ -1,7 +1,8 @@
 """vLLM: OpenAI's protocol, and with every reply the engine's own tokens and their log-probabilities.
 
 A request that brings its prompt as tokens goes to /completions, which takes them as they are; all others go to /chat/completions.
-vLLM says nothing of weight versions.
+vLLM says nothing of weight versions. Started with a `--reasoning-parser` it limits thoughts, and counts those in the prompt, too;
+else it refuses to.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _OLD = "use a newer vLLM, which knows return_token_ids, or policy=openai"
 
 class VLLMPolicy(OpenAIPolicy):
     scheme: ClassVar[str] = "vllm"
-    able: ClassVar[Capabilities] = Capabilities(token_ids=True, logprobs=True, thinking=True)
+    able: ClassVar[Capabilities] = Capabilities(token_ids=True, logprobs=True, thinking=True, thinking_budget=True)
     default_url: ClassVar[str | None] = None
 
     def _sending(self, request: GenerationRequest) -> Send:
@@ -41,6 +42,10 @@ class VLLMPolicy(OpenAIPolicy):
         }
         body.pop("chat_template_kwargs", None)  # the prompt is written already
         return lambda: self._asker.post("/completions", body)
+
+    def _options(self, request: GenerationRequest) -> dict[str, object]:
+        limit = {} if request.thinking_budget is None else {"thinking_token_budget": request.thinking_budget}
+        return limit | super()._options(request)
 
     def _said(self, choice: Mapping[str, Any]) -> tuple[str, str]:
         text = choice.get("text")
