@@ -8,6 +8,7 @@ run, so runs with different numbers of samples can be compared. A difference has
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import combinations
@@ -36,8 +37,9 @@ from rollout.metrics import (
     measure,
     mixture,
     ratio,
+    usages,
 )
-from rollout.report import cost_of
+from rollout.report import cautions, cost_of
 from rollout.returns import trajectory_return
 from rollout.store import RunReader
 
@@ -47,6 +49,9 @@ EXACT_UP_TO = 16
 FLIPS = 10_000
 JUDGED = ("reward", "fast_1")
 """Differences that `worse` looks at."""
+VERIFIED = ("clock", "verification", "tolerance")
+"""Conditions that a run in which no reply had code has none of: it can be held against any."""
+_WEIGHTS = "sources.weights."
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,13 @@ class Side:
     summary: Summary
     metrics: Metrics
     conduct: Conduct
+    cautions: tuple[str, ...]
+    """Why not to believe its numbers, as its own report says on top."""
+
+    @property
+    def verified(self) -> bool:
+        """Whether anything was."""
+        return bool(self.conditions["verification"])
 
 
 @dataclass(frozen=True)
@@ -190,6 +202,7 @@ def _side(run: Run) -> Side:
         summary=results.summary,
         metrics=measure(run.info.asked, run.episodes, run.cost),
         conduct=conduct(run.info, run.episodes),
+        cautions=tuple(cautions(results, run.episodes)),
     )
 
 
@@ -205,6 +218,7 @@ def _conditions(run: Run, results: Results) -> dict[str, str]:
         "tolerance": ", ".join(meta.tolerances),
         "baseline": "" if "imported" in machine else str(run.settings.get("verify.baseline", "eager")),
         "reward": _reward(run.settings),
+        "reward sources": _sources(run.settings),
     }
 
 
@@ -216,12 +230,18 @@ def _reward(settings: Mapping[str, object]) -> str:
     return ", ".join([preset, *(f"{name} {value}" for name, value in values.items() if value != getattr(usual, name))])
 
 
+def _sources(settings: Mapping[str, object]) -> str:
+    """The preset, and weights of its own."""
+    weights = {key.removeprefix(_WEIGHTS): value for key, value in settings.items() if key.startswith(_WEIGHTS)}
+    return ", ".join([str(settings.get("sources.preset", "measured")), *(f"{name} {weights[name]}" for name in sorted(weights))])
+
+
 def _mixture(runs: Sequence[Run], sides: Sequence[Side]) -> list[str]:
     found = []
     for name in sides[0].conditions:
-        values = [side.conditions[name] or "unknown" for side in sides]
-        if len(set(values)) > 1:
-            found.append(f"{name} ({'; '.join(f'{side.name}: {value}' for side, value in zip(sides, values, strict=True))})")
+        shown = {side.name: side.conditions[name] or "unknown" for side in sides if name not in VERIFIED or side.verified}
+        if len(set(shown.values())) > 1:
+            found.append(f"{name} ({'; '.join(f'{run}: {value}' for run, value in shown.items())})")
     others = sorted({key for a, b in combinations(runs, 2) for key in _changed(a, b)}, key=episode_order)
     if others:
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
@@ -266,7 +286,7 @@ def _standing(samples: Sequence[Episode]) -> Standing:
     return Standing(
         samples=len(samples),
         correct=sum(map(is_correct(), samples)) / len(samples),
-        reward=math.fsum(reward for reward in map(best_reward, samples) if reward is not None) / len(samples),
+        reward=_mean(best_reward, samples) or 0.0,
         timing=max(timings, key=lambda timing: timing.speedup, default=None),
     )
 
@@ -291,8 +311,7 @@ def _logarithm(episode: Episode) -> float | None:
 
 
 def _tokens(episode: Episode) -> float | None:
-    usages = [turn.generation.usage for turn in episode.turns]
-    return sum(usage.prompt_tokens + usage.completion_tokens for usage in usages) or None
+    return sum(usage.prompt_tokens + usage.completion_tokens for usage in usages(episode.turns)) or None
 
 
 def _measures(base: Run, run: Run) -> dict[str, Measure]:
@@ -334,7 +353,7 @@ def _difference(what: str, pairs: Sequence[tuple[float, float]]) -> Difference:
 
 def _mean(measure_of: Measure, samples: Sequence[Episode | None]) -> float | None:
     values = [value for episode in samples if episode is not None and (value := measure_of(episode)) is not None]
-    return math.fsum(values) / len(values) if values else None
+    return float(statistics.mean(values)) if values else None  # exact: alike samples have one mean, however many there are
 
 
 def sign_flip(changes: Sequence[float]) -> tuple[float, bool]:

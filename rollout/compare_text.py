@@ -24,6 +24,9 @@ def _head(found: Comparison) -> Iterator[str]:
     yield ""
     if found.mixed:
         yield from warning(f"the numbers do not mean the same in all runs, which differ in {cell('; '.join(found.mixed))}.")
+    for side in found.sides:
+        for text in side.cautions:
+            yield from warning(f"{cell(side.name)}: {text}")
     yield from table(("What ran", *names), _facts(found.sides))
 
 

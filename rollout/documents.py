@@ -424,6 +424,12 @@ def is_memory_fault(verdict: Verdict) -> bool:
     return crashed or verdict.status is Status.OUT_OF_MEMORY
 
 
+def was_verified(verdict: Verdict) -> bool:
+    """Whether a verifier had a say, or another program. What has no code, or far too much, is judged without one: such a verdict
+    tells nothing of how others were reached."""
+    return bool(verdict.tolerance) or verdict.mode == "imported"
+
+
 def without_texts(episode: Episode) -> Episode:
     """What the counts and rates of a report are made of, in little memory: whether a reply thought and had a kernel stays, what it
     said does not."""
@@ -472,8 +478,8 @@ def _metadata(info: RunInfo, episodes: Sequence[Episode]) -> Metadata:
         backends=_distinct(v.backend for v in verdicts),
         profiles=_distinct(v.profile for v in verdicts),
         tolerances=_distinct(v.tolerance for v in verdicts),
-        verification=_distinct(v.mode for v in verdicts),
-        clocks=_distinct(v.clock for v in verdicts),
+        verification=_distinct(v.mode for v in verdicts if was_verified(v)),
+        clocks=_distinct(v.clock for v in verdicts if was_verified(v)),
         max_turns=info.max_turns,
         gamma=info.gamma,
         correct_reward=info.correct_reward,

@@ -160,8 +160,8 @@ def _problem(key: str, group: Sequence[Episode | None]) -> dict[str, Any]:
         "name": posed.name if posed else "",
         "correct": sum(map(is_correct(), group)),
         "fast": sum(map(is_fast(1.0), group)),
-        "speedup": max(speedups, default=None),
-        "reward": max(rewards, default=None),
+        "speedup": _rounded(max(speedups, default=None), 2),
+        "reward": _rounded(max(rewards, default=None), 3),
         "samples": [_sample(episode_key(key, place), episode) for place, episode in enumerate(group)],
     }
 
@@ -169,8 +169,13 @@ def _problem(key: str, group: Sequence[Episode | None]) -> dict[str, Any]:
 def _sample(key: str, episode: Episode | None) -> dict[str, Any]:
     if episode is None:
         return {"key": key, "end": "not run", "turns": []}
-    turns = [[turn.verdict.status, turn.reward.value, turn.verdict.speedup] for turn in episode.turns]
+    turns = [[t.verdict.status, _rounded(t.reward.value, 3), _rounded(t.verdict.speedup, 2)] for t in episode.turns]
     return {"key": episode.key, "end": episode.stop_reason, "why": episode.error, "turns": turns}
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    """As the other reports round: of two numbers that are as near a browser takes the larger, Python the even one."""
+    return None if value is None else round(value, digits)
 
 
 def _script_safe(text: str) -> str:

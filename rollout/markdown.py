@@ -11,7 +11,9 @@ from rollout.metrics import Estimate
 
 NONE = "–"
 _WARNING = "**Warning:**"
-_BAR = "\\|"
+_MARKUP = re.compile(r"[\\|`<]|&(?=#?\w+;)|(?<=\])\(")
+"""What would be code, a tag, an entity, a link or the end of a cell."""
+_ESCAPED = re.compile(r"\\([\\|`<&(])")
 _CELL_LIMIT = 300
 _HEADING = re.compile(r"(#{1,3}) (.*)")
 
@@ -32,9 +34,9 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def cell(text: str) -> str:
-    """One line that cannot end a table cell, bounded: names and errors come from anywhere."""
-    line = " ".join(text.split()).replace("|", _BAR)
-    return line if len(line) <= _CELL_LIMIT else f"{line[: _CELL_LIMIT - 3]}..."
+    """One line of mere text that cannot end a table cell, bounded: names and errors come from anywhere."""
+    line = " ".join(text.split())
+    return _MARKUP.sub(r"\\\g<0>", line if len(line) <= _CELL_LIMIT else f"{line[: _CELL_LIMIT - 3]}...")
 
 
 def rate(count: int, total: int) -> str:
@@ -99,13 +101,18 @@ def blocks(lines: Iterable[str]) -> Iterator[str]:
             rows = []
         if heading := _HEADING.fullmatch(line):
             size = len(heading[1])
-            yield f"<h{size}>{html.escape(heading[2])}</h{size}>"
+            yield f"<h{size}>{_text(heading[2])}</h{size}>"
         elif line.startswith("> "):
-            yield f"<blockquote>{html.escape(line[2:]).replace(_WARNING, '<strong>Warning:</strong>')}</blockquote>"
+            yield f"<blockquote>{_text(line[2:]).replace(_WARNING, '<strong>Warning:</strong>')}</blockquote>"
         elif line:
-            yield f"<p>{html.escape(line)}</p>"
+            yield f"<p>{_text(line)}</p>"
 
 
 def _html_row(row: str, tag: str) -> str:
     cells = row[2:-2].split(" | ")  # a bar inside of a cell has a backslash before it
-    return "<tr>" + "".join(f"<{tag}>{html.escape(text.replace(_BAR, '|'))}</{tag}>" for text in cells) + "</tr>"
+    return "<tr>" + "".join(f"<{tag}>{_text(text)}</{tag}>" for text in cells) + "</tr>"
+
+
+def _text(line: str) -> str:
+    """Without the backslashes of `cell`."""
+    return html.escape(_ESCAPED.sub(r"\1", line))

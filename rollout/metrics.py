@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from kernel_env.errors import ConfigError
 from kernel_env.schema import Episode, Status, Turn, Usage, episode_key
-from rollout.documents import episode_order
+from rollout.documents import episode_order, was_verified
 
 THRESHOLDS = (0.0, 0.5, 0.8, 1.0, 1.5, 2.0)
 """Of `fast_p`, as KernelBench has them."""
@@ -235,7 +235,7 @@ def completed(groups: Groups) -> dict[str, tuple[Episode, ...]]:
 
 def mixture(episodes: Iterable[Episode]) -> str:
     """Why there can be no metrics over these, in words. Empty where there can."""
-    verdicts = [turn.verdict for episode in episodes for turn in episode.turns]
+    verdicts = [turn.verdict for episode in episodes for turn in episode.turns if was_verified(turn.verdict)]
     found: dict[str, set[str]] = {
         "size profiles": {v.profile for v in verdicts},
         "clocks": {v.clock for v in verdicts},
@@ -276,6 +276,11 @@ def best_reward(episode: Episode | None, by: int | None = None) -> float | None:
     """Of the scored turns, of the first `by` if that is given. None without one."""
     rewards = () if episode is None else episode.rewards_T[:by]
     return max((reward for reward in rewards if reward is not None), default=None)
+
+
+def usages(turns: Sequence[Turn]) -> list[Usage]:
+    """Of replies, and of asking whether to think."""
+    return [u for turn in turns for u in (turn.generation.usage, turn.thinking.usage if turn.thinking else Usage())]
 
 
 # ------------------------------------------------------------------ estimators
@@ -361,7 +366,7 @@ def geometric_mean_speedup(groups: Groups) -> Estimate:
 
 def spending(groups: Groups, cost: Cost = lambda usage: None) -> Spending:
     turns = [[turn for episode in group if episode is not None for turn in episode.turns] for group in groups.values()]
-    used = [Usage(sum(u.prompt_tokens for u in each), sum(u.completion_tokens for u in each)) for each in map(_usages, turns)]
+    used = [Usage(sum(u.prompt_tokens for u in each), sum(u.completion_tokens for u in each)) for each in map(usages, turns)]
     policy_s = [math.fsum(t.generation.duration_s + (t.thinking.duration_s if t.thinking else 0.0) for t in each) for each in turns]
     verify_s = [math.fsum(turn.verdict.duration_ms / 1e3 for turn in each) for each in turns]
     costs = _known(map(cost, used))
@@ -430,10 +435,6 @@ def _change(episode: Episode | None, index: int) -> float | None:
     rewards = () if episode is None else episode.rewards_T[index - 1 : index + 1]
     before, after = rewards if len(rewards) == 2 else (None, None)
     return None if before is None or after is None else after - before
-
-
-def _usages(turns: Sequence[Turn]) -> list[Usage]:
-    return [u for turn in turns for u in (turn.generation.usage, turn.thinking.usage if turn.thinking else Usage())]
 
 
 def _known(values: Iterable[float | None]) -> list[float]:

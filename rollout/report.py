@@ -138,7 +138,7 @@ def _head(results: Results, episodes: Sequence[Episode]) -> Iterator[str]:
     problems = ", ".join(f"{count} of level {level}" for level, count in sorted(levels.items()))
     yield f"# Multi-turn report: {cell(meta.run_name)}"
     yield ""
-    for text in _warnings(results, episodes):
+    for text in cautions(results, episodes):
         yield from warning(text)
     yield from table(
         ("What ran", ""),
@@ -168,7 +168,8 @@ def _machine(environment: Mapping[str, Any]) -> Iterator[str]:
     yield "Brackets hold 95% intervals: of a speedup over the rounds of its timing, of all else over problems (bootstrap)."
 
 
-def _warnings(results: Results, episodes: Sequence[Episode]) -> Iterator[str]:
+def cautions(results: Results, episodes: Sequence[Episode]) -> Iterator[str]:
+    """Why not to believe the numbers of a run, a sentence or two each."""
     meta = results.metadata
     if "imported" in meta.verification:
         yield "verdicts, times and rewards are another trainer's word. Nothing was verified or measured here."

@@ -86,6 +86,10 @@ class _Trajectory:
     max_turns: int
     gamma: float
 
+    def __post_init__(self) -> None:
+        if self.max_turns < 0 or not 0 <= self.gamma <= 1:
+            raise ValueError(f"a turn limit of {self.max_turns} and a gamma of {self.gamma}")
+
 
 def read_dump(path: Path) -> Dump:
     """Raises ConfigError when it cannot be read, DatasetError when it is no such dump or a trajectory of it is malformed."""
@@ -119,7 +123,7 @@ def _bytes(file: Path) -> bytes:
 def _parsed(where: str, data: bytes) -> Any:
     try:
         return json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DatasetError(f"{where} is not JSON: {error}") from error
 
 
@@ -168,6 +172,8 @@ def _of_evaluation(entry: Any, metadata: Mapping[str, Any], where: str) -> _Traj
 
 def _problem(told: Mapping[str, Any]) -> Problem:
     level, problem_id = int(told["level"]), int(told["problem_id"])
+    if min(level, problem_id) < 0:
+        raise ValueError(f"level {level} and problem {problem_id}: both are 0 or more")
     name = str(told.get("problem_name") or "").removesuffix(".py").removeprefix(f"{problem_id}_")
     return Problem(level, problem_id, name or f"{level}_{problem_id}", str(told.get("label") or ""), "tritonforge")
 
@@ -201,7 +207,7 @@ def _episode(trajectory: _Trajectory, sample: int, max_turns: int, reward: Rewar
 
 def _end(turns: Sequence[Turn], max_turns: int, config: RewardConfig) -> StopReason:
     """Which is not said. Its code ends an episode before the turn limit for no other reason than a good kernel."""
-    if len(turns) >= max_turns:
+    if turns and len(turns) >= max_turns:
         return StopReason.SOLVED if reached_stop(turns[-1].reward, config) else StopReason.TURN_LIMIT
     return StopReason.SOLVED if turns and turns[-1].verdict.correct else StopReason.EXHAUSTED
 
@@ -218,11 +224,13 @@ def _exchanges(messages: Sequence[Mapping[str, Any]], history: Sequence[Mapping[
 
 
 def _turn(index: int, problem: Problem, entry: Mapping[str, Any], reward: float, exchange: _Exchange, model: str) -> Turn:
-    code = str(entry["kernel_code"] or "") or None
+    code, duration_s = str(entry["kernel_code"] or "") or None, float(entry.get("generation_time") or 0.0)
+    if not (math.isfinite(duration_s) and duration_s >= 0):
+        raise ValueError(f"a generation_time of {duration_s}")
     return Turn(
         index=index,
         messages=exchange.messages,
-        generation=Generation(exchange.reply, model=model, duration_s=float(entry.get("generation_time") or 0.0)),
+        generation=Generation(exchange.reply, model=model, duration_s=duration_s),
         code=code,
         verdict=_verdict(problem, entry, code),
         reward=Reward(reward, {"imported": reward}),

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernel_env.errors import ConfigError, GateError
-from kernel_env.schema import Episode, Problem, Status, StopReason, from_json
+from kernel_env.schema import Episode, Problem, Status, StopReason, Thinking, Usage, from_json
 from rollout.cli import main
 from rollout.compare import EXACT_UP_TO, Comparison, Difference, Run, Versus, compare, sign_flip
 from rollout.compare_text import comparison_text
@@ -114,6 +114,25 @@ def test_a_problem_counts_once_with_the_mean_of_its_samples() -> None:
     assert [(pair.before.samples, pair.after.samples, pair.change) for pair in found.pairs] == [(1, 2, "worse"), (1, 2, "better")]
 
 
+def test_alike_samples_are_alike_however_many_there_are() -> None:
+    """The sum of three times 0.1 over 3 is not 0.1, and seven such problems would be a significant loss."""
+    wrong = Status.WRONG_OUTPUT
+    found = versus(played("a", [wrong] * 21, samples=3), played("b", [wrong] * 7))
+    assert {pair.change for pair in found.pairs} == {"alike"} and not found.worse
+    assert {d.p for d in found.differences} == {1.0}
+
+
+def test_tokens_are_those_of_asking_whether_to_think_too() -> None:
+    a, b = played("a", [2.0]), played("b", [2.0])
+    asked = Thinking("self", on=False, answer="no", understood=True, usage=Usage(40, 2))
+    turns = tuple(
+        replace(t, generation=replace(t.generation, usage=Usage(100, 10)), thinking=thinking)
+        for t, thinking in zip((a.episodes[0].turns[0], b.episodes[0].turns[0]), (None, asked), strict=True)
+    )
+    a, b = (replace(run, episodes=(replace(run.episodes[0], turns=(t,)),)) for run, t in zip((a, b), turns, strict=True))
+    assert (difference(versus(a, b), "tokens").before, difference(versus(a, b), "tokens").after) == (110, 152)
+
+
 def test_what_is_not_scored_in_both_is_left_out_and_listed() -> None:
     device = Status.NEEDS_DEVICE
     a, b = played("a", [2.0, 2.0, device, device]), played("b", [2.0, device, 2.0, device, 2.0])
@@ -182,6 +201,8 @@ def test_single_turn_against_multi_turn() -> None:
         ({"environment": {**MACHINE, "gpus": ["H200, 570"]}}, r"GPUs H200, 570"),
         ({"settings": {"verify.baseline": "times.json"}}, r"baseline \(a: eager; b: times.json\)"),
         ({"settings": {"reward.correct": 0.3}}, r"reward \(a: seed; b: seed, correct 0.3\)"),
+        ({"settings": {"sources.preset": "measured+judge"}}, r"reward sources \(a: measured; b: measured\+judge\)"),
+        ({"settings": {"sources.weights.judge": 0.05}}, r"reward sources \(a: measured; b: measured, judge 0.05\)"),
     ],
 )
 def test_runs_whose_numbers_do_not_mean_the_same_are_refused_unless_told(change: dict[str, object], words: str) -> None:
@@ -201,6 +222,20 @@ def test_profiles_clocks_and_ways_of_verification_are_not_mixed_either(field: st
     other = replace(b.episodes[0], turns=(replace(b.episodes[0].turns[0], verdict=verdict),))
     with pytest.raises(ConfigError, match=f"b: {value}"):
         compare([a, replace(b, episodes=(other,))])
+
+
+def test_a_run_in_which_no_reply_had_code_can_be_compared() -> None:
+    a, b = played("a", [2.0] * 7), played("b", [Status.NO_CODE] * 7)
+    unread = tuple(replace(e, turns=(replace(t, verdict=replace(t.verdict, tolerance="")),)) for e in b.episodes for t in e.turns)
+    assert {d.what for d in versus(a, replace(b, episodes=unread)).worse} == {"reward", "fast_1"}
+
+
+def test_why_the_numbers_of_a_run_are_not_to_be_believed_is_said() -> None:
+    a, b = played("a", [2.0]), played("b", [2.0])
+    doubtful = replace(b.episodes[0].turns[0].verdict, degenerate=True)
+    b = replace(b, episodes=(replace(b.episodes[0], turns=(replace(b.episodes[0].turns[0], verdict=doubtful),)),))
+    text = comparison_text(compare([a, b]))
+    assert "> **Warning:** b: the outputs of level1_problem1 hardly vary with the inputs" in text and "Warning:** a" not in text
 
 
 def test_another_problem_under_the_same_key_is_refused() -> None:

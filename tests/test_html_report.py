@@ -229,11 +229,25 @@ def test_the_table_of_problems_agrees_with_the_raw_files(run: RunReader, page: M
         found = shown[key]
         assert found["correct"] == sum(any(t["verdict"]["status"] == "correct" for t in sample["turns"]) for sample in group)
         assert found["fast"] == sum(speedup > 1 for speedup in best)
-        assert (found["speedup"] or 0.0) == max(best)
-        assert found["reward"] == max(rewards, default=None)
+        assert (found["speedup"] or 0.0) == round(max(best), 2)
+        assert found["reward"] == (round(max(rewards), 3) if rewards else None)
         assert [(s["key"], [t[:2] for t in s["turns"]]) for s in found["samples"]] == [
-            (sample["key"], [[t["verdict"]["status"], t["reward"]["value"]] for t in sample["turns"]]) for sample in group
+            (sample["key"], [[t["verdict"]["status"], rounded(t["reward"]["value"])] for t in sample["turns"]]) for sample in group
         ]
+
+
+def rounded(reward: float | None) -> float | None:
+    return None if reward is None else round(reward, 3)
+
+
+def test_a_number_between_two_is_rounded_as_in_the_markdown_report(tmp_path: Path) -> None:
+    even = turn(0, Status.CORRECT, 1.1875, speedup=1.125)  # a browser writes 1.188 and 1.13
+    with open_run(tmp_path, run_info(asked=("level1_problem1",)), CONFIG, ENVIRONMENT) as store:
+        save(store, Episode(problem(), 0, (even,), StopReason.TURN_LIMIT))
+        write_report(store)
+        (found,) = json.loads(Markup(written(store.path)).scripts["index"])["problems"]
+        assert "1.12x [" in (store.path / "reports" / "MULTI_TURN_REPORT.md").read_text()
+    assert (found["speedup"], found["reward"], found["samples"][0]["turns"][0][1:]) == (1.12, 1.188, [1.188, 1.12])
 
 
 # ------------------------------------------------------------------ texts

@@ -33,6 +33,20 @@ def test_a_cell_is_one_line_that_cannot_end_its_cell() -> None:
     assert len(cell("x" * 400)) == 300
 
 
+def test_a_cell_is_text_alone() -> None:
+    """What a reader of Markdown would take for code, a tag, an entity or a link, and what would free a bar."""
+    assert cell("std::vector<float>") == "std::vector\\<float>"
+    assert cell("`a` &lt; a & b ![x](http://y) [0.5, 0.8]") == "\\`a\\` \\&lt; a & b ![x]\\(http://y) [0.5, 0.8]"
+    assert cell("a\\| b") == "a\\\\\\| b"
+    assert cell("|" * 400) == "\\|" * 297 + "..."
+
+
+@pytest.mark.parametrize("text", ["a\\| b", "\\", "|", " | ", "<b>`c`</b> &amp; [d](e)", "C:\\x"])
+def test_a_page_has_each_cell_as_it_was(text: str) -> None:
+    found = Text(page("t", "\n".join(table((text, "2"), [("x", "y")]))))
+    assert [shown for tag, shown in found.texts if tag == "th"] == [text.strip(), "2"]
+
+
 @pytest.mark.parametrize(
     ("estimate", "text"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import fields, replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from kernel_env.errors import ConfigError
 from kernel_env.schema import Episode, Generation, Status, StopReason, Thinking, Usage, from_json, to_json
+from rollout.documents import results_of
 from rollout.metrics import (
     Estimate,
     Kind,
@@ -30,7 +32,7 @@ from rollout.metrics import (
     ratio,
 )
 from rollout.policies.base import Endpoint
-from tests.sample_run import problem, solved, turn
+from tests.sample_run import problem, run_info, solved, turn
 from tests.synthetic import Recipe, episodes, info
 from tests.test_report import ASKED, every_kind
 
@@ -165,6 +167,19 @@ def test_no_metrics_over_verdicts_that_mean_different_things(change: dict[str, s
     with pytest.raises(ConfigError, match=words):
         measure(keys(2), [first, Episode(first.problem, 1, (other,), StopReason.TURN_LIMIT)])
     assert mixture([first]) == ""
+
+
+def test_a_reply_without_code_mixes_nothing() -> None:
+    """No verifier had a say in it, so it has none of a verifier's marks."""
+    first = once(1)
+    way: dict[str, Any] = {"mode": "inprocess", "clock": "recorded"}
+    verified = replace(first.turns[0], verdict=replace(first.turns[0].verdict, **way))
+    unread = once(1, Status.NO_CODE, sample=1)
+    empty = replace(unread.turns[0], verdict=replace(unread.turns[0].verdict, tolerance=""))
+    ended = [replace(first, turns=(verified,)), replace(unread, turns=(empty,))]
+    assert measure(keys(2), ended).correct.value == 0.5
+    metadata = results_of(run_info(asked=keys(2)), ended).metadata
+    assert (metadata.verification, metadata.clocks) == (("inprocess",), ("recorded",))
 
 
 # ------------------------------------------------------------------ what it took

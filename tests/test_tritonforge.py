@@ -298,6 +298,34 @@ def test_a_reward_that_is_no_number_is_refused(value: object, ended: list[Episod
         read_as(tmp_path / "d.json", content)
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("extra_info", "level"), -1),
+        (("multi_turn_data", "gamma"), float("nan")),
+        (("multi_turn_data", "max_turns"), -5),
+        (("multi_turn_data", "history", 0, "generation_time"), float("inf")),
+        (("multi_turn_data", "history", 0, "generation_time"), -3),
+    ],
+)
+def test_a_number_that_cannot_be_is_one_line_that_says_where(
+    path: tuple[str | int, ...], value: float, ended: list[Episode], tmp_path: Path
+) -> None:
+    content = [buffered(ended[0])]
+    place: Any = content[0]
+    for name in path[:-1]:
+        place = place[name]
+    place[path[-1]] = value
+    with pytest.raises(DatasetError, match=r"d\.json, entry 1 is no multi-turn trajectory of TritonForge, or damaged"):
+        read_as(tmp_path / "d.json", content)
+
+
+def test_a_trajectory_without_a_turn_is_read(ended: list[Episode], tmp_path: Path) -> None:
+    content = {**logged(ended[0]), "history": [], "turn_rewards": [], "messages": logged(ended[0])["messages"][:2]}
+    (found,) = read_as(tmp_path / "trajectory_1.json", content).episodes
+    assert (found.turns, found.stop_reason) == ((), StopReason.EXHAUSTED)
+
+
 def test_what_is_no_dump_at_all_is_refused(ended: list[Episode], tmp_path: Path) -> None:
     for content in ({}, "text", 3, {"problems": []}, [1]):
         with pytest.raises(DatasetError, match="no multi-turn trajectory of TritonForge"):
@@ -306,6 +334,9 @@ def test_what_is_no_dump_at_all_is_refused(ended: list[Episode], tmp_path: Path)
         read_as(tmp_path / "d.json", [])
     with pytest.raises(DatasetError, match="holds no trajectory"):
         read_dump(tmp_path)
+    (tmp_path / "d.json").write_text("[" * 100_000)
+    with pytest.raises(DatasetError, match=r"d\.json is not JSON"):
+        read_dump(tmp_path / "d.json")
     (tmp_path / "d.json").write_text("{")
     with pytest.raises(DatasetError, match=r"d\.json is not JSON"):
         read_dump(tmp_path / "d.json")
