@@ -132,6 +132,8 @@ def _against(versus: Versus) -> Iterator[str]:
     yield "both; their difference is a ratio."
     alike = len(versus.pairs) - len(better) - len(worse)
     yield f"Of {len(versus.pairs)} problems {len(better)} got better, {len(worse)} worse, {alike} neither."
+    if any(pair.before.samples != pair.after.samples for pair in versus.pairs):
+        yield "For speed the fastest of its samples stands for a problem: the run with more of them had more tries."
     for title, pairs in (("Better", better), ("Worse", worse)):
         if pairs:
             yield ""

@@ -35,8 +35,15 @@ def _row(cells: Sequence[str]) -> str:
 
 def cell(text: str) -> str:
     """One line of mere text that cannot end a table cell, bounded: names and errors come from anywhere."""
-    line = " ".join(text.split())
+    line = printable(" ".join(text.split()))
     return _MARKUP.sub(r"\\\g<0>", line if len(line) <= _CELL_LIMIT else f"{line[: _CELL_LIMIT - 3]}...")
+
+
+def printable(text: str) -> str:
+    """Without what a terminal would obey, cannot show, or would show in another order."""
+    return (
+        text if text.isprintable() else "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    )
 
 
 def rate(count: int, total: int) -> str:

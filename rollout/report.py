@@ -30,7 +30,7 @@ from rollout.documents import (
 )
 from rollout.durable import write_file
 from rollout.html_report import packed, report_page
-from rollout.markdown import NONE, cell, number, rate, share, speedup, table, warning
+from rollout.markdown import NONE, cell, number, printable, rate, share, speedup, table, warning
 from rollout.metrics import Cost, Groups, Metrics, at_turn, grouped, longest, measure, mixture, step
 from rollout.policies.base import Endpoint
 from rollout.store import RunReader
@@ -119,7 +119,7 @@ def closing_table(episodes: Iterable[Episode]) -> Table:
     for episode in sorted(episodes, key=lambda e: episode_order(e.key)):
         timing = fastest(episode)
         cells = (
-            f"{episode.key} {episode.problem.name}",
+            printable(f"{episode.key} {episode.problem.name}"),
             str(len(episode.turns)),
             _rewards(episode),
             NONE if timing is None else f"{timing.speedup:.2f}x",

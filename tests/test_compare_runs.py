@@ -112,6 +112,9 @@ def test_a_problem_counts_once_with_the_mean_of_its_samples() -> None:
     correct = difference(found, "correct")
     assert (correct.before, correct.after, correct.change.value, correct.change.of) == (0.5, 0.5, 0.0, 2)
     assert [(pair.before.samples, pair.after.samples, pair.change) for pair in found.pairs] == [(1, 2, "worse"), (1, 2, "better")]
+    told = "the run with more of them had more tries"
+    assert told in comparison_text(compare([played("a", [2.0]), played("b", [2.0, 2.0], samples=2)]))
+    assert told not in comparison_text(compare([played("a", [2.0]), played("b", [2.0])]))
 
 
 def test_alike_samples_are_alike_however_many_there_are() -> None:

@@ -33,6 +33,10 @@ def test_a_cell_is_one_line_that_cannot_end_its_cell() -> None:
     assert len(cell("x" * 400)) == 300
 
 
+def test_a_terminal_can_show_a_cell_and_does_not_obey_it() -> None:
+    assert cell("é\ud800\x1b[31m\x00\u202e\nz") == "é\ufffd\ufffd[31m\ufffd\ufffd z"
+
+
 def test_a_cell_is_text_alone() -> None:
     """What a reader of Markdown would take for code, a tag, an entity or a link, and what would free a bar."""
     assert cell("std::vector<float>") == "std::vector\\<float>"

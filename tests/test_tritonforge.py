@@ -391,3 +391,20 @@ def test_an_imported_run_is_held_against_ours_only_when_told(
         assert f"\n| {row} | " in out
     found = from_json(Comparison, json.loads(Path("c.json").read_text()))
     assert [side.conduct.rewards.rules for side in found.sides] == [("tritonforge",)] * 2
+
+
+def test_names_that_no_terminal_can_show_are_no_obstacle(
+    ended: list[Episode], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    better = next(e for e in ended if e.turns[-1].verdict.correct)
+    for name, chosen in (("a", better), ("b", replace(better, turns=better.turns[:1]))):
+        entry = buffered(chosen)
+        entry["extra_info"]["problem_name"] = f"x\ud800\x1b[31m{name}"
+        if name == "b":
+            entry["multi_turn_data"]["history"][0]["eval_result"]["correctness"] = False
+        (tmp_path / f"{name}.json").write_text(json.dumps([entry]))
+        assert main(["import", f"{name}.json", "--name", name]) == 0
+    assert main(["compare", "a", "b", "--html", "c.html"]) == 0
+    out = capfd.readouterr().out
+    assert "x\ufffd\ufffd[31ma" in out and "\x1b" not in out
