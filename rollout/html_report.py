@@ -51,9 +51,10 @@ def report_page(
     metrics: Metrics | None,
     sections: Sequence[Sequence[str]],
     texts: Mapping[str, str],
+    pictures: Mapping[str, str],
 ) -> bytes:
     """The whole file. `sections` are those of the Markdown report: first its head, last its table of problems, which has a better
-    one here. `texts` are `packed` episodes by their key."""
+    one here. `texts` are `packed` episodes by their key, `pictures` those of the sections by their file's name."""
     groups = grouped(info.asked, episodes)
     style, script = _part("report.css"), _part("report.js")
     parts = {
@@ -64,7 +65,7 @@ def report_page(
         "head": "\n".join(blocks(sections[0])),
         "tiles": "".join(_tiles(metrics)) if metrics is not None else "",
         "figures": "\n".join(figures(groups, episodes, metrics)),
-        "numbers": "\n".join(line for section in sections[1:-1] for line in blocks(section)),
+        "numbers": "\n".join(line for section in sections[1:-1] for line in blocks(section, pictures)),
         "index": _script_safe(_index(groups)),
         "texts": "\n".join(f'<script type="text/plain" id="{html.escape(key)}">{text}</script>' for key, text in texts.items()),
     }

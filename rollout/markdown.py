@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from kernel_env.schema import Timing
 from rollout.metrics import Estimate
@@ -15,6 +17,7 @@ _MARKUP = re.compile(r"[\\|`<]|&(?=#?\w+;)|(?<=\])\(")
 """What would be code, a tag, an entity, a link or the end of a cell."""
 _ESCAPED = re.compile(r"\\([\\|`<&(])")
 _CELL_LIMIT = 300
+_PICTURE = re.compile(r"!\[(.*)\]\((.*)\)")
 _HEADING = re.compile(r"(#{1,3}) (.*)")
 
 
@@ -93,8 +96,9 @@ def page(title: str, text: str) -> str:
     )
 
 
-def blocks(lines: Iterable[str]) -> Iterator[str]:
-    """Lines of ours as HTML. Consecutive rows are one table, its second row is a ruler; other lines stand alone."""
+def blocks(lines: Iterable[str], pictures: Mapping[str, str] = MappingProxyType({})) -> Iterator[str]:
+    """Lines of ours as HTML. Consecutive rows are one table, its second row is a ruler; other lines stand alone. `pictures` are SVG
+    by their file's name: the page has them in itself."""
     rows: list[str] = []
     for line in (*lines, ""):
         if line.startswith("| "):
@@ -111,6 +115,9 @@ def blocks(lines: Iterable[str]) -> Iterator[str]:
             yield f"<h{size}>{_text(heading[2])}</h{size}>"
         elif line.startswith("> "):
             yield f"<blockquote>{_text(line[2:]).replace(_WARNING, '<strong>Warning:</strong>')}</blockquote>"
+        elif shown := _PICTURE.fullmatch(line):
+            data = base64.b64encode(pictures[shown[2]].encode()).decode()
+            yield f'<p><img alt="{html.escape(shown[1])}" src="data:image/svg+xml;base64,{data}"></p>'
         elif line:
             yield f"<p>{_text(line)}</p>"
 

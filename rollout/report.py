@@ -55,12 +55,14 @@ def write_report(run: RunReader) -> Path:
     for episode in run.each_episode():
         texts[episode.key] = packed(episode)
         episodes.append(without_texts(episode))
-    if spreads := distribution(_scores(episodes)):
-        write_file(path.parent / _PICTURE, picture(spreads).encode())
+    spreads = distribution(_scores(episodes))
+    pictures = {_PICTURE: picture(spreads)} if spreads else {}
+    for name, drawn in pictures.items():
+        write_file(path.parent / name, drawn.encode())
     metrics = _measured(run.info, episodes, cost_of(run))
     found = _sections(run.info, run.environment, episodes, metrics)
     write_file(path, _joined(found).encode(errors="backslashreplace"))
-    write_file(path.with_name("report.html"), report_page(run.info, episodes, metrics, found, texts))
+    write_file(path.with_name("report.html"), report_page(run.info, episodes, metrics, found, texts, pictures))
     return path
 
 

@@ -15,6 +15,7 @@ from tests.chromium import CHROMIUM, Page, browser
 from tests.sample_run import open_sample, problem, save, solved
 from tests.synthetic import Recipe, write
 from tests.test_html_report import EVIL, hostile
+from tests.test_report import ASKED, judged_run
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")
 WIDE, NARROW = 1280, 390
@@ -37,7 +38,7 @@ def page(chromium: Page) -> Iterator[Page]:
     chromium.requests.clear()
     yield chromium
     assert not chromium.complaints
-    assert all(url.startswith(("file:", "data:,")) for url in chromium.requests)
+    assert all(url.startswith(("file:", "data:")) for url in chromium.requests)
 
 
 @pytest.fixture(scope="module")
@@ -213,3 +214,14 @@ def test_samples_that_did_not_run_are_named(page: Page, tmp_path: Path) -> None:
         write_report(store)
         page.open(store.path / "reports" / "report.html", width=NARROW)
     assert page.do("[...document.querySelectorAll('.sample small')].map(e => e.textContent)") == ["not run"] * 4
+
+
+@WIDTHS
+def test_the_picture_of_reward_sources_is_seen(page: Page, width: int, tmp_path: Path) -> None:
+    with open_sample(tmp_path, asked=ASKED) as store:
+        for ended in judged_run():
+            save(store, ended)
+        page.open(write_report(store).with_name("report.html"), width=width)
+    page.do("document.querySelector('details.numbers').open = true")
+    page.until("document.querySelector('img').naturalWidth > 0")
+    assert page.do("document.querySelector('img').getBoundingClientRect().right <= innerWidth")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 from dataclasses import fields, replace
@@ -342,6 +343,8 @@ def test_their_picture_is_written_beside_the_report_and_again_from_the_run_alone
     picture.unlink()
     write_report(RunReader(tmp_path / "r"))
     assert picture.read_bytes() == first
+    page = path.with_name("report.html").read_text()
+    assert base64.b64encode(first).decode() in page and "![" not in page, "the page has it in itself"
 
 
 def test_a_run_without_judges_has_no_picture(tmp_path: Path) -> None:
