@@ -400,13 +400,13 @@ def test_a_report_is_the_same_whatever_the_order_of_episodes(tmp_path: Path) -> 
 
 def test_the_closing_table_has_one_line_an_episode() -> None:
     console = Console(width=140, file=io.StringIO(), record=True)
-    named = replace(every_kind()[2], problem=replace(problem(3), name="a[bold]b"))
+    named = replace(every_kind()[2], problem=replace(problem(3), name="a[bold]b\ud800\x1b"))
     console.print(closing_table([named, solved(), every_kind()[6]]))
     lines = console.export_text().splitlines()
     assert [word.strip() for word in lines[1].split("┃")[1:-1]] == ["problem", "turns", "reward per turn", "speedup", "status"]
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines[3:-1]]
     assert cells == [
         ["level1_problem1 P1", "3", "0.00 → 0.10 → 2.50", "2.50x", "correct (solved)"],
-        ["level1_problem3 a[bold]b", "3", "1.00 → 0.10 → 0.10", "0.50x", "timeout (turn_limit, correct in turn 1)"],
+        ["level1_problem3 a[bold]b\ufffd\ufffd", "3", "1.00 → 0.10 → 0.10", "0.50x", "timeout (turn_limit, correct in turn 1)"],
         ["level1_problem7 P7", "0", "–", "–", "policy_failure"],
     ]
