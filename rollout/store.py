@@ -133,6 +133,7 @@ class RunStore(RunReader):
         """What is known to be on the disk."""
         self._counts = self._turn_counts()
         self._stops = {key: _read(self._episode_path(key), EpisodeFile).stop_reason for key in self._ended()}
+        self._turns, self._failed, self._furthest = 0, 0, ""
         self._take_stock()
         self._write_progress()
 
@@ -182,7 +183,7 @@ class RunStore(RunReader):
         write_file(path, data)
         self._counts[key] = count + 1
         self._turns += 1
-        self._furthest = max((self._furthest or key, key), key=episode_order)
+        self._furthest = max(self._furthest or key, key, key=episode_order)
         self._write_progress()
 
     def end_episode(self, episode: Episode) -> None:
@@ -198,7 +199,7 @@ class RunStore(RunReader):
         write_file(path, data)
         self._stops[key] = episode.stop_reason
         self._failed += episode.stop_reason in _FAILURES
-        self._furthest = max((self._furthest or key, key), key=episode_order)
+        self._furthest = max(self._furthest or key, key, key=episode_order)
         self._write_progress()
 
     def reopen_failed(self) -> list[str]:
@@ -236,7 +237,7 @@ class RunStore(RunReader):
         """Count everything. What is added later is added to the counts: a run may have thousands of episodes."""
         self._turns = sum(self._counts.values())
         self._failed = sum(stop in _FAILURES for stop in self._stops.values())
-        self._furthest = max(self._counts.keys() | self._stops.keys(), key=episode_order, default=None)
+        self._furthest = max(self._counts.keys() | self._stops.keys(), key=episode_order, default="")
 
     def _write_progress(self) -> None:
         progress = Progress(
@@ -246,7 +247,7 @@ class RunStore(RunReader):
             finished=len(self._stops),
             failed=self._failed,
             turns=self._turns,
-            last_episode=self._furthest,
+            last_episode=self._furthest or None,
         )
         write_file(self.path / "progress.json", _bytes(progress), durable=False)  # computed again when the run is opened
 
