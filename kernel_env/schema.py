@@ -16,7 +16,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, TypeVar, Union
@@ -458,22 +458,35 @@ def episode_key(problem_key: str, sample: int) -> str:
 # ------------------------------------------------------------------ codec
 
 
+_PLAIN = frozenset({str, int, bool, type(None)})
+"""As in JSON."""
+
+
 def to_json(value: Any) -> Any:
     """Plain JSON values of a waist type. Refuses what JSON cannot hold exactly (NaN, infinities, unknown types)."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, StrEnum):
-        return value.value
-    if value is None or isinstance(value, (bool, int, str)):
+    kind = type(value)
+    if kind in _PLAIN:
         return value
+    if dataclasses.is_dataclass(kind):
+        return {name: to_json(getattr(value, name)) for name in _fields(kind)[0]}
     if isinstance(value, float):
         _require(math.isfinite(value), f"not representable in JSON: {value}")
         return value
+    if isinstance(value, (list, tuple)):
+        return list(value) if _all_plain(value) else [to_json(v) for v in value]
     if isinstance(value, Mapping):
         return {str(k): to_json(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [to_json(v) for v in value]
-    raise TypeError(f"{type(value).__name__} is not a waist type")
+    if isinstance(value, StrEnum):
+        return value.value
+    if isinstance(value, (int, str)):
+        return value
+    raise TypeError(f"{kind.__name__} is not a waist type")
+
+
+def _all_plain(values: Sequence[Any]) -> bool:
+    """Whether JSON has them as they are. A reply has thousands of tokens, and as many log-probabilities."""
+    kinds = set(map(type, values))
+    return kinds <= _PLAIN or (kinds == {float} and all(map(math.isfinite, values)))
 
 
 def from_json(cls: type[T], data: Any) -> T:

@@ -160,8 +160,12 @@ class RunStore(RunReader):
         super().__init__(path)
         self._lock = lock
         self._asked = frozenset(self.info.asked)
+        self._posed: dict[str, Problem] = {}
+        """What is known to be on the disk."""
         self._counts = self._turn_counts()
         self._stops = {key: read_document(self._episode_path(key), EpisodeFile).stop_reason for key in self._ended()}
+        self._turns, self._failed, self._furthest = 0, 0, ""
+        self._take_stock()
         self._write_progress()
 
     def __enter__(self) -> RunStore:
@@ -177,11 +181,14 @@ class RunStore(RunReader):
 
     def save_problem(self, problem: Problem) -> None:
         """Keeps the problem's source. Raises ConfigError when the run was begun with another one under this key."""
+        if self._posed.get(problem.key) == problem:
+            return
         path, data = self.path / "problems" / f"{problem.key}.json", _bytes(problem)
         if not path.exists():
             write_file(path, data)
         elif path.read_bytes() != data:
             raise ConfigError(f"{path}: {problem.key} has changed since this run was begun; choose another run.name")
+        self._posed[problem.key] = problem
 
     def save_turn(self, problem: Problem, sample: int, turn: Turn) -> None:
         """Makes a turn durable: the reply and the kernel first, the turn file last.
@@ -189,7 +196,7 @@ class RunStore(RunReader):
         Saving the same turn again does nothing. Raises InfraError when the disk refuses.
         """
         key = episode_key(problem.key, sample)
-        path, data = self._turn_path(key, turn.index), _bytes(TurnFile.of(problem, sample, turn))
+        path, data = self._turn_path(key, turn.index), _long_bytes(TurnFile.of(problem, sample, turn))
         count = self._counts.get(key, 0)
         if turn.index < count:
             _guard(path.read_bytes() == data, f"{path} is finished: it cannot become another turn")
@@ -207,6 +214,8 @@ class RunStore(RunReader):
             write_file(kernel, turn.code.encode(errors="surrogatepass"))
         write_file(path, data)
         self._counts[key] = count + 1
+        self._turns += 1
+        self._furthest = max(self._furthest or key, key, key=episode_order)
         self._write_progress()
 
     def end_episode(self, episode: Episode) -> None:
@@ -221,6 +230,8 @@ class RunStore(RunReader):
         self.save_problem(episode.problem)
         write_file(path, data)
         self._stops[key] = episode.stop_reason
+        self._failed += episode.stop_reason in _FAILURES
+        self._furthest = max(self._furthest or key, key, key=episode_order)
         self._write_progress()
 
     def reopen_failed(self) -> list[str]:
@@ -232,6 +243,7 @@ class RunStore(RunReader):
         for key in failed:
             remove_file(self._episode_path(key))
             del self._stops[key]
+        self._take_stock()
         self._write_progress()
         return failed
 
@@ -253,16 +265,21 @@ class RunStore(RunReader):
         """Writes `status.json`, a type of the waist: the run has ended."""
         write_file(self.path / "status.json", _bytes(status))
 
+    def _take_stock(self) -> None:
+        """Count everything. What is added later is added to the counts: a run may have thousands of episodes."""
+        self._turns = sum(self._counts.values())
+        self._failed = sum(stop in _FAILURES for stop in self._stops.values())
+        self._furthest = max(self._counts.keys() | self._stops.keys(), key=episode_order, default="")
+
     def _write_progress(self) -> None:
-        known = self._counts.keys() | self._stops.keys()
         progress = Progress(
             schema_version=SCHEMA_VERSION,
             state=RunState.DONE if self._asked <= self._stops.keys() else RunState.RUNNING,
             asked=len(self._asked),
             finished=len(self._stops),
-            failed=sum(stop in _FAILURES for stop in self._stops.values()),
-            turns=sum(self._counts.values()),
-            last_episode=max(known, key=episode_order, default=None),
+            failed=self._failed,
+            turns=self._turns,
+            last_episode=self._furthest or None,
         )
         write_file(self.path / "progress.json", _bytes(progress), durable=False)  # computed again when the run is opened
 
@@ -425,6 +442,12 @@ def _object(path: Path, remedy: str) -> dict[str, Any]:
 
 def _bytes(document: object) -> bytes:
     return _text_bytes(dumps(document, indent=2))
+
+
+def _long_bytes(document: TurnFile) -> bytes:
+    """One line a field: a line for each token would take longer, and more room."""
+    lines = (f"  {dumps(field.name)}: {dumps(getattr(document, field.name))}" for field in fields(document))
+    return _text_bytes("{\n" + ",\n".join(lines) + "\n}")
 
 
 def _text_bytes(text: str) -> bytes:

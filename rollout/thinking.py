@@ -66,8 +66,8 @@ def check_thinking(config: ThinkingConfig, policy: Policy) -> None:
         raise ConfigError(f"thinking.arm={config.arm}: policy {policy.name} cannot be told whether to think; leave it at default")
     if config.budget is not None and not policy.capabilities.thinking_budget:
         raise ConfigError(
-            f"thinking.budget={config.budget}: policy {policy.name} cannot limit the tokens of thinking; use policy=sglang, its "
-            "server started with --reasoning-parser and --enable-strict-thinking, or policy=vllm, with --reasoning-parser"
+            f"thinking.budget={config.budget}: policy {policy.name} cannot limit the tokens of thinking: that takes policy=sglang, "
+            "its server started with --reasoning-parser and --enable-strict-thinking, or policy=vllm, with --reasoning-parser"
         )
 
 

@@ -700,7 +700,7 @@ def test_the_same_run_goes_on_where_the_endpoint_failed(play: Play) -> None:
 def test_a_run_in_which_nothing_was_scored_is_no_success(play: Play) -> None:
     played = play([refuse(500, "out of luck")])
     assert played.result.episodes[0].turns == ()
-    with pytest.raises(GateError, match=r"none of 1 episodes was scored: endpoint_unreachable: .*out of luck"):
+    with pytest.raises(EndpointUnreachable, match=r"none of 1 episodes was scored: endpoint_unreachable: .*out of luck"):
         played.result.check()
 
 

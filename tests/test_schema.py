@@ -196,6 +196,8 @@ def test_an_impossible_result_cannot_be_made(make: Any, words: str) -> None:
 def test_json_never_holds_a_number_that_is_none(value: float) -> None:
     with pytest.raises(ValueError, match="not representable"):
         dumps(Generation("", duration_s=value))
+    with pytest.raises(ValueError, match="not representable"):
+        dumps(Generation("", output_ids=(1, 2), output_logprobs=(-0.5, value)))
     with pytest.raises(ValueError, match="finite or None"):
         from_json(Reward, json.loads(json.dumps({"value": value})))
 
@@ -234,6 +236,8 @@ def damaged(place: str, value: Any) -> Any:
         ("turns.1.verdict.status", "fine", r"Episode\.turns\[1\]\.verdict\.status: 'fine' is not a Status"),
         ("turns.1.verdict.mode", "telepathy", r"Episode\.turns\[1\]\.verdict\.mode: 'telepathy' is not one of"),
         ("turns.1.verdict.timing.speedup", "3", r"Episode\.turns\[1\]\.verdict\.timing\.speedup: expected float, got str"),
+        ("turns.0.generation.output_ids", [1, True], r"Episode\.turns\[0\]\.generation\.output_ids\[1\]: expected int, got bool"),
+        ("turns.0.generation.output_ids", [1.5], r"Episode\.turns\[0\]\.generation\.output_ids\[0\]: expected int, got float"),
         ("turns.0.generation.usage", 3, r"Episode\.turns\[0\]\.generation\.usage: expected an object"),
         ("turns.0.reward.value", False, r"Episode\.turns\[0\]\.reward\.value: expected float, got bool"),
         ("stop_reason", 1, r"Episode\.stop_reason: 1 is not a StopReason"),
@@ -247,6 +251,8 @@ def test_wrong_data_names_the_path_of_its_first_fault(place: str, value: Any, wo
 def test_a_whole_number_is_a_float_and_missing_options_take_their_defaults() -> None:
     assert from_json(Reward, {"value": 2}) == Reward(2.0)
     assert isinstance(from_json(Reward, {"value": 2}).value, float)
+    logprobs = from_json(Generation, {"text": "", "output_logprobs": [-1, -0.5]}).output_logprobs
+    assert logprobs == (-1.0, -0.5) and all(isinstance(value, float) for value in logprobs)
 
 
 def test_digests_depend_on_all_that_decides() -> None:

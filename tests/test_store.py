@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from kernel_env.errors import ConfigError, InfraError
-from kernel_env.schema import Episode, Status, StopReason
+from kernel_env.schema import Episode, Generation, Status, StopReason
 from rollout import durable
 from rollout.report import write_report
 from rollout.store import RunReader, RunStore, open_run
@@ -69,6 +69,15 @@ def test_a_turn_file_says_what_the_policy_saw_and_what_came_of_it(tmp_path: Path
         "reward": 0.1,
         "speedup": None,
     }
+
+
+def test_a_turn_file_has_a_line_for_each_of_its_fields_however_many_tokens_there_are(tmp_path: Path) -> None:
+    many = replace(turn(0, Status.CORRECT, 1.0, speedup=2.0), generation=Generation("ok", output_ids=tuple(range(5000))))
+    with open_sample(tmp_path) as store:
+        store.save_turn(problem(), 0, many)
+        assert store.load_turns()["level1_problem1"] == [many]
+    text = (tmp_path / "r/turns/level1_problem1_turn0.json").read_text()
+    assert [line.split('"')[1] for line in text.splitlines()[1:-1]] == list(json.loads(text))
 
 
 def test_runtimes_are_milliseconds_and_a_correct_turn_has_no_error(tmp_path: Path) -> None:
