@@ -176,6 +176,8 @@ class Timing:
     """`eager`, or `eager, alone` where it was faster once the candidate was gone, and that time counts."""
     noise: float = 0.0
     """Share of the baseline's time that its threads waited for a core: above about 0.25 the times are not to be believed."""
+    hardware: str = ""
+    """What the times were taken on. Empty where they come from a recording."""
 
     def __post_init__(self) -> None:
         _require(math.isfinite(self.noise) and self.noise >= 0, "noise is 0 or more")

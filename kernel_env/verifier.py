@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar
 from kernel_env import errors
 from kernel_env.backends import Flavour, get_backend
 from kernel_env.backends.targets import target
-from kernel_env.baselines import against_baseline
+from kernel_env.baselines import against_baseline, hardware
 from kernel_env.builder.service import extensions
 from kernel_env.errors import ConfigError, KernelEnvError, MachineBusy, VerifierError
 from kernel_env.loop_thread import LoopThread
@@ -173,6 +173,7 @@ class LocalVerifier:
         self._batches = Batches(self._slots)
         self._pools: dict[Flavour, Pool] = {}
         self._scratch = Scratch()
+        self._hardware = f"{hardware()}, {len(self.config.cores(0))} cores"
         self._closed = False
 
     async def start(self, backend: str) -> None:
@@ -233,6 +234,8 @@ class LocalVerifier:
             verdict = _verdict(await self._batches.ask(pool, kind, job, order))
         assert verdict is not None
         verdict = replace(against_baseline(verdict, problem, config), ahead=(*verdict.ahead, *compiled))
+        if verdict.timing is not None and self.config.clock == "live":
+            verdict = replace(verdict, timing=replace(verdict.timing, hardware=self._hardware))
         return replace(verdict, **{name: getattr(verdict, name) + spent[name] for name in spent})
 
     async def _ahead(

@@ -182,7 +182,8 @@ class Metrics:
 def measure(asked: Sequence[str], episodes: Iterable[Episode], cost: Cost = lambda usage: None) -> Metrics:
     """Every metric of the ended `episodes` of a run that was asked for the episodes with the keys `asked`.
 
-    Raises ConfigError where size profiles, clocks or ways of verification are mixed: no mean over them means anything.
+    Raises ConfigError where size profiles, clocks, ways of verification or the hardware of times are mixed: no mean over them means
+    anything.
     """
     groups = grouped(asked, episodes)
     ended = [episode for group in groups.values() for episode in group if episode is not None]
@@ -240,9 +241,10 @@ def mixture(episodes: Iterable[Episode]) -> str:
         "size profiles": {v.profile for v in verdicts},
         "clocks": {v.clock for v in verdicts},
         "ways of verification": {v.mode for v in verdicts},
+        "hardware": {v.timing.hardware for v in verdicts if v.timing is not None and v.timing.hardware},
     }
     return "; ".join(
-        f"no metrics over mixed {what} ({', '.join(sorted(values))}): use a run for each"
+        f"no metrics over mixed {what} ({'; '.join(sorted(values))}): use a run for each"
         for what, values in found.items()
         if len(values) > 1
     )

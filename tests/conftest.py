@@ -7,6 +7,7 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import stamina.instrumentation
 
@@ -17,6 +18,11 @@ from tests.holder import Holder
 from tests.sandbox_box import box, extension, neighbour
 
 __all__ = ["box", "extension", "neighbour"]
+
+hypothesis.settings.register_profile(
+    "any machine, however slow", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine, however slow")
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 JSONL = DATA / "kernel_bench_triton_level_1_2.jsonl"

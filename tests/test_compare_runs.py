@@ -23,7 +23,7 @@ from rollout.compare_text import comparison_text
 from tests.sample_run import problem, turn
 from tests.synthetic import MACHINE, Recipe, info, run, write
 
-FEW = settings(max_examples=40, deadline=None)
+FEW = settings(max_examples=40)
 CHANGES = st.lists(st.integers(-20, 20).map(float), min_size=1, max_size=7)
 
 

@@ -17,7 +17,7 @@ from rewards.judge.static import StaticJudge  # noqa: E402
 from tests.judge_server import JudgeServer  # noqa: E402
 
 OPERATIONS = [("POST", "/judge"), ("POST", "/batch_judge"), ("GET", "/health"), ("GET", "/metrics.json"), ("GET", "/metrics")]
-QUICK = settings(deadline=None, max_examples=25, derandomize=True, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=25, derandomize=True, suppress_health_check=list(HealthCheck))
 KEY = "hush"
 
 

@@ -36,7 +36,7 @@ from tests.sample_run import problem, run_info, solved, turn
 from tests.synthetic import Recipe, episodes, info
 from tests.test_report import ASKED, every_kind
 
-FEW = settings(max_examples=60, deadline=None)
+FEW = settings(max_examples=60)
 COUNTS = st.integers(1, 8).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n)))
 NUMBERS = st.floats(-50, 50)
 
@@ -156,9 +156,9 @@ def test_errors_are_ranked_by_status_and_finer_word() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"profile": "gpu24"}, r"mixed size profiles \(full, gpu24\): use a run for each"),
-        ({"clock": "recorded"}, r"mixed clocks \(live, recorded\)"),
-        ({"mode": "imported"}, r"mixed ways of verification \(imported, process\)"),
+        ({"profile": "gpu24"}, r"mixed size profiles \(full; gpu24\): use a run for each"),
+        ({"clock": "recorded"}, r"mixed clocks \(live; recorded\)"),
+        ({"mode": "imported"}, r"mixed ways of verification \(imported; process\)"),
     ],
 )
 def test_no_metrics_over_verdicts_that_mean_different_things(change: dict[str, str], words: str) -> None:
@@ -167,6 +167,19 @@ def test_no_metrics_over_verdicts_that_mean_different_things(change: dict[str, s
     with pytest.raises(ConfigError, match=words):
         measure(keys(2), [first, Episode(first.problem, 1, (other,), StopReason.TURN_LIMIT)])
     assert mixture([first]) == ""
+
+
+def test_no_metrics_over_times_of_different_hardware() -> None:
+    """A run may be resumed on another machine. Its verdicts stay; its times cannot be averaged."""
+    first, second = once(1, speedup=2.0), once(2, speedup=2.0)
+    here, there = (
+        replace(e, turns=(replace(t, verdict=replace(t.verdict, timing=replace(t.verdict.timing, hardware=name))),))
+        for e, name in ((first, "one, 2 cores"), (second, "another, 2 cores"))
+        for t in e.turns
+        if t.verdict.timing is not None
+    )
+    assert mixture([here, here]) == mixture([first, here]) == ""
+    assert mixture([here, there]) == "no metrics over mixed hardware (another, 2 cores; one, 2 cores): use a run for each"
 
 
 def test_a_reply_without_code_mixes_nothing() -> None:

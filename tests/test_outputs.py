@@ -262,7 +262,7 @@ TREE = st.recursive(
 LAYOUTS = [described(value) for value in (BASE, [BASE, BASE], (BASE, [BASE]), {"a": BASE, "b": [BASE]})]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(tree=TREE, layout=st.sampled_from(LAYOUTS))
 def test_whatever_a_runner_says_nothing_but_unreadable_is_raised(tree: Any, layout: Any) -> None:
     said = copy.deepcopy(tree)
@@ -274,7 +274,7 @@ def test_whatever_a_runner_says_nothing_but_unreadable_is_raised(tree: Any, layo
     assert repr(tree) == repr(said)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(leaf=LEAF)
 def test_whatever_a_leaf_says_is_refused_or_read_as_it_is(leaf: Any) -> None:
     layout, size = packed(described(BASE))

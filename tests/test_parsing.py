@@ -222,7 +222,7 @@ PIECES = [
 ]  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=40).map("".join))
 def test_no_reply_raises_and_code_is_a_part_of_the_reply(reply: str) -> None:
     result = extract_kernel(reply)
@@ -235,7 +235,7 @@ def test_no_reply_raises_and_code_is_a_part_of_the_reply(reply: str) -> None:
         assert all(any(line.endswith(part) for line in lines) for part in result.code.split("\n"))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(alphabet="ab \n#", max_size=60), st.sampled_from(["```", "~~~~"]))
 def test_what_stands_in_a_fence_comes_out_unchanged(noise: str, fence: str) -> None:
     code = GOOD + noise + "\n"

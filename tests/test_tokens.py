@@ -111,7 +111,7 @@ replies = st.lists(
     min_size=1,
     max_size=4,
 )
-few = settings(max_examples=12, deadline=None)
+few = settings(max_examples=12)
 
 # ------------------------------------------------------------------ properties
 
