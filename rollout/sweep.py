@@ -22,6 +22,7 @@ from rich.markup import escape
 from stamina.instrumentation import set_on_retry_hooks
 
 from kernel_env.errors import ConfigError, InfraError, KernelEnvError
+from kernel_env.schema import Problem
 from kernel_env.verifier import Verifier
 from rollout import compose, preview, slurm
 from rollout.cells import cell_key, cell_name, is_complete, opened_sweep, read_sweep
@@ -132,7 +133,7 @@ def listed_models(file: Path, exclude: object) -> list[tuple[str, ...]]:
 
 def complete_cells(cells: Iterable[Cell]) -> set[str]:
     """Names of those with nothing left to do. One whose problems are others by now is not left alone: played again, it says so."""
-    loaded: dict[str, dict[str, str]] = {}
+    loaded: dict[str, dict[str, Problem]] = {}
     complete = set()
     for cell in cells:
         with suppress(KernelEnvError):  # whoever plays it is told
@@ -140,8 +141,8 @@ def complete_cells(cells: Iterable[Cell]) -> set[str]:
                 continue
             choice = f"{cell.settings.backend.name} {cell.settings.problems}"
             if choice not in loaded:
-                loaded[choice] = {problem.key: problem.digest for problem in chosen_problems(cell.settings)}
-            if RunReader(cell.path).problem_digests() == loaded[choice]:
+                loaded[choice] = {problem.key: problem for problem in chosen_problems(cell.settings)}
+            if RunReader(cell.path).load_problems() == loaded[choice]:
                 complete.add(cell.info.name)
     return complete
 
