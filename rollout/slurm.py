@@ -89,11 +89,11 @@ def job_script(job: Job) -> str:
 
 
 def _value(value: object) -> str:
-    """As `sbatch` reads it: quotes, backslashes, spaces and `#` mean something to it, but not behind a backslash."""
+    """As `sbatch` reads it: in quotes, where only a quote and a backslash mean something. A comment begins with `#` elsewhere."""
     text = str(value)
     if "\n" in text:
         raise ConfigError(f"{text!r} has a line break, which SLURM cannot be told: choose another name or place")
-    return re.sub(r"""([\s"'#\\])""", r"\\\1", text)
+    return re.sub(r'(["\\])', r"\\\1", text).join('""') if re.search(r"""[\s"'#\\]""", text) else text
 
 
 def submit(master: Path) -> None:
