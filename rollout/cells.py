@@ -28,7 +28,7 @@ from rollout.health import Health, read_status
 from rollout.store import is_below, read_document, relevant_settings
 
 _KEY_CHARS = 10
-_MOST_CHARS = 120
+_MOST_BYTES = 120
 _NOT_IN_NAMES = re.compile(r"[^\w.=,+-]+")
 
 
@@ -47,7 +47,12 @@ def cell_name(key: str, chosen: Mapping[str, str]) -> str:
         f"{last[name] if alike[last[name]] == 1 else name}={_NOT_IN_NAMES.sub('-', value).strip('-.')}"
         for name, value in chosen.items()
     ]  # fmt: skip
-    return "-".join(part for part in (",".join(words)[:_MOST_CHARS], key) if part)
+    return "-".join(part for part in (_cut(",".join(words)), key) if part)
+
+
+def _cut(text: str) -> str:
+    """A file system counts bytes."""
+    return text.encode()[:_MOST_BYTES].decode(errors="ignore")
 
 
 def read_sweep(directory: Path) -> SweepInfo:
@@ -80,7 +85,7 @@ def opened_sweep(directory: Path, cells: Sequence[CellInfo]) -> Iterator[None]:
 
 
 def is_complete(cell: Path) -> bool:
-    """Whether nothing is left to do: it ended, and all is well. Any other is played again, which costs nothing where nothing is
-    left to play."""
+    """Whether nothing is left to do: it ended, all is well, and no episode was deleted to have it done again. Any other is played
+    again, which costs nothing where nothing is left to play."""
     status = read_status(cell)
-    return status is not None and status.health is Health.OK
+    return status is not None and status.health is Health.OK and len(list(cell.glob("episodes/*.json"))) == status.asked

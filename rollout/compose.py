@@ -67,9 +67,14 @@ def combinations(overrides: Sequence[str], alternatives: Sequence[Sequence[str]]
     for given in batch:
         for further in alternatives:
             one = [o for o in given if o.partition("=")[0] in swept] + list(further[:1])
-            chosen = {name: value.strip("'\"") for name, _, value in (o.partition("=") for o in one)}
+            chosen = {option_name(o): o.partition("=")[2].strip("'\"") for o in one}
             found.append(Combination((*given, *further), chosen, *_composed([*given, *further])))
     return found
+
+
+def option_name(override: str) -> str:
+    """What an override sets: `a.b` of `++a.b=1`."""
+    return override.lstrip("+~").partition("=")[0]
 
 
 def quoted(text: str) -> str:

@@ -74,6 +74,9 @@ class DirectoryLock:
             raise ConfigError(
                 f"another process (pid {holder}) is writing {directory}: wait for it, or choose another run.name"
             ) from None
+        except OSError as error:
+            os.close(self._descriptor)
+            raise ConfigError(f"{directory} cannot be locked: {error.strerror}; choose a place on another file system") from error
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
 

@@ -109,14 +109,14 @@ class Facts:
 def judged(facts: Facts, stuck_s: float) -> tuple[State, str]:
     """How it stands, and why."""
     word, status = facts.word, facts.status
-    if word == slurm.UNKNOWN:
-        return State.STUCK, "the scheduler does not answer"
     if facts.process is not None or word in slurm.RUNNING:
         if facts.quiet_s > stuck_s:
             return State.STUCK, f"nothing has come of it for {duration_text(facts.quiet_s)}"
         return State.RUNNING, "" if facts.asked is not None else "starting"
     if word in slurm.QUEUED:
         return State.WAITING, "queued"
+    if word == slurm.UNKNOWN and (status is None or status.health is Health.OK):
+        return State.STUCK, "the scheduler does not answer"
     if status is None:
         if facts.asked is None and facts.awaited:
             return State.WAITING, ""
@@ -169,7 +169,8 @@ class Watched:
     def _counted(self, ends: Sequence[Path]) -> Counts:
         for file in self.path.glob("turns/*.json"):
             if file.name not in self._statuses:
-                self._statuses[file.name] = json.loads(file.read_bytes())["record"]["verdict"]["status"]
+                with suppress(FileNotFoundError):  # somebody deletes it to have it done again
+                    self._statuses[file.name] = json.loads(file.read_bytes())["record"]["verdict"]["status"]
         there = {}
         for file in ends:
             with suppress(FileNotFoundError):  # its failure was taken back meanwhile
@@ -218,7 +219,7 @@ class Row:
 
 
 class Monitor:
-    """Of all runs below a directory. Raises ConfigError where there is none, or a file is damaged."""
+    """Of all runs below a directory. Raises ConfigError where there is none."""
 
     def __init__(self, directory: Path, stuck_s: float = STUCK_S) -> None:
         self.directory, self._stuck_s = directory, stuck_s
@@ -232,9 +233,13 @@ class Monitor:
         numbers = {number for number in map(slurm.job_number, runs) if number is not None}
         words, rows = slurm.words(numbers), []
         for run in runs:
-            facts = self._watched.setdefault(run, Watched(run)).look(words)
             name = run.name if run == self.directory else str(run.relative_to(self.directory))
-            rows.append(Row(name, facts, *judged(facts, self._stuck_s)))
+            try:
+                facts = self._watched.setdefault(run, Watched(run)).look(words)
+            except ConfigError as error:  # of a damaged file; the others can be read
+                rows.append(Row(name, Facts(), State.FAILED, str(error)))
+            else:
+                rows.append(Row(name, facts, *judged(facts, self._stuck_s)))
         return sorted(rows, key=lambda row: list(State).index(row.state))
 
 

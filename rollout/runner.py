@@ -10,7 +10,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -267,7 +267,10 @@ def _claimed(path: Path) -> Iterator[tuple[DirectoryLock | None, bool]]:
             remove_file(path / "status.json")  # of an earlier process; this one may take long to begin
         yield lock, played
     except Exception as error:  # boundary: whatever it was, nobody may take the run for one that goes on
-        if path.is_dir():
+        if lock is None and path.is_dir():
+            with suppress(ConfigError):  # another process began it meanwhile, and says itself how it ends
+                lock = DirectoryLock(path)
+        if lock is not None:
             _say_failed(path, error)
         raise
     finally:

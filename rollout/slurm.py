@@ -8,6 +8,7 @@ one name SLURM runs one at a time, so submitting a job twice does no harm to wha
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -34,14 +35,16 @@ class Job:
     command: tuple[str, ...]
     directory: Path
     """It is there already, and no other job's."""
+    settings: SlurmSettings
+    """What it asks for."""
 
 
-def write_jobs(jobs: Sequence[Job], master: Path, settings: SlurmSettings) -> None:
+def write_jobs(jobs: Sequence[Job], master: Path) -> None:
     """Each job's script, and `master`, which submits them all and notes their numbers."""
     for job in jobs:
         folder = job.directory / FOLDER
         folder.mkdir(exist_ok=True)
-        (folder / "job.sh").write_text(job_script(job, settings))
+        (folder / "job.sh").write_text(job_script(job))
     lines = [
         "#!/bin/sh",
         "failed=0",
@@ -56,12 +59,13 @@ def write_jobs(jobs: Sequence[Job], master: Path, settings: SlurmSettings) -> No
     master.chmod(0o755)
 
 
-def job_script(job: Job, settings: SlurmSettings) -> str:
-    """It runs where it is submitted from: paths on its command line may be relative."""
+def job_script(job: Job) -> str:
+    """It runs where it is submitted from: paths on its command line may be relative. Raises ConfigError."""
+    settings = job.settings
     options = {
         "job-name": job.name,
         "chdir": Path.cwd(),
-        "output": job.directory.absolute() / FOLDER / "%j.log",
+        "output": f"{job.directory.absolute() / FOLDER}".replace("%", "%%") + "/%j.log",
         "open-mode": "append",
         "dependency": "singleton",
         "partition": settings.partition,
@@ -85,7 +89,11 @@ def job_script(job: Job, settings: SlurmSettings) -> str:
 
 
 def _value(value: object) -> str:
-    return f'"{value}"' if " " in str(value) else str(value)
+    """As `sbatch` reads it: in quotes, where only a quote and a backslash mean something. A comment begins with `#` elsewhere."""
+    text = str(value)
+    if "\n" in text:
+        raise ConfigError(f"{text!r} has a line break, which SLURM cannot be told: choose another name or place")
+    return re.sub(r'(["\\])', r"\\\1", text).join('""') if re.search(r"""[\s"'#\\]""", text) else text
 
 
 def submit(master: Path) -> None:
@@ -93,7 +101,7 @@ def submit(master: Path) -> None:
     if shutil.which("sbatch") is None:
         raise ConfigError(f"there is no command `sbatch` here: run `sh {master}` where there is one, or set sweep.launcher=local")
     if subprocess.run(["sh", str(master)], check=False).returncode:
-        raise InfraError(f"SLURM did not take every job: mend what it says above, and run the same command again, or `sh {master}`")
+        raise InfraError("SLURM did not take every job: mend what it says above, and run the same command again")
 
 
 def job_number(directory: Path) -> int | None:
@@ -141,4 +149,7 @@ def queue_again(settings: SlurmSettings) -> None:
     number, times = os.environ.get("SLURM_JOB_ID"), int(os.environ.get("SLURM_RESTART_COUNT") or 0)
     if number is not None and times < settings.requeues:
         print(f"queueing job {number} again, for the {times + 1}. time", flush=True)
-        subprocess.run(["scontrol", "requeue", number], check=False)
+        try:
+            subprocess.run(["scontrol", "requeue", number], check=False)
+        except OSError as error:
+            print(f"it is not: scontrol cannot be run ({error.strerror})", flush=True)

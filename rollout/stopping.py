@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """To end; and, as SLURM is asked to say it, that the time is nearly up."""
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 
 class Stopped(KernelEnvError):
@@ -48,6 +50,11 @@ async def _stoppable(work: Coroutine[Any, Any, T]) -> T:
     except asyncio.CancelledError:
         if received:
             raise Stopped(received[0]) from None
+        raise
+    except Exception as error:
+        if received:  # on its way to the end, as a group where others were cancelled
+            _log.warning("while it was being stopped: %r", error)
+            raise Stopped(received[0]) from error
         raise
     finally:
         for by in SIGNALS:

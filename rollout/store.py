@@ -84,6 +84,10 @@ class RunReader:
         """The problem as it was posed. `key` is `Problem.key`."""
         return read_document(self.path / "problems" / f"{key}.json", Problem, versioned=False)
 
+    def load_problems(self) -> dict[str, Problem]:
+        """All of them, by `Problem.key`."""
+        return {path.stem: self.load_problem(path.stem) for path in (self.path / "problems").glob("*.json")}
+
     def load_turns(self) -> dict[str, list[Turn]]:
         """Every durable turn by episode key, in the run's order; of ended episodes and of those that were interrupted.
 

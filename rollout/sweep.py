@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import operator
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -20,23 +21,26 @@ from pathlib import Path
 from rich.markup import escape
 from stamina.instrumentation import set_on_retry_hooks
 
-from kernel_env.errors import ConfigError, KernelEnvError
+from kernel_env.errors import ConfigError, InfraError, KernelEnvError
+from kernel_env.schema import Problem
 from kernel_env.verifier import Verifier
 from rollout import compose, preview, slurm
 from rollout.cells import cell_key, cell_name, is_complete, opened_sweep, read_sweep
 from rollout.display import Display, RunView
 from rollout.documents import CellInfo
+from rollout.fingerprint import Change
 from rollout.health import exit_code, reason
 from rollout.monitor import Monitor, show
-from rollout.runner import make_verifier, run
+from rollout.runner import Plan, chosen_problems, make_verifier, run
 from rollout.settings import IGNORED_ON_RESUME, SECRETS, Settings, VerifierSettings
 from rollout.stopping import run_stoppable
-from rollout.store import is_below, plain_name
+from rollout.store import RunReader, is_below, plain_name
 
 NAME = "sweep"
 """Directory of a sweep that is not given another name."""
-OF_THE_SWEEP = ("run.name", "run.root", "sweep", "models", "exclude", "dry_run", "validate")
+OF_THE_SWEEP = ("run.name", "run.root", "sweep", "slurm.submit", "models", "exclude", "dry_run", "validate")
 """Options that no cell has."""
+_FROM_ENVIRONMENT = {"policy.api_key": "OPENAI_API_KEY", "sources.judge.api_key": "JUDGE_MODEL_API_KEY"}
 _log = logging.getLogger(__name__)
 
 
@@ -100,7 +104,7 @@ def plan_sweep(overrides: Sequence[str]) -> Sweep:
 
 
 def _cell(info: CellInfo, one: compose.Combination, root: str) -> Cell:
-    overrides = [o for o in one.overrides if not is_below(o.lstrip("+~").partition("=")[0], OF_THE_SWEEP)]
+    overrides = [o for o in one.overrides if not is_below(compose.option_name(o), OF_THE_SWEEP)]
     overrides += [f"run.root={compose.quoted(root)}", f"run.name={compose.quoted(info.name)}"]
     settings = replace(one.settings, run=replace(one.settings.run, root=root, name=info.name))
     text = compose.text_of({**one.tree, "run": {**one.tree["run"], "root": root, "name": info.name}})
@@ -121,7 +125,26 @@ def listed_models(file: Path, exclude: object) -> list[tuple[str, ...]]:
     chosen = [words for words in named if not any(fnmatchcase(words[0], str(glob)) for glob in globs)]
     if not chosen:
         raise ConfigError(f"models={file}: no model is left")
+    for option in (option for _, *options in chosen for option in options):
+        if is_below(name := compose.option_name(option), OF_THE_SWEEP):
+            raise ConfigError(f"models={file}: {name} is the whole sweep's: set it on the command line")
     return [(f"policy.model={compose.quoted(name)}", *options) for name, *options in chosen]
+
+
+def complete_cells(cells: Iterable[Cell]) -> set[str]:
+    """Names of those with nothing left to do. One whose problems are others by now is not left alone: played again, it says so."""
+    loaded: dict[str, dict[str, Problem]] = {}
+    complete = set()
+    for cell in cells:
+        with suppress(KernelEnvError):  # whoever plays it is told
+            if not is_complete(cell.path):
+                continue
+            choice = f"{cell.settings.backend.name} {cell.settings.problems}"
+            if choice not in loaded:
+                loaded[choice] = {problem.key: problem for problem in chosen_problems(cell.settings)}
+            if RunReader(cell.path).load_problems() == loaded[choice]:
+                complete.add(cell.info.name)
+    return complete
 
 
 def _words(chosen: Mapping[str, str]) -> str:
@@ -142,6 +165,7 @@ def _play(planned: Sweep) -> int:
 async def _play_all(planned: Sweep, display: Display) -> dict[str, int]:
     """Exit codes by cell."""
     room, codes = asyncio.Semaphore(planned.settings.sweep.jobs), dict[str, int]()
+    complete = complete_cells(planned.cells)
     async with AsyncExitStack() as stack:
         verifiers: dict[VerifierSettings, Verifier] = {}
         for settings in {cell.settings.verifier for cell in planned.cells}:
@@ -151,6 +175,10 @@ async def _play_all(planned: Sweep, display: Display) -> dict[str, int]:
         async def play(number: int, cell: Cell) -> None:
             async with room:
                 view = display.view(f"{number}/{len(planned.cells)}")
+                if cell.info.name in complete:
+                    view.say(f"complete: {escape(cell.info.name)}")
+                    codes[cell.info.name] = 0
+                    return
                 codes[cell.info.name] = await _play_cell(cell, verifiers[cell.settings.verifier], view)
 
         async with asyncio.TaskGroup() as tasks:
@@ -161,16 +189,17 @@ async def _play_all(planned: Sweep, display: Display) -> dict[str, int]:
 
 async def _play_cell(cell: Cell, verifier: Verifier, view: RunView) -> int:
     """Its exit code. Whatever goes wrong in it, the others go on."""
+
+    def begun(plan: Plan, path: Path, changed: tuple[Change, ...]) -> None:
+        slurm.forget(path)  # not before the run is ours: a job may be at it
+        view.plan(plan, path, changed)
+
     try:
-        if is_complete(cell.path):
-            view.say(f"complete: {escape(cell.info.name)}")
-            return 0
-        slurm.forget(cell.path)
         result = await run(
             cell.settings,
             cell.text,
             verifier=verifier,
-            on_plan=view.plan,
+            on_plan=begun,
             on_event=view.event,
             on_stages=view.stages,
         )
@@ -199,24 +228,30 @@ def _concluded(planned: Sweep, codes: Mapping[str, int], display: Display) -> in
 
 def _submit(planned: Sweep) -> int:
     """A job for each cell that is neither complete nor has one that is queued or runs."""
-    secrets = [o for cell in planned.cells for o in cell.overrides if is_below(o.partition("=")[0], SECRETS)]
-    if secrets:
-        name = secrets[0].partition("=")[0]
-        raise ConfigError(f"{name} would be written into the jobs: set OPENAI_API_KEY instead, which they inherit")
-    numbers = {cell.info.name: slurm.job_number(cell.path) for cell in planned.cells}
+    given = {name for cell in planned.cells for name in SECRETS if operator.attrgetter(name)(cell.settings)}
+    if given:
+        instead = " or ".join(_FROM_ENVIRONMENT[name] for name in sorted(given))
+        raise ConfigError(
+            f"{' and '.join(sorted(given))} would be written into the jobs: set {instead} instead, which they inherit"
+        )
+    complete = complete_cells(planned.cells)
+    numbers = {cell.info.name: slurm.job_number(cell.path) for cell in planned.cells if cell.info.name not in complete}
     words = slurm.words([number for number in numbers.values() if number is not None])
+    if slurm.UNKNOWN in words.values():
+        raise InfraError("the scheduler does not answer, so it is not known which jobs are queued: run the same command again")
     jobs, master = [], planned.directory / "submit.sh"
     for cell in planned.cells:
-        number = numbers[cell.info.name]
+        number = numbers.get(cell.info.name)
         word = "" if number is None else words.get(number, "")
-        if is_complete(cell.path):
+        if cell.info.name in complete:
             print(f"complete: {cell.info.name}")
-        elif word in (*slurm.QUEUED, *slurm.RUNNING, slurm.UNKNOWN):
+        elif word in (*slurm.QUEUED, *slurm.RUNNING):
             print(f"job {number} is {word}: {cell.info.name}")
         else:
-            command = (sys.executable, "-m", "kernel_env", "eval", *cell.overrides)
-            jobs.append(slurm.Job(f"{planned.directory.name}/{cell.info.name}", command, cell.path))
-    slurm.write_jobs(jobs, master, planned.settings.slurm)
+            # -P: a directory `conf` where the job runs is not ours
+            command = (sys.executable, "-P", "-m", "kernel_env", "eval", *cell.overrides)
+            jobs.append(slurm.Job(f"{planned.directory.name}/{cell.info.name}", command, cell.path, cell.settings.slurm))
+    slurm.write_jobs(jobs, master)
     if not planned.settings.slurm.submit:
         print(f"{len(jobs)} jobs are written; `sh {master}` submits them")
     elif jobs:

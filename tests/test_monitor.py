@@ -55,6 +55,10 @@ NEW = Facts()
         (replace(BEGUN, process=17, quiet_s=101), State.STUCK, "nothing has come of it for 2 min"),
         (replace(NEW, word="RUNNING", quiet_s=101), State.STUCK, "nothing has come of it"),
         (replace(ENDED, word="UNKNOWN"), State.STUCK, "the scheduler does not answer"),
+        (replace(BEGUN, word="UNKNOWN"), State.STUCK, "the scheduler does not answer"),
+        (replace(BEGUN, word="UNKNOWN", process=17), State.RUNNING, ""),
+        (replace(ENDED, word="UNKNOWN", status=SUSPECT), State.SUSPECT, "none was ever correct"),
+        (replace(NEW, word="UNKNOWN", status=FAILED), State.FAILED, "no answer"),
     ],
 )
 def test_a_run_is_well_only_if_everybody_says_so(facts: Facts, state: State, says: str) -> None:
@@ -115,6 +119,25 @@ def test_a_status_of_other_episodes_is_not_believed(tmp_path: Path) -> None:
     (tmp_path / "r/run.json").write_text(text.replace('"level1_problem1"', '"level1_problem1", "level1_problem2"'))
     (row,) = Monitor(tmp_path).rows()
     assert row.state is State.SUSPECT
+
+
+def test_a_file_that_is_damaged_is_its_runs_fault_alone(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        with open_sample(tmp_path, asked=["level1_problem1"]) as store:
+            save(store, solved())
+            concluded(store)
+        (tmp_path / "r").rename(tmp_path / name)
+    (tmp_path / "b/status.json").write_text("{")
+    damaged, well = Monitor(tmp_path).rows()
+    assert (damaged.name, damaged.state, well.name, well.state) == ("b", State.FAILED, "a", State.OK)
+    assert "status.json is damaged" in damaged.note
+
+
+def test_a_turn_that_is_deleted_is_no_fault(tmp_path: Path) -> None:
+    with open_sample(tmp_path) as store:
+        save(store, solved())
+    (tmp_path / "r/turns/level1_problem1_turn9.json").symlink_to("gone")  # listed, and not there any more
+    assert Watched(tmp_path / "r").look({}).counts.answers == 3
 
 
 def test_cells_that_were_never_begun_are_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

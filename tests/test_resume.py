@@ -14,10 +14,14 @@ from typing import Any
 
 import pytest
 
+from kernel_env.errors import InfraError
 from kernel_env.verifier import VerifierConfig
+from rollout.health import read_status
+from rollout.runner import _claimed
 from tests.conftest import sampled
 from tests.kill_harness import Harness, Run, Target, compare_trees
 from tests.mortal_server import MODEL, kept_server
+from tests.sample_run import open_sample
 
 COMMAND = (
     sys.executable, "-m", "kernel_env", "eval", "run.name=r", "run.seed=7", "problems.levels=1", "problems.ids='1-3'",
@@ -106,3 +110,12 @@ def with_headers_only(cache: Path) -> None:
     headers.mkdir(parents=True, exist_ok=True)
     cache.mkdir()
     (cache / "prelude").symlink_to(headers)
+
+
+def test_a_run_that_another_process_began_is_not_said_to_have_failed(tmp_path: Path) -> None:
+    """Both found no directory; the slower one has no say in what is in it by then."""
+    with pytest.raises(InfraError, match="slow"), _claimed(tmp_path / "r"):
+        another = open_sample(tmp_path)
+        raise InfraError("slow")
+    another.close()
+    assert read_status(tmp_path / "r") is None

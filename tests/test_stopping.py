@@ -46,6 +46,26 @@ def test_work_is_cancelled_and_may_end_in_order(by: signal.Signals) -> None:
     assert all(signal.getsignal(number) is signal.SIG_DFL for number in SIGNALS), "as they were"
 
 
+def test_work_that_fails_on_its_way_to_the_end_was_stopped(caplog: pytest.LogCaptureFixture) -> None:
+    """Else a job whose time is up would not be queued again."""
+
+    async def fail() -> None:
+        try:
+            await asyncio.sleep(PATIENCE_S)
+        finally:
+            raise OSError("no room to tidy up")
+
+    async def work() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(fail())
+            await asyncio.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    with pytest.raises(Stopped):
+        run_stoppable(work())
+    assert "no room to tidy up" in caplog.text
+
+
 def test_work_that_nobody_stops_has_its_result() -> None:
     async def work() -> int:
         return 7

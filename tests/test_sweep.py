@@ -397,3 +397,39 @@ def test_a_cell_is_named_to_other_commands_by_its_directory(tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     given = [f"sweep/{cell.name}", str(cell), "rollout.max_turns=2"]
     assert _split(given, ()) == (given[:2], given[2:], set())
+
+
+# ------------------------------------------------------------------ what is complete
+
+
+def test_an_episode_that_was_deleted_is_played_again(scene: Path) -> None:
+    """It is what errors about a damaged file advise."""
+    assert multirun(*ALLOWED, policies("N")) == 0
+    (cell,) = plan_sweep([*ALLOWED, policies("N")]).cells
+    for file in [*cell.path.glob("*/level1_problem1_turn*"), cell.path / "episodes/level1_problem1.json"]:
+        file.unlink()
+    assert multirun(*ALLOWED, policies("N")) == 0
+    assert (cell.path / "episodes/level1_problem1.json").is_file() and monitor("s", once=True, stuck_s=1, every_s=1) == 0
+
+
+def test_problems_that_changed_are_seen_in_what_is_complete(scene: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert multirun(*ALLOWED, policies("N")) == 0
+    problems = scene / "problems.jsonl"
+    problems.write_text(problems.read_text().replace("ScaledRelu1", "Another"))
+    assert multirun(*ALLOWED, policies("N")) == 2
+    assert "level1_problem1 has changed since this run was begun" in " ".join(capsys.readouterr().out.split())
+
+
+def test_what_is_the_whole_sweeps_is_no_models(scene: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (scene / "models.txt").write_text("a\nb +run.name=mine\n")
+    assert multirun(*HERE, "policy=openai", "models=models.txt") == 2
+    assert "models=models.txt: run.name is the whole sweep's" in capsys.readouterr().err
+
+
+def test_an_option_is_the_same_however_it_is_set(scene: Path) -> None:
+    assert names(*HERE, "++rollout.concurrency=1,2") == names(*HERE, "rollout.concurrency=1,2")
+
+
+def test_a_long_name_in_another_script_is_a_directorys(scene: Path) -> None:
+    (name, _) = names(*HERE, f"policy.model='{'模' * 120}',b")
+    (scene / name).mkdir()
