@@ -23,7 +23,10 @@ from tests.chat_server import Behaviour, ChatServer, Reply, refuse
 from tests.conftest import GOOD, REFERENCE, python_candidate
 
 BAD = python_candidate("return extension.scaled_relu(x, 1.9)")
-QUICK = ("verify.num_correct_trials=1", "verify.num_perf_trials=5", "verify.timing_budget_s=0.05", "verify.timing_precision=10")
+QUICK = (
+    "verify.num_correct_trials=1", "verify.num_perf_trials=5", "verify.timing_budget_s=0.05", "verify.timing_precision=10",
+    "verify.noise_limit=10",
+)  # fmt: skip
 RECORDED = ("verifier.clock=recorded", "verify.num_correct_trials=1")
 
 
