@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +137,13 @@ def test_a_body_that_is_too_large_is_refused() -> None:
         assert small.post("/judge", EXAMPLE).status == 200
         announced = small.post("/judge", {**EXAMPLE, "completion": "x" * 4_000})
         assert announced.status == 413 and "2000 bytes" in announced.json["message"]
-        assert small.post("/judge", iter([b"x" * 1_500] * 3), headers={"Transfer-Encoding": "chunked"}).status == 413
+        with contextlib.closing(HTTPConnection(small.url.removeprefix("http://"), timeout=60)) as connection:
+            connection.putrequest("POST", "/judge")
+            connection.putheader("Transfer-Encoding", "chunked")
+            connection.endheaders()
+            for _ in range(2):  # and no end: it is refused while it comes
+                connection.send(b"5dc\r\n" + b"x" * 1_500 + b"\r\n")
+            assert connection.getresponse().status == 413
 
 
 def test_with_a_key_only_health_is_open() -> None:

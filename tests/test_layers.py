@@ -62,7 +62,7 @@ WAIST = {
     "Problem": "level problem_id name source origin profile overrides prompt precision",
     "Candidate": "code backend entry",
     "Stats": "median_ms mean_ms std_ms min_ms max_ms count",
-    "Timing": "runtime baseline speedup speedup_low speedup_high baseline_kind noise",
+    "Timing": "runtime baseline speedup speedup_low speedup_high baseline_kind noise hardware",
     "Verdict": "status stage problem problem_digest candidate_digest backend profile category message log ahead timing timing_note "
     "trials_passed trials tolerance degenerate weights seed mode clock isolation duration_ms build_ms own_ms baseline_ms",
     "Compiled": "target kernel registers spilled_bytes shared_bytes note",
