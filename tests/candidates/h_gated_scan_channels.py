@@ -1,6 +1,6 @@
 # honest: The recurrence in C++, vectorised over channels: the reference is a loop in Python
 # problem: level3_problem3
-# least_speedup: 1.5
+# least_speedup: 2
 
 import torch
 import torch.nn as nn
@@ -13,7 +13,7 @@ torch::Tensor scan(torch::Tensor x, torch::Tensor forget, torch::Tensor bias) {
   auto y = torch::empty_like(x);
   const float *in = x.data_ptr<float>(), *fo = forget.data_ptr<float>(), *b = bias.data_ptr<float>();
   float* out = y.data_ptr<float>();
-  constexpr int64_t LANES = 64;
+  constexpr int64_t LANES = 512;
   #pragma omp parallel for collapse(2)
   for (int64_t n = 0; n < batch; ++n)
     for (int64_t c0 = 0; c0 < channels; c0 += LANES) {
