@@ -18,7 +18,7 @@ from kernel_env.verifier import Load
 from rollout.engine import Waits
 from rollout.fingerprint import Change
 from rollout.policies import Spent
-from rollout.report import closing_table, noise_text
+from rollout.report import PAGE, closing_table, noise_text
 from rollout.runner import Event, Plan, RunResult
 from rollout.settings import DisplaySettings
 
@@ -126,6 +126,7 @@ class RunView:
         )
         if result.spent.requests:
             self.say(_spent_text(result.spent), always=True)
+        self.say(f"to look at: {escape(_shown(result.report.with_name(PAGE)))}", always=True)
         self.say(f"report: {escape(_shown(result.report))}", always=True)
 
     def fail(self, reason: str) -> None:

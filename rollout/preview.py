@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
+from stamina.instrumentation import set_on_retry_hooks
 
 from kernel_env.episode import EpisodeState
 from kernel_env.errors import KernelEnvError
@@ -156,6 +157,7 @@ async def dry_run(runs: Sequence[Settings]) -> int:
 
 async def validate(runs: Sequence[Settings]) -> int:
     """Check each: its problems, the server that it would start, or the endpoint that it would ask. The exit code is the worst."""
+    set_on_retry_hooks([])  # its findings say all there is to say
     console, codes, answering = _console(), [0], set[tuple[str, str | None]]()
     for settings in runs:
         policy, name = settings.policy, escape(run_name(settings))

@@ -38,6 +38,8 @@ from rollout.store import RunReader
 if TYPE_CHECKING:
     from rich.table import Table
 
+PAGE = "report.html"
+"""Beside the Markdown report."""
 QUIET = 0.25
 """Times with more noise than this carry a warning."""
 _BEST_SHOWN = 10
@@ -62,7 +64,7 @@ def write_report(run: RunReader) -> Path:
     metrics = _measured(run.info, episodes, cost_of(run))
     found = _sections(run.info, run.environment, episodes, metrics)
     write_file(path, _joined(found).encode(errors="backslashreplace"))
-    write_file(path.with_name("report.html"), report_page(run.info, episodes, metrics, found, texts, pictures))
+    write_file(path.with_name(PAGE), report_page(run.info, episodes, metrics, found, texts, pictures))
     return path
 
 

@@ -51,7 +51,7 @@ async def _stoppable(work: Coroutine[Any, Any, T]) -> T:
         if received:
             raise Stopped(received[0]) from None
         raise
-    except Exception as error:
+    except Exception as error:  # whatever it is, being stopped may have brought it about
         if received:  # on its way to the end, as a group where others were cancelled
             _log.warning("while it was being stopped: %r", error)
             raise Stopped(received[0]) from error

@@ -116,7 +116,8 @@ def listed_models(file: Path, exclude: object) -> list[tuple[str, ...]]:
     try:
         lines = [shlex.split(line, comments=True) for line in file.read_text().splitlines()]
     except (OSError, ValueError) as error:
-        raise ConfigError(f"models={file} cannot be read ({error})") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"models={file} cannot be read: {why}") from error
     globs = exclude if isinstance(exclude, list) else [exclude] if exclude else []
     named = [words for words in lines if words]
     for glob in globs:
@@ -253,7 +254,7 @@ def _submit(planned: Sweep) -> int:
             jobs.append(slurm.Job(f"{planned.directory.name}/{cell.info.name}", command, cell.path, cell.settings.slurm))
     slurm.write_jobs(jobs, master)
     if not planned.settings.slurm.submit:
-        print(f"{len(jobs)} jobs are written; `sh {master}` submits them")
+        print(f"{len(jobs)} {'job is' if len(jobs) == 1 else 'jobs are'} written; `sh {master}` submits them")
     elif jobs:
         slurm.submit(master)
         for job in jobs:

@@ -15,9 +15,10 @@ from kernel_env.referee.config import VerifyConfig
 from kernel_env.schema import Candidate, Problem, Verdict
 from kernel_env.verifier import BlockingVerifier
 from tests.holder import Holder
+from tests.judge_client import asking, judgeless_environment
 from tests.sandbox_box import box, extension, neighbour
 
-__all__ = ["box", "extension", "neighbour"]
+__all__ = ["asking", "box", "extension", "judgeless_environment", "neighbour"]
 
 hypothesis.settings.register_profile(
     "any machine, however slow", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]

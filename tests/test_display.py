@@ -56,6 +56,7 @@ def test_a_log_has_plain_lines(tmp_path: Path) -> None:
     lines = shown("", root=tmp_path).splitlines()
     assert lines[0] == "episodes 1, problems 1, back end cpp, policy replay/bundled/cpp"
     assert lines[2].startswith("level1_problem1    turn 0  ")
+    assert Path(lines[-2].removeprefix("to look at: ")).read_text().startswith("<!doctype html>")
     assert lines[-1].startswith("report: ") and "reply" not in "".join(lines)
 
 

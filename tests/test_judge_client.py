@@ -9,9 +9,8 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,34 +20,14 @@ from kernel_env import errors
 from kernel_env.errors import ConfigError, JudgeBusy, JudgeError, JudgeRefused
 from rewards.judge import BaseJudgeReward, JudgeConfig, JudgeRewardSystem
 from rewards.judge.cache import JudgeCache, cache_key
-from rewards.judge.config import ENVIRONMENT
 from rewards.judge.wire import JudgeRequest, JudgeResponse
 from tests.conftest import GOOD
-from tests.scripted_judge import HANGS_S, Script, ScriptedJudge, answered, good, held, refused, score_of, scored, slow, until
+from tests.judge_client import Ask
+from tests.scripted_judge import HANGS_S, ScriptedJudge, answered, good, held, refused, score_of, scored, slow, until
+
+pytestmark = pytest.mark.usefixtures("judgeless_environment")
 
 ROOT = Path(__file__).parents[1]
-
-Ask = Callable[..., tuple[JudgeRewardSystem, ScriptedJudge]]
-
-
-@pytest.fixture(autouse=True)
-def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*ENVIRONMENT, "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def asking() -> Iterator[Ask]:
-    """A system and the server that it asks; both end with the test."""
-    with ExitStack() as closing:
-
-        def started(script: Script = (good,), **options: Any) -> tuple[JudgeRewardSystem, ScriptedJudge]:
-            server = closing.enter_context(ScriptedJudge(script))
-            quick = {"batch_timeout": 0.0, "timeout": HANGS_S, "retry_wait": 0.001, "retry_wait_max": 0.002}
-            config = JudgeConfig(judge_url=server.url, **(quick | options))  # type: ignore[arg-type]
-            return closing.enter_context(JudgeRewardSystem(config)), server
-
-        yield started
 
 
 async def all_of(system: BaseJudgeReward, completions: list[str]) -> list[Any]:

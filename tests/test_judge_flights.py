@@ -6,41 +6,20 @@ import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kernel_env.errors import JudgeUnreachable
-from rewards.judge import BaseJudgeReward, JudgeConfig, JudgeRewardSystem
-from rewards.judge.config import ENVIRONMENT
+from rewards.judge import BaseJudgeReward
 from tests.conftest import GOOD
-from tests.scripted_judge import HANGS_S, Asked, Script, ScriptedJudge, good, held, refused, score_of, slow, until
+from tests.judge_client import Ask
+from tests.scripted_judge import HANGS_S, Asked, ScriptedJudge, good, held, refused, score_of, slow, until
+
+pytestmark = pytest.mark.usefixtures("judgeless_environment")
 
 ROOT = Path(__file__).parents[1]
-
-Ask = Callable[..., tuple[JudgeRewardSystem, ScriptedJudge]]
-
-
-@pytest.fixture(autouse=True)
-def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*ENVIRONMENT, "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def asking() -> Iterator[Ask]:
-    """A system and the server that it asks; both end with the test."""
-    with ExitStack() as closing:
-
-        def started(script: Script = (good,), **options: Any) -> tuple[JudgeRewardSystem, ScriptedJudge]:
-            server = closing.enter_context(ScriptedJudge(script))
-            config = JudgeConfig(judge_url=server.url, batch_timeout=0.0, timeout=HANGS_S, **options)
-            return closing.enter_context(JudgeRewardSystem(config)), server
-
-        yield started
 
 
 async def asked_together(system: BaseJudgeReward, server: ScriptedJudge, people: int) -> list[asyncio.Future[Any]]:

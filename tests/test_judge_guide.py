@@ -17,18 +17,12 @@ import yaml
 
 from kernel_env.errors import ConfigError
 from rewards.judge import JudgeConfig, JudgeRewardSystem, MultiCritiqueJudge, compute_reward, create_judge_reward
-from rewards.judge.config import ENVIRONMENT
 from rewards.judge.models import Judge, Scored, careful, custom_judge
 from tests.conftest import GOOD
 from tests.judge_server import JudgeServer
 from tests.scripted_judge import ScriptedJudge, answered, refused, score_of, scored
 
-
-@pytest.fixture(autouse=True)
-def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*ENVIRONMENT, "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-
+pytestmark = pytest.mark.usefixtures("judgeless_environment")
 
 GUIDE = "reward.judge_reward_adapter"
 """Where the guide's code imports from; the only thing that is changed in it."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from stamina.instrumentation import set_on_retry_hooks
 
 from rollout import policies as back_ends
 from rollout.cli import main
@@ -204,6 +205,15 @@ def test_validate_asks_each_endpoint_and_plays_nothing(scene: Path, capsys: pyte
     assert [line.split()[0] for line in lines] == 2 * ["ok", "fail", "fail"]
     assert "did you mean test-model?" in lines[1] and "policy.serve=vlm: did you mean vllm?" in lines[2]
     assert not (scene / "runs").exists()
+
+
+def test_validate_says_once_that_nobody_answers(
+    scene: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    set_on_retry_hooks(None)  # the library's own, which log a word
+    assert multirun(*HERE, "policy=openai", "policy.base_url=http://127.0.0.1:9/v1", "policy.model=a,b", "validate=true") == 6
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["fail", "fail"]
+    assert caplog.records == []
 
 
 def test_what_is_of_several_runs_needs_multirun(scene: Path, capsys: pytest.CaptureFixture[str]) -> None:
