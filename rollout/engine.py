@@ -236,7 +236,7 @@ class Engine:
     async def _take_turn(self, state: EpisodeState, sample: int) -> Turn:
         key = episode_key(state.problem.key, sample)
         request = GenerationRequest(state.messages, self._sampling(sample), key, len(state.turns))
-        thinking = await decided(self._policy, request, self._config.thinking, self._requests)
+        thinking = await decided(self._reply, request, self._config.thinking)
         if thinking is not None:
             budget = self._config.thinking.budget if thinking.on else None
             request = replace(request, thinking=thinking.on, thinking_budget=budget)

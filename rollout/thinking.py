@@ -9,13 +9,12 @@ episodes that think and episodes that do not run side by side.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
 from kernel_env.errors import ConfigError
 from kernel_env.parsing import without_thinking
-from kernel_env.schema import Thinking
+from kernel_env.schema import Generation, Thinking
 from rollout.policies.base import GenerationRequest, Policy
 
 ARMS = ("default", "always", "never", "self")
@@ -71,30 +70,28 @@ def check_thinking(config: ThinkingConfig, policy: Policy) -> None:
         )
 
 
-async def decided(
-    policy: Policy, request: GenerationRequest, config: ThinkingConfig, limit: AbstractAsyncContextManager[object]
-) -> Thinking | None:
-    """Whether this request is to think; None leaves it to the endpoint. A question to the policy is asked within `limit`. Raises
-    PolicyError where it has no answer."""
+Answering = Callable[[GenerationRequest], Awaitable[Generation]]
+"""Has the policy answer, whole: an answer that was broken off would be taken for one that is neither yes nor no."""
+
+
+async def decided(answering: Answering, request: GenerationRequest, config: ThinkingConfig) -> Thinking | None:
+    """Whether this request is to think; None leaves it to the endpoint. Raises PolicyError where the policy has no answer."""
     match config.arm:
         case "always":
             return Thinking("always", True)
         case "never":
             return Thinking("never", False)
         case "self":
-            async with limit:
-                return await _asked(policy, request, config)
+            return await _asked(answering, request, config)
         case _:
             return None
 
 
-async def _asked(policy: Policy, request: GenerationRequest, config: ThinkingConfig) -> Thinking:
+async def _asked(answering: Answering, request: GenerationRequest, config: ThinkingConfig) -> Thinking:
     *before, last = request.messages
     question: Mapping[str, str] = {"role": "user", "content": QUESTION.format(question=last["content"])}
     sampling = replace(request.sampling, max_tokens=config.max_tokens)
-    reply = await policy.generate(
-        replace(request, messages=(*before, question), sampling=sampling, thinking=False, prompt_ids=None)
-    )
+    reply = await answering(replace(request, messages=(*before, question), sampling=sampling, thinking=False, prompt_ids=None))
     label = _LABEL.fullmatch(without_thinking(reply.text))
     on = config.undecided if label is None else label[1].lower() == "yes"
     return Thinking("self", on, reply.text, label is not None, reply.usage, reply.duration_s)

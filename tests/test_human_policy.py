@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import io
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,3 +63,21 @@ def test_the_path_of_a_file_stands_for_what_is_in_it(tmp_path: Path) -> None:
 def test_nothing_at_all_ends_the_episode(typed: str) -> None:
     with pytest.raises(PolicyExhausted, match="no reply was given to turn 0 of level1_problem1"):
         asked(typed, FIRST)
+
+
+@pytest.mark.parametrize(("by", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_what_is_pasted_is_judged_and_who_leaves_is_not_waited_for(by: signal.Signals, code: int, tmp_path: Path) -> None:
+    """The real command, while the terminal that it reads from stays open."""
+    chosen = ["problems.limit=1", "rollout.concurrency=1", "rollout.max_turns=2", "run.name=r"]
+    command = [sys.executable, "-m", "kernel_env", "eval", "policy=human", "problems.levels=1", *chosen]
+    listening = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a suite in the background ignores it
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, process_group=0, preexec_fn=listening, **pipes) as process:
+        shown = iter(process.stderr)
+        assert any("Write `ModelNew` for this reference" in line for line in shown)
+        process.stdin.write("```python\nclass ModelNew(:\n```\nEND\n")
+        process.stdin.flush()
+        assert any("turn 1, user" in line for line in shown) and any(line.startswith("--- your reply") for line in shown)
+        os.killpg(process.pid, by)  # as a terminal does: to every process of the command
+        assert process.wait(60) == code
+        assert "level1_problem1    turn 0  load_error    reward 0.00" in process.stdout.read()

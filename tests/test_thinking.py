@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Any
 
 import pytest
@@ -33,9 +32,7 @@ def ask(server: ChatServer, config: ThinkingConfig, messages: tuple[Message, ...
     async def asked() -> Thinking | None:
         policy = make_policy("openai/test-model", endpoint=Endpoint(base_url=server.base_url, attempts=1))
         try:
-            return await decided(
-                policy, GenerationRequest(messages, Sampling(seed=3), "level1_problem1", 0), config, contextlib.nullcontext()
-            )
+            return await decided(policy.generate, GenerationRequest(messages, Sampling(seed=3), "level1_problem1", 0), config)
         finally:
             await policy.aclose()
 
@@ -163,6 +160,37 @@ def test_a_budget_goes_with_the_requests_that_are_to_think_and_no_others(arm: st
     told = [(request.thinking, request.thinking_budget) for request in writer.requests]
     asked, on, off = (False, None), (True, 9), (False, None)
     assert told == ([on, on] if arm == "always" else [asked, on, asked, off])
+
+
+@pytest.mark.parametrize("token_ids", [True, False])
+def test_an_answer_that_the_endpoint_breaks_off_is_no_decision(token_ids: bool) -> None:
+    """It would be neither yes nor no, and so decide by itself."""
+    writer = BrokenOff(token_ids)
+    journal = MemoryJournal()
+    config = EngineConfig(EpisodeConfig(max_turns=1), thinking=ThinkingConfig("self"))
+    asyncio.run(Engine(writer, Checker(), journal, config, master_seed=7).play([problem()]))
+    (turn,) = journal.episodes["level1_problem1"].turns
+    assert turn.thinking is not None
+    assert (turn.thinking.on, turn.thinking.answer, turn.thinking.understood) == (False, "NO", True)
+    assert [request.prompt_ids for request in writer.gates] == ([None, (1, 2)] if token_ids else [None, None])
+
+
+class BrokenOff(Writer):
+    """Its first answer is broken off after one token, of two."""
+
+    def __init__(self, token_ids: bool) -> None:
+        super().__init__(capabilities=Capabilities(token_ids=token_ids, thinking=True))
+        self.gates: list[GenerationRequest] = []
+
+    async def generate(self, request: GenerationRequest) -> Generation:
+        if not request.messages[-1]["content"].startswith("Analyze the following question"):
+            return await super().generate(request)
+        self.gates.append(request)
+        first, known = len(self.gates) == 1, self.capabilities.token_ids
+        text = "N" if first else "O" if known else "NO"
+        ids = ((1,), (2,)) if first else ((1, 2), (3,))
+        given, sampled = ids if known else (None, None)
+        return Generation(text, finish_reason="abort" if first else "stop", prompt_ids=given, output_ids=sampled)
 
 
 class Gated(Writer):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TextIO
 
@@ -45,14 +47,24 @@ class HumanPolicy:
 
     async def generate(self, request: GenerationRequest) -> Generation:
         refuse_thinking(self, request)
+        reply: Future[Generation] = Future()
         async with self._turn:
-            return await asyncio.to_thread(self._asked, request)
+            threading.Thread(target=self._answer, args=(request, reply), name="human", daemon=True).start()
+            return await asyncio.wrap_future(reply)
 
     def covers(self, episode: str) -> bool:
         return True
 
     async def aclose(self) -> None:
         """Nothing is held open."""
+
+    def _answer(self, request: GenerationRequest, reply: Future[Generation]) -> None:
+        """In a thread that nobody waits for: it cannot be interrupted while it reads, and who leaves types no more."""
+        reply.set_running_or_notify_cancel()
+        try:
+            reply.set_result(self._asked(request))
+        except BaseException as error:  # noqa: BLE001 - raised again where the reply is waited for
+            reply.set_exception(error)
 
     def _asked(self, request: GenerationRequest) -> Generation:
         """Raises PolicyExhausted where nothing is said."""
