@@ -172,7 +172,8 @@ class JudgeSource:
             )
         except JudgeError as error:
             return Opinion(None, str(error))
-        return Opinion(judged.score, judged.failure, judged.source == RULES, judged.flags, judged.cached, judged.latency_ms)
+        by_rules = judged.source == RULES
+        return Opinion(judged.score, judged.failure, by_rules, judged.flags, judged.cached, judged.latency_ms, judged.doubts)
 
 
 def measured_facts(verdict: Verdict) -> dict[str, Any]:
