@@ -75,6 +75,7 @@ PRESETS: Mapping[str, SourcesConfig] = MappingProxyType(
         "measured": SourcesConfig(),
         "measured+judge": SourcesConfig("measured+judge", {"judge": Share(0.1)}),
         "measured+self": SourcesConfig("measured+self", {"self": Share(0.05, wrong_costs=True)}),
+        "measured+judge+self": SourcesConfig("measured+judge+self", {"judge": Share(0.05), "self": Share(0.05, wrong_costs=True)}),
         "judge-only": SourcesConfig("judge-only", {"judge": Share(1.0)}, unsafe_alone=True),
     }
 )

@@ -190,8 +190,9 @@ def test_an_impossible_opinion_cannot_be_had(given: tuple[Any, ...]) -> None:
 
 
 def test_presets_are_found_by_name() -> None:
-    assert [sources_config(name).preset for name in PRESETS] == ["measured", "measured+judge", "measured+self", "judge-only"]
-    assert [config.unsafe_alone for config in PRESETS.values()] == [False, False, False, True]
+    names = ["measured", "measured+judge", "measured+self", "measured+judge+self", "judge-only"]
+    assert [sources_config(name).preset for name in PRESETS] == names
+    assert [config.unsafe_alone for config in PRESETS.values()] == [False, False, False, False, True]
 
 
 # ------------------------------------------------------------------ predictions

@@ -146,6 +146,20 @@ def test_the_policys_prediction_is_scored_by_how_close_it_came(tmp_path: Path) -
     assert all(message["content"] != QUESTION for message in episode.turns[-1].messages)
 
 
+def test_a_judge_and_a_prediction_each_have_their_part(tmp_path: Path, dead: str) -> None:
+    both, weights = "sources.preset=measured+judge+self", "sources.weights={judge: 0.08, self: 0.02}"
+    with JudgeServer(StaticJudge()) as judge:
+        alive = played(tmp_path, "both", *judged_by(judge.url), both, weights).episodes[0]
+    lonely = played(tmp_path, "lonely", *judged_by(dead), "sources.judge.fallback_to_rule=false", both, weights).episodes[0]
+    for episode in (alive, lonely):
+        assert [turn.reward.measured for turn in episode.turns] == pytest.approx(MEASURED)
+        expected = [-0.02 * 1.25 / 3, 0.02 * (1 - 0.25 / 3), 0.02 * (1 - 0.25 / 3)]
+        assert [turn.reward.parts["self"] for turn in episode.turns] == pytest.approx(expected)
+    scores = [turn.reward.opinions["judge"].score or 0.0 for turn in alive.turns]
+    assert [turn.reward.parts["judge"] for turn in alive.turns] == pytest.approx([0.08 * score for score in scores])
+    assert [turn.reward.parts["judge"] for turn in lonely.turns] == [0.0, None, None]
+
+
 def test_the_judges_key_is_written_nowhere(tmp_path: Path, dead: str) -> None:
     result = played(tmp_path, "secret", *judged_by(dead), "sources.judge.api_key=a-secret-key")
     assert not [path for path in result.path.rglob("*") if path.is_file() and b"a-secret-key" in path.read_bytes()]
