@@ -295,6 +295,8 @@ class Opinion:
     """It was said before, of the same kernel."""
     latency_ms: float | None = None
     """From asking to the score; None where that is not known."""
+    doubts: tuple[str, ...] = ()
+    """What should be looked at before the score is believed: `self_judged`, `raw_differs`, `injection`, ..."""
 
     def __post_init__(self) -> None:
         _require(bool(self.reason) or (self.score is not None and not self.by_rules), "an opinion not the source's own says why")

@@ -75,6 +75,7 @@ PRESETS: Mapping[str, SourcesConfig] = MappingProxyType(
         "measured": SourcesConfig(),
         "measured+judge": SourcesConfig("measured+judge", {"judge": Share(0.1)}),
         "measured+self": SourcesConfig("measured+self", {"self": Share(0.05, wrong_costs=True)}),
+        "measured+judge+self": SourcesConfig("measured+judge+self", {"judge": Share(0.05), "self": Share(0.05, wrong_costs=True)}),
         "judge-only": SourcesConfig("judge-only", {"judge": Share(1.0)}, unsafe_alone=True),
     }
 )
@@ -172,7 +173,8 @@ class JudgeSource:
             )
         except JudgeError as error:
             return Opinion(None, str(error))
-        return Opinion(judged.score, judged.failure, judged.source == RULES, judged.flags, judged.cached, judged.latency_ms)
+        by_rules = judged.source == RULES
+        return Opinion(judged.score, judged.failure, by_rules, judged.flags, judged.cached, judged.latency_ms, judged.doubts)
 
 
 def measured_facts(verdict: Verdict) -> dict[str, Any]:

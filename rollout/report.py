@@ -351,7 +351,9 @@ def _reward_sources(episodes: Sequence[Episode]) -> Iterator[str]:
     if spreads:
         yield f"![How scores spread, and how they go with what was measured]({_PICTURE})"
         yield ""
+    doubts = ", ".join(f"{doubt} ({count})" for doubt, count in _ranked(doubt for _, o in opinions for doubt in o.doubts))
     yield f"Of {len(opinions)} opinions, {sum(o.score is not None for _, o in opinions)} have a score of the source or of rules."
+    yield f"Doubts about them: {doubts}." if doubts else ""
     without = _ranked(f"{name}: {opinion.reason}" for name, opinion in opinions if opinion.score is None or opinion.by_rules)
     if without:
         yield "Not the source's own, and why:"

@@ -22,8 +22,8 @@ PREDICTION_TOKENS = 64
 class SourcesSettings:
     preset: str = "measured"
     """What has a say in the reward beside what is measured: `measured` (nothing), `measured+judge`, `measured+self` (the policy
-    predicts how its kernel will do, and is scored by how close it came), or `judge-only` (for studies; unsafe: a policy learns
-    to talk to the judge)."""
+    predicts how its kernel will do, and is scored by how close it came), `measured+judge+self` (both), or `judge-only` (for
+    studies; unsafe: a policy learns to talk to the judge)."""
     weights: Mapping[str, float] = field(default_factory=dict)
     """Other weights than the preset's: `{judge: 0.05}`. At most 0.1 in all may lie beside what is measured."""
     judge: JudgeConfig = field(default_factory=JudgeConfig)

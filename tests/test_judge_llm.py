@@ -277,7 +277,7 @@ def test_whatever_may_change_a_score_changes_the_version(monkeypatch: pytest.Mon
     config = LLMConfig("m", mode="schema")
     others = [
         replace(config, model="n"), replace(config, mode="plain"), replace(config, temperature=0.5), replace(config, max_tokens=1),
-        replace(config, extra_body={"seed": 1}), replace(config, compare_raw=False),
+        replace(config, extra_body={"seed": 1}), replace(config, compare_raw=False), replace(config, own_policy=True),
     ]  # fmt: skip
     versions = {LLMJudge(each).version for each in (config, *others)}
     assert len(versions) == len(others) + 1

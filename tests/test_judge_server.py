@@ -162,6 +162,19 @@ def test_with_a_key_only_health_is_open() -> None:
                 assert refused.headers["www-authenticate"] == "Bearer"
 
 
+def test_without_the_key_nothing_of_a_body_is_read() -> None:
+    with JudgeServer(StaticJudge(), ServerConfig(port=0, api_key="hush", max_body_bytes=2_000)) as locked:
+        for body in (b"{", {"prompt": "p"}, {**EXAMPLE, "completion": "x" * 4_000}):
+            assert ask(f"{locked.url}/judge", body, key="hus").status == 401
+        with contextlib.closing(HTTPConnection(locked.url.removeprefix("http://"), timeout=60)) as connection:
+            connection.putrequest("POST", "/judge")
+            connection.putheader("Content-Length", "1000")
+            connection.endheaders()  # and no body
+            assert connection.getresponse().status == 401
+        assert locked.get("/metrics.json", key="hush").json["failures"]["unauthorized"] == 4
+        assert locked.get("/openapi.json").status == 200
+
+
 def test_the_documentation_names_every_answer(server: JudgeServer) -> None:
     schema = server.get("/openapi.json").json
     assert set(schema["paths"]) == {"/judge", "/batch_judge", "/health", "/metrics", "/metrics.json"}

@@ -310,7 +310,10 @@ def judged_run() -> list[Episode]:
             1, StopReason.TURN_LIMIT,
             opined(0, 0.1, Opinion(None, unasked)), opined(1, 1.0, Opinion(0.5, latency_ms=40.0), Opinion(0.9)),
         ),
-        episode(2, StopReason.TURN_LIMIT, opined(0, 2.0, Opinion(0.7, latency_ms=60.0)), opined(1, 2.0, Opinion(0.7, cached=True))),
+        episode(
+            2, StopReason.TURN_LIMIT,
+            opined(0, 2.0, Opinion(0.7, latency_ms=60.0)), opined(1, 2.0, Opinion(0.7, cached=True, doubts=("raw_differs",))),
+        ),
         episode(3, StopReason.TURN_LIMIT, opined(0, 1.0, Opinion(0.3, down, by_rules=True)), opined(1, 1.0, Opinion(None, down))),
     ]  # fmt: skip
 
@@ -328,6 +331,7 @@ def test_the_say_of_judges_is_shown_where_there_are_any(tmp_path: Path) -> None:
         "| 1 | judge: not asked: the kernel is not correct |",
     ]
     assert "Of 7 opinions, 5 have a score" in text
+    assert "\nDoubts about them: raw_differs (1).\n" in text
     assert "## Reward sources" not in report(*every_kind())
 
 

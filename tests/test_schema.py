@@ -77,6 +77,7 @@ EXAMPLES: dict[str, Any] = {
     "reward_none": Reward(None, reason="needs_device"),
     "reward_judged": Reward(1.075, {"correct": 1.0, "judge": 0.075}, "", {"judge": OPINION}, 1.0),
     "opinion": OPINION,
+    "opinion_doubted": Opinion(0.75, doubts=("self_judged",)),
     "usage": Usage(1, 2),
     "generation": GENERATION,
     "thinking": Thinking("self", True, "YES\n", True, Usage(40, 1), 0.25),

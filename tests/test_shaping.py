@@ -13,12 +13,14 @@ import pytest
 from kernel_env.errors import ConfigError
 from kernel_env.referee.config import VerifyConfig
 from kernel_env.schema import Candidate, Problem, Stage, Stats, Status, StopReason, Timing, Verdict
+from rewards.judge.llm import LLMConfig, LLMJudge
 from rewards.judge.static import StaticJudge
 from rewards.sources import QUESTION
 from rollout import compose
 from rollout.runner import RunResult, run
 from tests.chat_server import Behaviour, ChatServer
 from tests.judge_server import JudgeServer
+from tests.test_judge_llm import said
 
 KERNEL = """```python
 import torch
@@ -106,9 +108,9 @@ def test_a_judge_adds_a_little_to_correct_kernels_and_nothing_to_others(tmp_path
     assert [turn.reward.parts["judge"] for turn in episode.turns] == pytest.approx(added)
     assert episode.stop_reason is StopReason.SOLVED and len(episode.turns) == 3, "1.5 and a judge's 0.1 are no 2.0"
     assert [turn.reward.measured for turn in episode.turns] == pytest.approx(MEASURED)
-    said = [turn.reward.opinions["judge"] for turn in episode.turns]
-    assert [one.score for one in said] == [None, *(pytest.approx(10 * part) for part in added[1:])]
-    assert "not asked" in said[0].reason and all(one.latency_ms and not one.cached for one in said[1:])
+    opinions = [turn.reward.opinions["judge"] for turn in episode.turns]
+    assert [one.score for one in opinions] == [None, *(pytest.approx(10 * part) for part in added[1:])]
+    assert "not asked" in opinions[0].reason and all(one.latency_ms and not one.cached for one in opinions[1:])
     assert "| judge | 2 |" in result.report.read_text() and (result.report.parent / "reward_sources.svg").is_file()
 
 
@@ -126,12 +128,36 @@ def test_with_the_judge_dead_what_is_measured_and_the_end_stay_the_same(tmp_path
         assert ("judge_rule_fallback" in turn.reward.parts) is fallback
 
 
+def test_a_policy_that_judges_its_own_work_is_marked_in_the_record_and_the_report(tmp_path: Path) -> None:
+    with ChatServer([said()]) as model:
+        own = LLMJudge(LLMConfig("test-model", model.base_url, mode="schema", own_policy=True))
+        with JudgeServer(own) as judge:
+            result = played(tmp_path, "own", *judged_by(judge.url))
+    opinions = [turn.reward.opinions["judge"] for turn in result.episodes[0].turns]
+    assert [(one.score, one.doubts) for one in opinions] == [(None, ()), (0.75, ("self_judged",)), (0.75, ("self_judged",))]
+    assert "self_judged (2)" in result.report.read_text()
+
+
 def test_the_policys_prediction_is_scored_by_how_close_it_came(tmp_path: Path) -> None:
     episode = played(tmp_path, "self", "sources.preset=measured+self").episodes[0]
     parts = [turn.reward.parts["self"] for turn in episode.turns]
     # compiles, correct, faster: wrong by (0, 1, 0.5), (0, 0, 0.5) and (0, 0, 0.5)
     assert parts == pytest.approx([-0.05 * 1.25 / 3, 0.05 * (1 - 0.25 / 3), 0.05 * (1 - 0.25 / 3)])
     assert all(message["content"] != QUESTION for message in episode.turns[-1].messages)
+
+
+def test_a_judge_and_a_prediction_each_have_their_part(tmp_path: Path, dead: str) -> None:
+    both, weights = "sources.preset=measured+judge+self", "sources.weights={judge: 0.08, self: 0.02}"
+    with JudgeServer(StaticJudge()) as judge:
+        alive = played(tmp_path, "both", *judged_by(judge.url), both, weights).episodes[0]
+    lonely = played(tmp_path, "lonely", *judged_by(dead), "sources.judge.fallback_to_rule=false", both, weights).episodes[0]
+    for episode in (alive, lonely):
+        assert [turn.reward.measured for turn in episode.turns] == pytest.approx(MEASURED)
+        expected = [-0.02 * 1.25 / 3, 0.02 * (1 - 0.25 / 3), 0.02 * (1 - 0.25 / 3)]
+        assert [turn.reward.parts["self"] for turn in episode.turns] == pytest.approx(expected)
+    scores = [turn.reward.opinions["judge"].score or 0.0 for turn in alive.turns]
+    assert [turn.reward.parts["judge"] for turn in alive.turns] == pytest.approx([0.08 * score for score in scores])
+    assert [turn.reward.parts["judge"] for turn in lonely.turns] == [0.0, None, None]
 
 
 def test_the_judges_key_is_written_nowhere(tmp_path: Path, dead: str) -> None:

@@ -56,6 +56,8 @@ class Judged:
     explanation: str = ""
     flags: tuple[str, ...] = ()
     """Integrity flags that facts of the source confirm."""
+    doubts: tuple[str, ...] = ()
+    """What should be looked at before the score is believed."""
     failure: str = ""
     """Why the judge gave no score, where rules did."""
 
@@ -242,9 +244,8 @@ class BaseJudgeReward:
         LOG.warning("%s; scored by rules", failure)
         scored = await rule_score(request)
         self._metrics.fell_back()
-        return Judged(
-            scored.score, "rule_fallback", False, self._since_ms(started_s), scored.explanation, scored.flags, str(failure)
-        )
+        said = (scored.explanation, scored.flags, scored.doubts)
+        return Judged(scored.score, "rule_fallback", False, self._since_ms(started_s), *said, str(failure))
 
     def _remember(self, request: JudgeRequest, response: JudgeResponse) -> None:
         """Under the name that the judge gives itself, so that another model or rubric behind the same address is another judge."""
@@ -254,7 +255,7 @@ class BaseJudgeReward:
 
     def _as_judged(self, response: JudgeResponse, started_s: float, *, cached: bool = False) -> Judged:
         said = response.metadata
-        return Judged(response.score, "judge", cached, self._since_ms(started_s), response.explanation, said.flags)
+        return Judged(response.score, "judge", cached, self._since_ms(started_s), response.explanation, said.flags, said.doubts)
 
     def _since_ms(self, started_s: float) -> float:
         return (self._now() - started_s) * 1e3

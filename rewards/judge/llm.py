@@ -95,11 +95,13 @@ class LLMJudge:
 
     @property
     def version(self) -> str:
-        """Of model, prompts, sampling and mode."""
+        """Of model, prompts, sampling and mode, and of whose work it judges."""
         config = self._config
         asked = {mode: [system_prompt(rubric, mode) for rubric in (KERNEL, ANSWER)] for mode in get_args(Mode)}
         said = [PROMPT_VERSION, config.model, self._mode, config.temperature, config.max_tokens, config.compare_raw, asked]
-        return hashlib.sha256(json.dumps([*said, dict(config.extra_body)], default=str).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps([*said, config.own_policy, dict(config.extra_body)], default=str).encode()).hexdigest()[
+            :16
+        ]
 
     async def start(self) -> None:
         """See what the endpoint honours. Raises EndpointUnreachable, AuthenticationFailed, ModelNotFound or PolicyError."""

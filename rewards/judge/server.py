@@ -3,7 +3,8 @@
     asyncio.run(serve(StaticJudge(), ServerConfig(port=8888)))
 
 Every status from 400 on has a `Failure` as its body. A judge that fails says so with 502 or 504 (in a batch, in `failures`), and
-never with a score. With a key, all but `/health` want `Authorization: Bearer KEY`.
+never with a score. With a key, all but `/health` and `/openapi.json` want `Authorization: Bearer KEY`, and nothing of a body is
+read without it.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
 import uvicorn
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from kernel_env.errors import ConfigError
@@ -71,7 +72,8 @@ _REASONS = {
 _AWAITED = {FailureKind.OVERLOADED, FailureKind.STOPPING}
 """What passes: such answers carry `Retry-After`."""
 
-_BEARER = HTTPBearer(auto_error=False)
+_OPEN = ("/health", "/openapi.json")
+"""What is answered without a key."""
 
 _Scope = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -137,8 +139,10 @@ def create_app(service: Service) -> FastAPI:
     """The routes. Whoever calls this starts and closes the service."""
     app = FastAPI(title="kernel-env judge", version=service.judge.version, docs_url=None, redoc_url=None)
     app.add_middleware(_BodyLimit, max_bytes=service.config.max_body_bytes)
-    key = service.config.api_key
-    locked, refusals = ([Depends(_key_check(key))], (401,)) if key else ([], ())
+    locked, refusals = list[Any](), tuple[int, ...]()
+    if service.config.api_key:
+        app.add_middleware(_Lock, service=service)
+        locked, refusals = [Depends(HTTPBearer(auto_error=False))], (401,)  # for the document alone
 
     @app.post("/judge", dependencies=locked, responses=_documented(*refusals, 400, 413, 422, 429, 502, 503, 504))
     async def judge(request: JudgeRequest) -> JudgeResponse:
@@ -203,24 +207,15 @@ def _documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Failure, "description": _REASONS[status]} for status in statuses}
 
 
-def _key_check(api_key: str) -> Callable[..., Awaitable[None]]:
-    async def check(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> None:
-        if given is None or not secrets.compare_digest(given.credentials.encode(), api_key.encode()):
-            raise _Refusal(JudgeFailure(FailureKind.UNAUTHORIZED, "send the server's key: Authorization: Bearer KEY"))
-
-    return check
-
-
 def _answer_errors(app: FastAPI, service: Service) -> None:
     """Every error in one form. Nothing of a request is echoed but names of fields."""
 
     async def refusal(_: Request, error: Exception) -> Response:
         assert isinstance(error, _Refusal | Refused)
         kind = error.failure.kind
-        if isinstance(error, Refused) or kind is FailureKind.UNAUTHORIZED:  # others were counted when they were answered
+        if isinstance(error, Refused):  # others were counted when they were answered
             service.counters.failed(kind)
         headers = {"Retry-After": str(RETRY_AFTER_S)} if kind in _AWAITED else {}
-        headers |= {"WWW-Authenticate": "Bearer"} if kind is FailureKind.UNAUTHORIZED else {}
         return _failure(_STATUS[kind], kind, error.failure.message, getattr(error, "request_id", None), headers)
 
     async def invalid(_: Request, error: Exception) -> Response:
@@ -254,6 +249,28 @@ def _failure(
     said = " ".join(message.encode(errors="replace").decode().split())[:500]
     body = Failure(kind=kind, message=said, request_id=request_id).model_dump(mode="json")
     return JSONResponse(body, status, headers)
+
+
+class _Lock:
+    """Lets nobody in without the key, whatever is asked: nothing of a body is read before."""
+
+    def __init__(self, app: Callable[[_Scope, _Receive, _Send], Awaitable[None]], service: Service) -> None:
+        self._app = app
+        self._service = service
+        self._wanted = f"bearer {service.config.api_key}".encode()
+
+    async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
+        if scope["type"] != "http" or scope["path"] in _OPEN or self._has_key(scope):
+            await self._app(scope, receive, send)
+            return
+        self._service.counters.failed(FailureKind.UNAUTHORIZED)
+        said = "send the server's key: Authorization: Bearer KEY"
+        refusal = _failure(401, FailureKind.UNAUTHORIZED, said, None, {"WWW-Authenticate": "Bearer"})
+        await refusal(scope, receive, send)
+
+    def _has_key(self, scope: _Scope) -> bool:
+        scheme, _, key = dict(scope["headers"]).get(b"authorization", b"").partition(b" ")
+        return secrets.compare_digest(scheme.lower() + b" " + key.strip(), self._wanted)
 
 
 class _BodyLimit:
