@@ -910,8 +910,8 @@ def test_the_command_plays_an_episode(options: Callable[[str, Path], list[str]],
     assert lines[:2] == ["episodes 1, problems 1, back end cpp, policy openai/test-model", "run directory runs/r"]
     assert lines[2].startswith("level1_problem1    turn 0  build_error   reward 0.00")
     assert lines[4] == "level1_problem1    turn 2  correct       reward 1.50  1.50x (2.000 ms, baseline 3.000 ms)"
-    assert lines[-2] == "4 requests, 33 tokens of prompts, 21 of replies"
-    assert lines[-1] == "report: runs/r/reports/MULTI_TURN_REPORT.md"
+    assert lines[-3] == "4 requests, 33 tokens of prompts, 21 of replies"
+    assert lines[-2:] == ["to look at: runs/r/reports/report.html", "report: runs/r/reports/MULTI_TURN_REPORT.md"]
     results = json.loads((tmp_path / "runs/r/results.json").read_text())
     assert results["problems"]["level1_problem1"]["turn_rewards"] == [0.0, 0.1, 1.5]
     kept = b"".join(path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file())

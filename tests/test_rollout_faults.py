@@ -87,7 +87,8 @@ def said(question: str) -> str:
 def play(server: FaultyServer, root: Path) -> RunResult:
     settings, _ = composed(
         ["policy=sglang", "policy.model=test-model", f"policy.base_url={server.base_url}", "policy.wait_s=0.01",
-         "problems.limit=1", "sampling.seed=1", "policy.request_s=1", "policy.attempts=20", "rollout.stragglers=retry", "rollout.retries=20", "rollout.samples=3",
+         "problems.limit=1", "sampling.seed=1", "policy.request_s=1", "policy.attempts=20",
+         "rollout.stragglers=retry", "rollout.retries=20", "rollout.samples=3",
          "thinking.arm=self", "verifier.clock=recorded", "run.seed=7", "run.name=r", f"run.root={root}", "run.canaries=false"]
     )  # fmt: skip
 
