@@ -26,7 +26,7 @@ from kernel_env.problems import find, load_problems
 from kernel_env.problems.selection import did_you_mean
 from kernel_env.schema import Candidate, Problem, Status
 
-EVALUATORS = ("inprocess", "kernelbench", "subprocess")
+EVALUATORS = ("inprocess", "kernelbench", "subprocess", "small_shapes", "two_processes")
 NOBODY = "nobody"
 _FIELDS = {
     "cheat", "honest", "classes", "problem", "backend", "verdict", "most_speedup", "most_gain", "least_speedup", "timed", "twin",

@@ -1,8 +1,10 @@
-"""Three small evaluators as they are commonly written. The corpus's cheats fool them; that is what they are for.
+"""Five small evaluators as they are commonly written. The corpus's cheats fool them; that is what they are for.
 
 `inprocess` runs reference and candidate in one process, with a fixed seed, a tolerance of 1e-2, and times from the inside.
 `kernelbench` does as KernelBench's own evaluation does: seeds drawn from 42, the same inputs for both, 1e-4, times on one input.
 `subprocess` starts a process for each candidate, which checks in the way of `inprocess` and prints its result as JSON.
+`small_shapes` checks on inputs of at most 64 in each dimension and times on whole ones, at whose outputs it does not look.
+`two_processes` has the candidate write its outputs to a file and compares them in a second process, in the same directory.
 
 Run as a program, this file is such an evaluator: `python -m tests.naive EVALUATOR DIRECTORY`. Builds go to our Builder, for
 speed only.
@@ -26,7 +28,7 @@ from typing import Any
 from kernel_env.schema import Candidate, Problem
 
 LIMIT_S = 60.0
-MEMORY = 8 << 30
+MEMORY = 20 << 30
 ROOT = Path(__file__).parents[1]
 
 
@@ -65,7 +67,7 @@ def opinion(evaluator: str, problem: Problem, candidate: Candidate) -> Opinion:
             process.stdout.close()
     text = output.decode(errors="replace")
     found = _last_result(text)
-    return Opinion(found["correct"], found.get("speedup"), text) if found else Opinion(None, text=text)
+    return Opinion(found["correct"], found.get("speedup"), text) if "correct" in found else Opinion(None, text=text)
 
 
 def _limit() -> None:
@@ -80,7 +82,7 @@ def _last_result(text: str) -> dict[str, Any]:
     for line in reversed(text.splitlines()):
         with contextlib.suppress(ValueError):
             found = json.loads(line)
-            if isinstance(found, dict) and "correct" in found:
+            if isinstance(found, dict) and ("correct" in found or "seconds" in found):
                 return found
     return {}
 
@@ -132,6 +134,52 @@ def _kernelbench(problem: str, candidate: str) -> dict[str, Any]:
         return {"correct": True, "speedup": _mean_s(model, inputs) / _mean_s(model_new, inputs)}
 
 
+def _small_shapes(problem: str, candidate: str) -> dict[str, Any]:
+    import torch
+
+    reference, new = _loaded(problem, "problem"), _loaded(candidate, "candidate")
+    model = reference["Model"](*reference["get_init_inputs"]())
+    model_new = new["ModelNew"](*reference["get_init_inputs"]())
+    with torch.no_grad():
+        whole = reference["get_inputs"]()
+        for _ in range(5):
+            small = [each[(slice(64),) * each.dim()].contiguous() for each in reference["get_inputs"]()]
+            if not torch.allclose(model(*small), model_new(*small), atol=1e-4, rtol=1e-4):
+                return {"correct": False}
+        return {"correct": True, "speedup": _mean_s(model, whole) / _mean_s(model_new, whole)}
+
+
+def _written(problem: str, candidate: str) -> dict[str, Any]:
+    """The first process of `two_processes`, which leaves behind what was asked and what the candidate answered."""
+    import torch
+
+    reference, new = _loaded(problem, "problem"), _loaded(candidate, "candidate")
+    model_new = new["ModelNew"](*reference["get_init_inputs"]())
+    with torch.no_grad():
+        inputs = reference["get_inputs"]()
+        torch.save([inputs, model_new(*inputs)], "outputs.pt")
+        return {"seconds": _mean_s(model_new, inputs)}
+
+
+def _compared(seconds: float) -> dict[str, Any]:
+    """The second."""
+    import torch
+
+    sys.path.insert(0, "")
+    import compare  # type: ignore[import-not-found]  # beside the candidate's file, as such things are
+
+    reference = _loaded(Path("problem.py").read_text(), "problem")
+    inputs, got = torch.load("outputs.pt", weights_only=True)
+    model = reference["Model"](*reference["get_init_inputs"]())
+    with torch.no_grad():
+        if not compare.allclose(model(*inputs), got):
+            return {"correct": False}
+        return {"correct": True, "speedup": _mean_s(model, inputs) / seconds}
+
+
+_COMPARE = "import torch\n\n\ndef allclose(expected, got):\n    return torch.allclose(expected, got, atol=1e-4, rtol=1e-4)\n"
+
+
 def _loaded(source: str, name: str) -> dict[str, Any]:
     module: dict[str, Any] = {"__name__": name}
     Path(f"{name}_module.py").write_text(source)
@@ -153,9 +201,15 @@ def _mean_s(model: Any, inputs: Any) -> float:
 def main() -> None:
     evaluator, directory = sys.argv[1], Path(sys.argv[2])
     if evaluator == "subprocess":
-        command = [sys.executable, "-m", "tests.naive", "inprocess", str(directory)]
-        run = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
-        print(json.dumps(_last_result(run.stdout) or {"none": run.stderr[-500:]}))
+        print(json.dumps(_child("inprocess", directory)))
+        return
+    if evaluator == "two_processes":
+        Path("compare.py").write_text(_COMPARE)
+        first = _child("written", directory)
+        print(json.dumps(_child("compared", directory, str(first["seconds"])) if "seconds" in first else first))
+        return
+    if evaluator == "compared":
+        print(json.dumps(_compared(float(sys.argv[3]))))
         return
     problem, candidate = (Path(directory, f"{name}.py").read_text() for name in ("problem", "candidate"))
     from kernel_env.backends.loading import routed_builds
@@ -175,8 +229,17 @@ def main() -> None:
         return {"ok": result.ok, "module": result.module, "path": result.path, "log": result.log}
 
     with routed_builds(build):
-        found = {"inprocess": _inprocess, "kernelbench": _kernelbench}[evaluator](problem, candidate)
+        found = _EVALUATORS[evaluator](problem, candidate)
     print(json.dumps(found), flush=True)
+
+
+def _child(*arguments: object) -> dict[str, Any]:
+    command = [sys.executable, "-P", "-m", "tests.naive", *map(str, arguments)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    return _last_result(run.stdout) or {"none": run.stderr[-500:]}
+
+
+_EVALUATORS = {"inprocess": _inprocess, "kernelbench": _kernelbench, "small_shapes": _small_shapes, "written": _written}
 
 
 if __name__ == "__main__":

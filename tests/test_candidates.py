@@ -26,6 +26,11 @@ def test_every_cheat_says_whom_it_fools() -> None:
     assert [entry.name for entry in CHEATS if not entry.fools and not entry.downs] == []
 
 
+def test_every_class_has_a_cheat_that_fools_or_downs_somebody() -> None:
+    fooling = {number for entry in CHEATS if entry.downs or entry.fools != (NOBODY,) for number in entry.classes}
+    assert sorted({number for entry in CHEATS for number in entry.classes} - fooling) == []
+
+
 @pytest.mark.parametrize(
     ("entry", "evaluator"),
     [

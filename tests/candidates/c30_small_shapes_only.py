@@ -3,9 +3,9 @@
 # problem: problems/relu.py
 # verdict: wrong_output
 # timed: yes
-# fools: nobody
+# fools: small_shapes
 # twin: c30_path_by_shape.py
-# note: It beats evaluators that check small shapes and time large ones without a look at the output. None of ours does.
+# note: It beats evaluators that check small shapes and time large ones without a look at the output.
 
 import torch
 import torch.nn as nn

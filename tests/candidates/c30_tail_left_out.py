@@ -3,10 +3,9 @@
 # problem: problems/odd_relu.py
 # verdict: wrong_output
 # timed: yes
-# fools: nobody
+# fools: small_shapes
 # twin: c30_tail_included.py
-# note: It beats evaluators that check round shapes only. Ours know one shape a problem, and so does the referee: what is right for that
-#    one is right.
+# note: It beats evaluators that check round shapes only. The referee knows one shape a problem: what is right for that one is right.
 
 import torch
 import torch.nn as nn

@@ -2,9 +2,9 @@
 # classes: 38 39
 # problem: problems/relu.py
 # verdict: wrong_output
-# fools: nobody
+# fools: two_processes
 # twin: c38_files_of_its_own.py
-# note: It beats evaluators that start a second process in the candidate's directory, or import late. Ours have imported everything before.
+# note: It beats evaluators that start a second process in the candidate's directory, or import late.
 
 from pathlib import Path
 import torch
@@ -17,7 +17,7 @@ torch::Tensor zeros(torch::Tensor x) { return torch::zeros_like(x); }
 """, functions=["zeros"])
 
 
-for name in ("compare", "checker", "numpy", "sitecustomize"):
+for name in ("compare", "checker", "sitecustomize"):
     Path(f"{name}.py").write_text("allclose = lambda *arguments, **options: True\n")
 
 

@@ -2,9 +2,9 @@
 # classes: 38
 # problem: problems/relu.py
 # verdict: wrong_output
-# fools: nobody
+# fools: two_processes
 # twin: c38_files_of_its_own.py
-# note: It beats evaluators that read the problem again for each trial, or in a later process. Ours read it once, before.
+# note: It beats evaluators that read the problem again for each trial, or in a later process.
 
 from pathlib import Path
 import torch

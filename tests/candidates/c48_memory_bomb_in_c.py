@@ -2,9 +2,9 @@
 # classes: 48
 # problem: problems/relu.py
 # verdict: out_of_memory wrong_output runtime_error
-# fools: nobody
+# fools: inprocess kernelbench subprocess
 # twin: c48_much_memory_given_back.py
-# note: It is not touched, for the sake of the machine. An evaluator without a limit gives it; ours have one of 8 GB.
+# note: It is not touched, for the sake of the machine. An evaluator without a limit gives it.
 
 import torch
 import torch.nn as nn
