@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import json
-import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 from kernel_env.errors import ConfigError
 from kernel_env.referee.config import EAGER, VerifyConfig
+from kernel_env.roofline import hardware
 from kernel_env.schema import Problem, Stats, Timing, Verdict
 
 
@@ -95,12 +95,3 @@ def _baseline(row: Mapping[str, Any]) -> Baseline:
     mean = float(row["mean"])
     least, most = min(float(row["min"]), mean), max(float(row["max"]), mean)
     return Baseline(Stats(mean, mean, float(row["std"]), least, most, int(row["num_trials"])), str(row.get("hardware", "")))
-
-
-@functools.cache
-def hardware() -> str:
-    """The processor that kernels are timed on here, in its own words."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or "unknown"

@@ -178,11 +178,14 @@ class Timing:
     """Share of the baseline's time that its threads waited for a core: above about 0.25 the times are not to be believed."""
     hardware: str = ""
     """What the times were taken on. Empty where they come from a recording."""
+    light_ms: float | None = None
+    """What the reference's work would take at the peaks of this hardware (`roofline.Peaks`). None where that is not known."""
 
     def __post_init__(self) -> None:
         _require(math.isfinite(self.noise) and self.noise >= 0, "noise is 0 or more")
         _require(_finite(self.speedup, self.speedup_low, self.speedup_high), "speedup must be finite")
         _require(0 < self.speedup_low <= self.speedup_high, "speedup interval must be positive and ordered")
+        _require(self.light_ms is None or (math.isfinite(self.light_ms) and self.light_ms >= 0), "light_ms is 0 or more")
 
 
 @dataclass(frozen=True)

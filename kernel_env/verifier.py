@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar
 from kernel_env import errors
 from kernel_env.backends import Flavour, get_backend
 from kernel_env.backends.targets import target
-from kernel_env.baselines import against_baseline, hardware
+from kernel_env.baselines import against_baseline
 from kernel_env.builder.service import extensions
 from kernel_env.errors import ConfigError, KernelEnvError, MachineBusy, VerifierError
 from kernel_env.loop_thread import LoopThread
@@ -32,6 +32,7 @@ from kernel_env.referee.protocol import Frame
 from kernel_env.referee.scratch import Scratch
 from kernel_env.referee.slots import ORDINARY, Order, Slots
 from kernel_env.referee.streams import receive, send
+from kernel_env.roofline import hardware
 from kernel_env.sandbox import wanted
 from kernel_env.schema import Candidate, Compiled, Problem, Verdict, from_json, to_json
 

@@ -58,6 +58,7 @@ def _number_rows(sides: Sequence[Side]) -> Iterator[tuple[str, ...]]:
     for k in sorted({found.k for m in metrics for found in m.pass_at_k if found.k > 1}):
         yield f"pass@{k}", *(next((share(f.correct) for f in m.pass_at_k if f.k == k), NONE) for m in metrics)
     yield "Speedup, geometric mean", *(f"{number(m.speedup, '.2f', 'x')} of {m.speedup.of} samples" for m in metrics)
+    yield "Speed-of-light share", *(f"{share(m.speed_of_light)} of {m.speed_of_light.of} samples" for m in metrics)
     for turn in range(max(len(m.by_turn) for m in metrics)):
         cells = (number(m.by_turn[turn].reward) if len(m.by_turn) > turn else NONE for m in metrics)
         yield f"Average best reward by turn {turn + 1}", *cells

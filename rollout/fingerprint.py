@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernel_env.baselines import hardware
+from kernel_env.roofline import hardware
 
 PACKAGES = ("kernel-env", "torch", "triton", "numpy", "gymnasium", "openai", "hydra-core")
 

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from kernel_env.errors import ConfigError
 from kernel_env.schema import Episode, Status, Turn, Usage, episode_key
-from rollout.documents import episode_order, was_verified
+from rollout.documents import episode_order, fastest, was_verified
 
 THRESHOLDS = (0.0, 0.5, 0.8, 1.0, 1.5, 2.0)
 """Of `fast_p`, as KernelBench has them."""
@@ -170,8 +170,9 @@ class Metrics:
     steps: tuple[Step, ...]
     speedup: Estimate
     """Geometric mean over the samples with a timed correct kernel, of the fastest of each."""
-    speed_of_light: Estimate | None
-    """Share of what the device could do. None: verdicts hold no roofline to compare with."""
+    speed_of_light: Estimate
+    """Share of what the machine could do at its peaks (`kernel_env.roofline`), the mean over the fastest of each sample for which
+    that is known."""
     spending: Spending
     turn_errors: tuple[Kind, ...]
     """Of turns that are not correct, the most frequent first; `needs_device`, which says nothing of the candidate, among them."""
@@ -203,7 +204,7 @@ def measure(asked: Sequence[str], episodes: Iterable[Episode], cost: Cost = lamb
         by_turn=tuple(by_turn(groups, turn) for turn in range(1, turns + 1)),
         steps=tuple(step(groups, turn) for turn in range(2, turns + 1)),
         speedup=geometric_mean_speedup(groups),
-        speed_of_light=None,
+        speed_of_light=speed_of_light(groups),
         spending=spending(groups, cost),
         turn_errors=_ranked(
             (turn.verdict.status, turn.verdict.category) for e in ended for turn in e.turns if not turn.verdict.correct
@@ -364,6 +365,13 @@ def geometric_mean_speedup(groups: Groups) -> Estimate:
     """Of the fastest correct kernel of each sample that has a timed one. `of` is the number of those."""
     logs = [[math.log(speedup) for speedup in _known(map(best_speedup, group))] for group in groups.values()]
     return ratio([math.fsum(each) for each in logs], list(map(len, logs))).mapped(math.exp)
+
+
+def speed_of_light(groups: Groups) -> Estimate:
+    """`of` is the number of samples whose fastest kernel's problem has its work counted."""
+    timings = [[fastest(episode) for episode in group if episode is not None] for group in groups.values()]
+    shares = [[t.light_ms / t.runtime.median_ms for t in group if t is not None and t.light_ms is not None] for group in timings]
+    return ratio([math.fsum(each) for each in shares], list(map(len, shares)))
 
 
 def spending(groups: Groups, cost: Cost = lambda usage: None) -> Spending:

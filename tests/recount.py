@@ -166,6 +166,15 @@ def mean_speedup(problems: Sequence[list[Sample]]) -> str:
     return shown(list(map(sum, logs)), list(map(len, logs)), ".2f", "x", math.exp)
 
 
+def light(problems: Sequence[list[Sample]]) -> str:
+    shares = []
+    for samples in problems:
+        best = [max(s["turns"], key=speedup) for s in samples if any(map(speedup, s["turns"]))]
+        times = [turn["verdict"]["timing"] for turn in best]
+        shares.append([t["light_ms"] / t["runtime"]["median_ms"] for t in times if t.get("light_ms") is not None])
+    return shown(list(map(sum, shares)), list(map(len, shares)), ".1f", "%", lambda value: 100 * value)
+
+
 def took(problems: Sequence[list[Sample]], prices: tuple[float, float] | None) -> list[Row]:
     turns = [[turn for sample in samples for turn in sample["turns"]] for samples in problems]
     solved = [any(any(map(correct, sample["turns"])) for sample in samples) for samples in problems]
@@ -288,6 +297,7 @@ def recount(path: Path, prices: tuple[float, float] | None = None) -> dict[str, 
         "All problems": everything(samples, run["gamma"]),
         "outcomes": [list(map(str, outcomes(samples)))],
         "speedup": [[mean_speedup(problems)]],
+        "light": [[light(problems)]],
     }
 
 

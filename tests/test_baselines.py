@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from kernel_env.baselines import against_baseline, baseline_of, check_baselines, hardware
+from kernel_env.baselines import against_baseline, baseline_of, check_baselines
 from kernel_env.errors import ConfigError
 from kernel_env.referee.config import VerifyConfig
+from kernel_env.roofline import hardware
 from kernel_env.schema import Problem, Stage, Stats, Status, Timing, Verdict
 from rollout.cli import main
 from tests.conftest import DATA

@@ -62,11 +62,11 @@ WAIST = {
     "Problem": "level problem_id name source origin profile overrides prompt precision",
     "Candidate": "code backend entry",
     "Stats": "median_ms mean_ms std_ms min_ms max_ms count",
-    "Timing": "runtime baseline speedup speedup_low speedup_high baseline_kind noise hardware",
+    "Timing": "runtime baseline speedup speedup_low speedup_high baseline_kind noise hardware light_ms",
     "Verdict": "status stage problem problem_digest candidate_digest backend profile category message log ahead timing timing_note "
     "trials_passed trials tolerance degenerate weights seed mode clock isolation duration_ms build_ms own_ms baseline_ms",
     "Compiled": "target kernel registers spilled_bytes shared_bytes note",
-    "Opinion": "score reason by_rules flags cached latency_ms",
+    "Opinion": "score reason by_rules flags cached latency_ms doubts",
     "Reward": "value parts reason opinions measured",
     "Usage": "prompt_tokens completion_tokens",
     "Generation": "text reasoning finish_reason usage model duration_s output_ids output_logprobs weight_version prompt_ids",

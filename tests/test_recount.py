@@ -47,6 +47,9 @@ def assert_counted(run: Path, prices: tuple[float, float] | None = None) -> None
     speedup = re.search(r"Geometric mean of speedups: (.*?), of the fastest", text)
     assert speedup is not None
     reported["speedup"] = [[speedup[1]]]
+    light = re.search(r"Speed-of-light share: (.*?) of the same kernels", text)
+    assert light is not None
+    reported["light"] = [[light[1]]]
     for section, rows in counted.items():
         assert reported.get(section, []) == rows, section
 

@@ -55,6 +55,7 @@ def test_a_correct_kernel_is_correct_and_timed(judge: Judge) -> None:
     assert verdict.stage is Stage.DONE
     assert verdict.trials_passed == verdict.trials == 3
     assert verdict.timing is not None and verdict.timing.runtime.count >= 2
+    assert verdict.timing.light_ms is not None and 0 < verdict.timing.light_ms < 1.5 * verdict.timing.runtime.median_ms
     assert verdict.mode == "process" and verdict.clock == "live"
 
 

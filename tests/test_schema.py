@@ -69,6 +69,7 @@ EXAMPLES: dict[str, Any] = {
     "candidate": Candidate("x = 'ü'\n", "cpp"),
     "stats": STATS,
     "timing": TIMING,
+    "timing_with_light": replace(TIMING, hardware="a CPU, 2 cores", light_ms=0.25),
     "compiled": Compiled("cuda:90", "relu", 32, 0, 1024, "hm"),
     "verdict": CORRECT,
     "verdict_wrong": WRONG,

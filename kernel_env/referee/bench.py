@@ -23,6 +23,7 @@ from kernel_env.referee.ownership import traits
 from kernel_env.referee.reference import Reference, fetched, output_at
 from kernel_env.referee.secret import Secret
 from kernel_env.referee.tolerance import Tolerance
+from kernel_env.roofline import Work
 
 OPINIONS = 32
 """Answers of the reference on inputs that differ in their last bits. Each two show equal numbers in both orders, 3 times in 4 at
@@ -238,6 +239,8 @@ class Bench:
     """That may be kept."""
     opened: Opened
     now: Callable[[], float]
+    work: Work | None = None
+    """Of a call of the reference, where that is known."""
     unsteady: bool = False
     """Whether the reference was seen keeping a state from call to call, so that its timed outputs depend on their order."""
     random_forward: bool = False

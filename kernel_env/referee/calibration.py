@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import importlib.metadata
-import json
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,8 +10,10 @@ from typing import Any
 
 from kernel_env.errors import ProblemError, VerifierError
 from kernel_env.referee.config import derive_seed
+from kernel_env.referee.notes import Notes
 from kernel_env.referee.reference import Reference
 from kernel_env.referee.tolerance import Signal, Tolerance
+from kernel_env.roofline import Work
 from kernel_env.schema import Problem
 
 AMPLITUDES = (-5.0, 3.0)
@@ -25,7 +22,7 @@ element a random sign as well, so that it needs inputs all of which are drawn pl
 overflows in exp from 44 on, and a normal draw of millions reaches 5. (Smaller ones are in the usual range.)"""
 PRECISE_LIMIT_S = 120.0
 """For the reference in fp64 and a few calls around it; a slower one is taken as having none."""
-_VERSION = 4
+_VERSION = 5
 _REGULAR = 1.0
 
 
@@ -46,6 +43,8 @@ class Measured:
 @dataclass(frozen=True)
 class Calibration:
     by_amplitude: dict[float, Measured]
+    work: Work | None = None
+    """None where it could not be counted."""
 
     def fitted(self, tolerance: Tolerance, amplitude: float = _REGULAR) -> Tolerance:
         return tolerance.fitted(self.by_amplitude[amplitude].signals)
@@ -77,14 +76,14 @@ class Calibrator:
     """Measures problems in runners of their own, so that those of a verification have no other history for it."""
 
     def __init__(self, cache_dir: Path) -> None:
-        self._home = cache_dir.absolute() / "signals"
+        self._notes = Notes(cache_dir, "signals")
         self._known: dict[str, Calibration] = {}
 
     def of(self, problem: Problem, opened: Opened) -> Calibration:
         """Raises ProblemError."""
-        key = hashlib.sha256(f"{_VERSION}/{importlib.metadata.version('torch')}/{problem.digest}".encode()).hexdigest()
+        key = self._notes.key(_VERSION, problem.digest)
         if key not in self._known:
-            self._known[key] = self._stored(key) or self._measured(key, problem, opened)
+            self._known[key] = self._notes.read(key, _parsed) or self._measured(key, problem, opened)
         return self._known[key]
 
     def _measured(self, key: str, problem: Problem, opened: Opened) -> Calibration:
@@ -92,27 +91,17 @@ class Calibrator:
             found = _with_new_runner(problem, opened, precise=True)
         except (ProblemError, VerifierError):  # fp64 may need too much time or memory, here and now. What else is wrong shows again
             return _with_new_runner(problem, opened, precise=False)
-        with contextlib.suppress(OSError):  # a cache that cannot be written is none
-            self._store(key, found)
+        amplitudes = {str(amplitude): asdict(measured) for amplitude, measured in found.by_amplitude.items()}
+        self._notes.write(key, {"amplitudes": amplitudes, "work": found.work and asdict(found.work)})
         return found
 
-    def _stored(self, key: str) -> Calibration | None:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):  # absent, or not ours: measured anew
-            rows = json.loads((self._home / f"{key}.json").read_text())
-            return Calibration({float(amplitude): _parsed(row) for amplitude, row in rows.items()})
-        return None
 
-    def _store(self, key: str, found: Calibration) -> None:
-        """Several workers may do so at once; each writes a file of its own first."""
-        self._home.mkdir(parents=True, exist_ok=True)
-        file, name = tempfile.mkstemp(dir=self._home)
-        with os.fdopen(file, "w") as stream:
-            json.dump({str(amplitude): asdict(measured) for amplitude, measured in found.by_amplitude.items()}, stream)
-        os.replace(name, self._home / f"{key}.json")
+def _parsed(found: Any) -> Calibration:
+    def measured(row: Any) -> Measured:
+        return Measured(tuple(row["dtypes"]), tuple(Signal(**signal) for signal in row["signals"]), bool(row["scaled"]))
 
-
-def _parsed(row: Any) -> Measured:
-    return Measured(tuple(row["dtypes"]), tuple(Signal(**signal) for signal in row["signals"]), bool(row["scaled"]))
+    amplitudes = {float(amplitude): measured(row) for amplitude, row in found["amplitudes"].items()}
+    return Calibration(amplitudes, found["work"] and Work(**found["work"]))
 
 
 def _with_new_runner(problem: Problem, opened: Opened, *, precise: bool) -> Calibration:
@@ -136,4 +125,5 @@ def _with_new_runner(problem: Problem, opened: Opened, *, precise: bool) -> Cali
                     found[amplitude] = measured(amplitude)
                     if found[amplitude].usable:
                         break
-        return Calibration(found)
+        work = reference.ask({"op": "work", "seed": seeds[0]}, limit_s=PRECISE_LIMIT_S)["work"] if precise else None
+        return Calibration(found, work and Work(**work))

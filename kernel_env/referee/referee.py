@@ -28,6 +28,7 @@ from kernel_env.referee.inputs import Draw, InputPool
 from kernel_env.referee.measure import TOGETHER, Session, Side, give_slots, quiet
 from kernel_env.referee.outputs import excerpt, regions, watched
 from kernel_env.referee.ownership import traits
+from kernel_env.referee.peaks import PeaksOf
 from kernel_env.referee.process import BuildHandler, Endpoint, RunnerDied, ZygoteGone, no_builds
 from kernel_env.referee.reference import Reference
 from kernel_env.referee.secret import Secret
@@ -107,7 +108,7 @@ class Referee:
         self.house = House(launch, builder, clock, mode)
         self.lock, self.cores, self._reuse_bytes = lock, cores, reuse_bytes
         self.secret = Secret()
-        self._calibrator = Calibrator(builder.cache_dir)
+        self._calibrator, self._peaks = Calibrator(builder.cache_dir), PeaksOf(builder.cache_dir, len(cores))
         self._benches: OrderedDict[tuple[str, VerifyConfig, int], Bench] = OrderedDict()
         """The one that was used last comes last."""
 
@@ -210,9 +211,17 @@ class Referee:
             plan = steps(job.config, job.seed, calibration, fitted)
             degenerate = calibration.degenerate(usual)
             now = self.house.clock.now
-            self._benches[key] = Bench(job.seed, plan, fitted, degenerate, self._reuse_bytes, opened, now)
+            self._benches[key] = Bench(job.seed, plan, fitted, degenerate, self._reuse_bytes, opened, now, work=calibration.work)
         self._benches.move_to_end(key)
         return self._benches[key]
+
+    def light_ms(self, bench: Bench, job: Job) -> float | None:
+        """Of its call, at this machine's peaks, which may have to be measured: nothing else runs on the cores meanwhile."""
+        if bench.work is None:
+            return None
+        opened = functools.partial(self.house.launch, "reference", no_builds, job.config)
+        peaks = self._peaks.of(job.problem.precision, opened)
+        return peaks.least_ms(bench.work) if peaks else None
 
     @staticmethod
     def _key(job: Job) -> tuple[str, VerifyConfig, int]:
@@ -418,11 +427,12 @@ class _Group:
         with self._shared(numbers), self.referee.lock.exclusive(), self._baseline_calls(oracle, numbers):
             budget_s = self.config.timing_budget_s * ALONE / len(sizes)
             alone_ms = {size: session.alone(budget_s, size) for size in sizes}
+            light_ms = self.referee.light_ms(bench, self.job)
         for number in numbers:
             one = self.alive[number]
             together = session.together(one.ours)
             beside_ms = [ms for r in rounds[one.ours] if r.together == together for ms in r.baseline_ms]
-            verdict = one.verdict(Status.CORRECT, Stage.DONE, timing=timings[one.ours])
+            verdict = one.verdict(Status.CORRECT, Stage.DONE, timing=replace(timings[one.ours], light_ms=light_ms))
             yield from self._told(number, _Found(one.finished(verdict), slowed(beside_ms, alone_ms[together])))
 
     def _check_round(

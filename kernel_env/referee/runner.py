@@ -29,7 +29,7 @@ from kernel_env.backends.provenance import Provenance, alike, make_room, tensors
 from kernel_env.backends.targets import target
 from kernel_env.checks.provenance import unwatched
 from kernel_env.processes import name_process
-from kernel_env.referee import code_pages, signals, values
+from kernel_env.referee import code_pages, physics, signals, values
 from kernel_env.referee.layout import leaves, paged
 from kernel_env.referee.protocol import MAX_ERROR_TEXT, Channel, ChannelClosed, Frame
 from kernel_env.schema import PRECISIONS
@@ -84,7 +84,8 @@ class Runner:
             "sync_state": self._sync_state, "make_inputs": self._make_inputs, "take_inputs": self._take_inputs,
             "drop_inputs": self._drop_inputs, "scatter": self._scatter, "move_code": self._move_code, "call": self._call,
             "is_random": self._is_random, "collect": self._collect, "write": self._write, "signals": self._signals,
-            "trace": self._traced, "ablate": self._ablated, "compile": self._compiled_ahead,
+            "trace": self._traced, "ablate": self._ablated, "compile": self._compiled_ahead, "work": self._work,
+            "peaks": self._peaks,
         }  # fmt: skip
 
     def handle(self, frame: Frame, fds: Sequence[int]) -> Frame:
@@ -216,6 +217,12 @@ class Runner:
 
         found = signals.signals(self._model, draw, tuple(frame["seeds"]), precise=frame["precise"])
         return {"signals": found, "scaled": any(plain)}
+
+    def _work(self, frame: Frame, fds: Sequence[int]) -> Frame:
+        return {"work": physics.work(self._model, self._drawn(frame["seed"], 1.0)[0])}
+
+    def _peaks(self, frame: Frame, fds: Sequence[int]) -> Frame:
+        return physics.peaks(getattr(torch, PRECISIONS[frame["precision"]]))
 
     def _take_inputs(self, frame: Frame, fds: Sequence[int]) -> Frame:
         """Keep a mapping with places for inputs, which are numbered on. It is this runner's own: writing to it shows as mutation.

@@ -50,9 +50,9 @@ class _Inputs:
         self._versions: list[int] = []
 
     def fresh(self) -> Any:
-        if self._made is None or [t._version for t in _tensors(self._made)] != self._versions:
+        if self._made is None or [t._version for t in tensors_of(self._made)] != self._versions:
             self._made = self._draw(self._seed)
-            self._versions = [t._version for t in _tensors(self._made)]
+            self._versions = [t._version for t in tensors_of(self._made)]
         return self._made
 
 
@@ -102,12 +102,12 @@ class _Tensor:
 
 def _outputs(model: Any, inputs: Any, seed: int) -> tuple[list[_Tensor], bool]:
     """Tensors of the output, and whether random numbers were drawn."""
-    fresh = _copied(model)
+    fresh = copied(model)
     torch.manual_seed(seed)
     before = torch.get_rng_state()
     output = fresh(**inputs) if isinstance(inputs, dict) else fresh(*inputs)
     random = not torch.equal(before, torch.get_rng_state())
-    return [_Tensor.of(tensor) for tensor in _tensors(output)], random
+    return [_Tensor.of(tensor) for tensor in tensors_of(output)], random
 
 
 def _wide_outputs(model: Any, inputs: Any, seed: int) -> list[_Tensor] | None:
@@ -128,7 +128,7 @@ def _double_by_default() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def _copied(model: Any) -> Any:
+def copied(model: Any) -> Any:
     with contextlib.suppress(Exception):  # not every model can be copied: then it keeps its state
         return copy.deepcopy(model)
     return model
@@ -142,12 +142,12 @@ def _widened(value: Any) -> Any:
     return type(value)(_widened(v) for v in value) if isinstance(value, (list, tuple)) else value
 
 
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
+def tensors_of(value: Any) -> Iterator[torch.Tensor]:
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, dict):
         for item in value.values():
-            yield from _tensors(item)
+            yield from tensors_of(item)
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from _tensors(item)
+            yield from tensors_of(item)
