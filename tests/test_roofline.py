@@ -16,6 +16,8 @@ from kernel_env.roofline import Peaks, Work
 
 ROOF = Peaks(1e9, ((1 << 20, 100e9), (1 << 22, 5e9), (1 << 24, 10e9)))
 
+LAYER = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
+
 
 class Attention(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -50,10 +52,10 @@ def test_the_higher_of_two_bounds_counts_and_more_data_is_never_faster(work: Wor
         (nn.LSTM(32, 32, num_layers=2, bidirectional=True), (10, 2, 32), 2 * 20 * 2 * (128 * 64 + 128 * 96)),
         (nn.GRU(32, 32), (10, 2, 32), 2 * 20 * 96 * 64),
         (Attention(), (2, 4, 64, 32), 4 * 2 * 4 * 64 * 64 * 32),
-        (nn.TransformerEncoderLayer(32, 4, 64, batch_first=True).eval(), (2, 8, 32), 2 * 16 * 32 * (4 * 32 + 2 * 64) + 4 * 2 * 4 * 64 * 8),
+        (LAYER.eval(), (2, 8, 32), 2 * 16 * 32 * (4 * 32 + 2 * 64) + 4 * 2 * 4 * 64 * 8),
         (nn.ReLU(), (4, 32), 0),
     ],
-)  # fmt: skip
+)
 def test_the_work_of_a_call_is_that_by_hand(model: nn.Module, shape: tuple[int, ...], flops: int) -> None:
     with torch.no_grad():
         assert (physics.work(model, [torch.ones(shape)]) or {})["flops"] == flops
