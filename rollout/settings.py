@@ -244,12 +244,12 @@ class SlurmSettings:
     options: tuple[str, ...] = ()
     """Further options of `sbatch`, such as `[--account=me,--qos=low]`."""
     setup: str = ""
-    """Shell commands at the beginning of a job, such as `module load cuda`."""
+    """Shell commands at the beginning of a job, such as `module load cuda`. A job ends where the last of them fails."""
     warning_s: int = 120
     """So long before its time limit a job ends in order and is queued again, to go on after the last finished turn. 0: it runs
     into the limit."""
     requeues: int = 10
-    """Times that a job is queued again for that."""
+    """Times that a job is queued again for that, those in which it was pre-empted included."""
     submit: bool = True
     """False: only write the jobs, and the script `submit.sh` that submits them all."""
 

@@ -34,12 +34,19 @@ def test_a_job_is_a_command_with_what_it_asks_for(tmp_path: Path) -> None:
         setup="module load x",
     )
     lines = slurm.job_script(Job("s/a", ("kernel-env", "eval", "run.name='a b'"), tmp_path, settings)).splitlines()
-    assert lines[0] == "#!/bin/bash" and lines[-2:] == ["module load x", "exec kernel-env eval 'run.name='\"'\"'a b'\"'\"''"]
+    assert lines[0] == "#!/bin/bash" and lines[-1] == "exec kernel-env eval 'run.name='\"'\"'a b'\"'\"''"
     told = {line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH ")}
     assert told >= {
         "--job-name=s/a", "--partition=gpu", "--time=4:00:00", "--mem=64G", "--cpus-per-task=8", "--gres=gpu:1", "--account=me",
         "--signal=B:USR1@120", "--requeue", "--dependency=singleton", "--open-mode=append", f"--output={tmp_path}/slurm/%j.log",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("setup", "code"), [("", 0), ("true", 0), ("true  # fine", 0), ("cd /no/such/place", 4), ("false\ntrue", 0)])
+def test_a_job_whose_setup_fails_ends_there(setup: str, code: int, tmp_path: Path) -> None:
+    script = slurm.job_script(Job("a", ("echo", "played"), tmp_path, SlurmSettings(setup=setup)))
+    done = subprocess.run(["bash"], input=script, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (code, "" if code else "played\n")
 
 
 def test_what_is_not_set_is_the_clusters_to_decide(tmp_path: Path) -> None:
