@@ -82,7 +82,11 @@ def job_script(job: Job) -> str:
         *(f"#SBATCH {option}" for option in settings.options),
         "",
         "trap '' USR1  # the command is not there yet to hear it",
-        *(["{", settings.setup, f"}} || {{ echo 'slurm.setup failed' >&2; exit {InfraError.exit_code}; }}"] if settings.setup else []),
+        *(
+            ["{", settings.setup, f"}} || {{ echo 'slurm.setup failed' >&2; exit {InfraError.exit_code}; }}"]
+            if settings.setup
+            else []
+        ),
         f"exec {shlex.join(job.command)}",
     ]
     return "".join(f"{line}\n" for line in lines)

@@ -42,7 +42,9 @@ def test_a_job_is_a_command_with_what_it_asks_for(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("setup", "code"), [("", 0), ("true", 0), ("true  # fine", 0), ("cd /no/such/place", 4), ("false\ntrue", 0)])
+@pytest.mark.parametrize(
+    ("setup", "code"), [("", 0), ("true", 0), ("true  # fine", 0), ("cd /no/such/place", 4), ("false\ntrue", 0)]
+)
 def test_a_job_whose_setup_fails_ends_there(setup: str, code: int, tmp_path: Path) -> None:
     script = slurm.job_script(Job("a", ("echo", "played"), tmp_path, SlurmSettings(setup=setup)))
     done = subprocess.run(["bash"], input=script, capture_output=True, text=True, check=False)
