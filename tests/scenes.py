@@ -15,8 +15,9 @@ import torch
 from kernel_env.referee.clock import Round, TimingPlan
 from kernel_env.referee.inputs import Draw, InputPool, InputSet
 from kernel_env.referee.layout import Arena, paged
-from kernel_env.referee.measure import TOGETHER, Session, Side, give_slots
+from kernel_env.referee.measure import TOGETHER, Session
 from kernel_env.referee.protocol import Frame
+from kernel_env.referee.sides import Side, give_slots
 from kernel_env.referee.values import described, plan, write
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))

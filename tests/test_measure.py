@@ -16,10 +16,13 @@ import torch
 
 from kernel_env.errors import MachineBusy, VerifierError
 from kernel_env.referee import measure as module
+from kernel_env.referee import placement
 from kernel_env.referee.clock import FLOOR_MS, TimingPlan
 from kernel_env.referee.inputs import Draw
-from kernel_env.referee.measure import LONGEST_TOGETHER_S, TOGETHER, TOGETHER_S, Side, Tampered, give_slots, quiet
+from kernel_env.referee.measure import LONGEST_TOGETHER_S, TOGETHER, TOGETHER_S
+from kernel_env.referee.placement import PAUSES_S, quiet
 from kernel_env.referee.protocol import Frame
+from kernel_env.referee.sides import Side, Tampered, give_slots
 from tests.scenes import CORES, EVENTS, Program, Scene, inputs, scene
 
 NOBODY = 1 << 22 | 1
@@ -608,7 +611,7 @@ def test_a_session_can_be_repeated_and_forgets_what_it_learned() -> None:
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The waits that were asked for; none is made."""
     waited: list[float] = []
-    monkeypatch.setattr(module, "time", types.SimpleNamespace(sleep=waited.append))
+    monkeypatch.setattr(placement, "time", types.SimpleNamespace(sleep=waited.append))
     return waited
 
 
@@ -622,14 +625,14 @@ def test_a_noisy_measurement_is_repeated_after_growing_pauses(pauses: list[float
     noises = iter([0.5, 0.11, 0.05, 0.0])
     quiet(lambda: next(noises), 0.1)
     assert list(noises) == [0.0]
-    assert pauses == list(module.PAUSES_S[:3]) == sorted(pauses)
+    assert pauses == list(PAUSES_S[:3]) == sorted(pauses)
 
 
 def test_a_machine_that_never_is_quiet_gives_no_time(pauses: list[float]) -> None:
     noises = iter([0.9, 0.8, 0.35, 0.7, 0.6])
     with pytest.raises(MachineBusy, match=r"in 5 tries, .* at least 35% of the time"):
         quiet(lambda: next(noises), 0.1)
-    assert pauses == list(module.PAUSES_S)
+    assert pauses == list(PAUSES_S)
 
 
 def test_noise_is_what_the_baseline_waited_for_cores_if_others_had_them(monkeypatch: pytest.MonkeyPatch) -> None:

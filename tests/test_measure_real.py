@@ -14,11 +14,11 @@ import pytest
 
 from kernel_env.referee.inputs import Draw
 from kernel_env.referee.layout import Arena
-from kernel_env.referee.measure import Side, give_slots
 from kernel_env.referee.memory import read_memory
 from kernel_env.referee.outputs import regions
 from kernel_env.referee.pool import KEEP_MEMORY
 from kernel_env.referee.process import LocalEndpoint, no_builds
+from kernel_env.referee.sides import Side, give_slots
 from tests.conftest import REFERENCE
 from tests.scenes import inputs, scene
 
@@ -69,7 +69,7 @@ import sys
 from pathlib import Path
 from kernel_env.referee.layout import Arena
 from kernel_env.referee.process import LocalEndpoint, no_builds
-from kernel_env.referee.measure import Side, give_slots
+from kernel_env.referee.sides import Side, give_slots
 from kernel_env.referee.outputs import regions
 from kernel_env.referee.reference import output_at
 from tests.scenes import inputs

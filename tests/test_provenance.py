@@ -12,16 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from kernel_env.backends.provenance import (
-    Provenance,
-    Span,
-    _may_be_given,
-    _of_other_numbers,
-    _other_numbers,
-    hidden,
-    on_threads,
-    sequence,
-)
+from kernel_env.backends.ablation import _other_numbers, of_other_numbers
+from kernel_env.backends.provenance import Provenance, Span, _may_be_given, hidden, on_threads, sequence
 from kernel_env.checks.provenance import decoy, forbidden, unwatched
 from kernel_env.referee.pool import KEEP_MEMORY
 from kernel_env.schema import Problem, Status
@@ -343,7 +335,7 @@ def test_other_numbers_reach_results_and_written_arguments_and_no_input() -> Non
 
     x, out = torch.arange(1.0, 101.0), torch.zeros(100)
     before = x.clone()
-    returned, made = _of_other_numbers(kernel, (x, out, 2.0), {})
+    returned, made = of_other_numbers(kernel, (x, out, 2.0), {})
     assert torch.equal(x, before) and returned is out, "inputs stay, and what was returned is the argument itself"
     assert not torch.equal(out, 2 * x) and set(out.tolist()) <= {2 * 0.75 * number for number in x.tolist()}
     assert not torch.equal(made, x + 1)
@@ -364,7 +356,7 @@ def test_other_numbers_are_some_of_those_that_are_there(count: int, make: Callab
 
 ROOMY = """
 import re, torch
-from kernel_env.backends.provenance import make_room
+from kernel_env.backends.ablation import make_room
 make_room(64 << 20)
 torch.zeros(48 << 20, dtype=torch.uint8)
 print(sum(int(kb) for kb in re.findall(r"AnonHugePages: +([0-9]+) kB", open("/proc/self/smaps").read())))

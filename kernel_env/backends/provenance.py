@@ -13,10 +13,8 @@ and `@triton.jit` functions. Imported before any candidate's code, and by runner
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import inspect
-import math
 import os
 import re
 import secrets
@@ -29,6 +27,7 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from kernel_env.backends.ablation import differs, disturb, fill, is_copy, of_other_numbers, other, replaced, same, tensors
 from kernel_env.checks.provenance import FILLS, GLUE, VIEWS
 
 _TORCHS = frozenset(torch._C._dispatch_get_all_op_names())
@@ -158,7 +157,7 @@ class Provenance:
     def works(self) -> bool:
         """Whether a launch of the traced forward computed something of its own: not only what torch's operators gave it, no copy of
         an argument, and not the same for other numbers. Calls kernels again, with other numbers in their arguments."""
-        return any(_differs(*seen) for seen in self._worked.values())
+        return any(differs(*seen) for seen in self._worked.values())
 
     # ---------------------------------------------------------- launches
 
@@ -172,7 +171,7 @@ class Provenance:
                 given = list(tensors((arguments, named)))
                 if self._ablating == "other" and given:
                     with contextlib.suppress(Exception):  # a kernel that refuses such numbers is disturbed instead
-                        return _of_other_numbers(function, arguments, named)
+                        return of_other_numbers(function, arguments, named)
                 before = [tensor.clone() for tensor in given]
             outer, self._inside = self._inside, _Inside(given) if calls_torch else None
             try:
@@ -186,12 +185,12 @@ class Provenance:
                 changed = [t for t, old in zip(given, before, strict=True) if not same(t, old)]
                 if self._ablating:
                     for tensor in {t.data_ptr(): t for t in (*tensors(result), *changed)}.values():
-                        _disturb(tensor)
-                    return _other(result)
+                        disturb(tensor)
+                    return other(result)
                 outputs = [*tensors(result), *changed]
                 if not given and result is None:
                     self._unseen.add(key)
-                copies = [_is_copy(t, before) for t in outputs]
+                copies = [is_copy(t, before) for t in outputs]
                 if (
                     inside is None
                     or inside.own_work
@@ -200,7 +199,7 @@ class Provenance:
                     or not all(copy or inside.is_torchs(t) for t, copy in zip(outputs, copies, strict=True))
                 ):
                     old = dict(zip(map(id, given), before, strict=True))
-                    arguments, named = _replaced((arguments, named), lambda t: old[id(t)])
+                    arguments, named = replaced((arguments, named), lambda t: old[id(t)])
                     self._worked.setdefault(key, (function, arguments, named))
                 return result
         finally:
@@ -233,7 +232,7 @@ class _Inside:
 
     def is_torchs(self, output: torch.Tensor) -> bool:
         """Whether an operator computed these numbers, wherever they lie by now."""
-        return any(computed and _is_copy(output, (copy,)) for _, copy, computed in self._made.values())
+        return any(computed and is_copy(output, (copy,)) for _, copy, computed in self._made.values())
 
 
 def _storage(tensor: torch.Tensor) -> int:
@@ -268,7 +267,7 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if provenance._ablating:
             result = func(*args, **kwargs)
             if name in _UNFILLED and inside is None:  # a kernel that writes there by address alone is seen by what stays
-                _fill(result)
+                fill(result)
             return result
         if inside is None:
             provenance.operators[name] = provenance.operators.get(name, 0) + 1
@@ -392,164 +391,3 @@ def _may_be_given(value: Any, kind: type) -> bool:
         return all(_may_be_given(item, kind) for item in value)
     plain = value is None or isinstance(value, (torch.Tensor, torch.dtype, np.generic, int, float, str, kind))
     return plain or type(value).__module__.partition(".")[0] == "triton"
-
-
-def _is_copy(output: torch.Tensor, given: Sequence[torch.Tensor]) -> bool:
-    return any(same(output.reshape(-1), tensor.reshape(-1)) for tensor in given)
-
-
-def _differs(function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> bool:
-    """Whether it gives other results for other numbers. Where that cannot be told it is no decoy."""
-    if not any(True for _ in tensors((arguments, named))):
-        return True
-    found, copied = [], False
-    try:
-        for scale in (1.0, 0.75, -1.0):
-            if scale < 0 and not copied:
-                break
-            given, names = _replaced((arguments, named), functools.partial(_other_numbers, scale=scale))
-            drawn = [tensor.clone() for tensor in tensors((given, names))]
-            result = function(*given, **names)
-            changed = [t.clone() for t, old in zip(tensors((given, names)), drawn, strict=True) if not same(t, old)]
-            found.append(([t.clone() for t in tensors(result)] + changed, result))
-            copies = bool(found[-1][0]) and all(_is_copy(t, drawn) for t in found[-1][0])
-            if copies and scale < 0:
-                return False
-            copied |= copies
-    except Exception:  # noqa: BLE001 - anything that a kernel raises for numbers it was not made for
-        return True
-    (first, plain), (second, other) = found[:2]
-    if not first and not second:
-        return plain is None or bool(plain != other)
-    if all(_is_nowhere(t) for t in (*first, *second)):
-        return True
-    return len(first) != len(second) or not all(map(same, first, second))
-
-
-def _of_other_numbers(function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
-    """What a kernel gives for other numbers of the same kind, also where it writes into its arguments."""
-    given = list(tensors((arguments, named)))
-    others = [_other_numbers(tensor, 0.75) for tensor in given]
-    drawn, remaining = [tensor.clone() for tensor in others], iter(others)
-    result = function(*(_replaced(arguments, lambda _: next(remaining))), **_replaced(named, lambda _: next(remaining)))
-    for tensor, other, old in zip(given, others, drawn, strict=True):
-        if not same(other, old):
-            tensor.copy_(other)
-    back = {id(other): tensor for other, tensor in zip(others, given, strict=True)}
-    return _replaced(result, lambda tensor: back.get(id(tensor), tensor))
-
-
-def tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for inner in value.values():
-            yield from tensors(inner)
-    elif isinstance(value, (list, tuple)):
-        for inner in value:
-            yield from tensors(inner)
-
-
-def _replaced(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    if isinstance(value, torch.Tensor):
-        return change(value)
-    if isinstance(value, dict):
-        return {k: _replaced(v, change) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_replaced(v, change) for v in value)
-    return value
-
-
-_GLANCE = 4096
-"""Elements that are compared before the others."""
-
-
-def same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Equal, and NaN where the other is. Most that differ do so at once, and most that agree have no NaN."""
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    first, second = a.reshape(-1)[:_GLANCE], b.reshape(-1)[:_GLANCE]
-    if not bool(((first == second) | ((first != first) & (second != second))).all()):
-        return False
-    return torch.equal(a, b) or bool(((a == b) | ((a != a) & (b != b))).all())
-
-
-def _is_nowhere(t: torch.Tensor) -> bool:
-    """Whether all of it is NaN."""
-    return bool((t.reshape(-1)[:_GLANCE] != t.reshape(-1)[:_GLANCE]).all()) and bool((t != t).all())
-
-
-def alike(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether two outputs differ by less than 1% of what they vary: an own kernel's part of the work is more than that."""
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    if not a.is_floating_point():
-        return same(a, b)
-    wide, other = ((t if t.dtype is torch.float32 else t.double()).reshape(-1) for t in (a, b))
-    spread = float(wide.std(correction=0)) if wide.numel() else 0.0
-    if not math.isfinite(spread):
-        finite = wide[wide.isfinite()]
-        spread = float(finite.std(correction=0)) if finite.numel() else 0.0
-    near = functools.partial(torch.allclose, rtol=1e-2, atol=1e-2 * spread, equal_nan=True)
-    return near(wide[:_GLANCE], other[:_GLANCE]) and near(wide, other)  # most that differ do so at once
-
-
-def _disturb(tensor: torch.Tensor) -> None:
-    """Other values of the same size in place; still in range where they are an index of more than one."""
-    if tensor.is_floating_point() or tensor.is_complex():
-        size = float(tensor.abs().double().nan_to_num(0.0, 0.0, 0.0).mean()) if tensor.numel() else 0.0
-        tensor.mul_(-1.5).add_(0.375 * size if size else 1.0)
-    elif tensor.dtype is torch.bool:
-        tensor.logical_not_()
-    else:
-        tensor.bitwise_xor_(1)
-
-
-def _other(result: Any) -> Any:
-    """Plain numbers too."""
-    if isinstance(result, bool):
-        return not result
-    if isinstance(result, (int, float)):
-        return result * -1.5 + 0.375 if isinstance(result, float) else result ^ 1
-    return result
-
-
-def _other_numbers(tensor: torch.Tensor, scale: float) -> torch.Tensor:
-    """Drawn from those that are there, so that indices stay in range and what is positive stays so; floats in another size. Of
-    large tensors either half is a stretch from anywhere: that is as fast as a copy, and a sum is another than before."""
-    flat = tensor.detach().reshape(-1)
-    count, half = flat.numel(), flat.numel() // 2
-    drawn = torch.empty_like(flat)
-    if count < _GLANCE:
-        torch.index_select(flat, 0, torch.randint(max(count, 1), (count,)), out=drawn)
-    else:
-        for part in (drawn[:half], drawn[half:]):
-            start = int(torch.randint(count, ()))
-            first = min(len(part), count - start)
-            part[:first], part[first:] = flat[start : start + first], flat[: len(part) - first]
-    if scale != 1.0 and (tensor.is_floating_point() or tensor.is_complex()):
-        drawn.mul_(scale)
-    return drawn.reshape(tensor.shape)
-
-
-_HUGE, _MADV_HUGEPAGE, _MOST_ROOM = 2 << 20, 14, 256 << 20
-_madvise = ctypes.CDLL(None).madvise
-_madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-
-
-def make_room(size: int) -> None:
-    """Have so much of the heap that comes next in pages of 2 MB, where this machine gives them: what is kept while a forward is
-    watched is new memory, and faults for pages of 4 KB were half of the time. Not before what is timed: it would change that."""
-    with contextlib.suppress(Exception):  # without so much memory it is as it was
-        room = torch.empty(min(size, _MOST_ROOM), dtype=torch.uint8)
-        start, end = -(-room.data_ptr() // _HUGE) * _HUGE, (room.data_ptr() + room.nbytes) // _HUGE * _HUGE
-        if start < end:
-            _madvise(start, end - start, _MADV_HUGEPAGE)
-
-
-def _fill(value: Any) -> None:
-    for tensor in tensors(value):
-        if tensor.is_floating_point() or tensor.is_complex():
-            tensor.fill_(1234.5)
-        else:
-            tensor.fill_(1)

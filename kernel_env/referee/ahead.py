@@ -16,8 +16,8 @@ from kernel_env.backends.targets import Target, target
 from kernel_env.builder import Builder
 from kernel_env.referee.candidate import Failed, OnTrial
 from kernel_env.referee.config import derive_seed
-from kernel_env.referee.measure import give_slots
 from kernel_env.referee.reference import Reference
+from kernel_env.referee.sides import give_slots
 from kernel_env.schema import Compiled, Stage, Status
 
 MOST_KERNELS, MOST_ASSEMBLING_S = 64, 60.0

@@ -17,11 +17,11 @@ from kernel_env.referee.compare import compare, same_bytes
 from kernel_env.referee.config import VerifyConfig, derive_seed
 from kernel_env.referee.inputs import InputSet, can_be_nudged, nudge
 from kernel_env.referee.layout import Arena, Buffer, Part
-from kernel_env.referee.measure import Side, give_slots
 from kernel_env.referee.memory import code_files, is_readable, private_bytes
 from kernel_env.referee.ownership import traits
 from kernel_env.referee.reference import Reference, fetched, output_at
 from kernel_env.referee.secret import Secret
+from kernel_env.referee.sides import Side, give_slots
 from kernel_env.referee.tolerance import Tolerance
 from kernel_env.roofline import Work
 

@@ -17,24 +17,23 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from kernel_env.errors import BuilderError, MachineBusy, VerifierError
+from kernel_env.errors import BuilderError, VerifierError
 from kernel_env.referee.clock import FLOOR_MS, Round, TimingPlan, precise, timing
-from kernel_env.referee.inputs import Draw, InputPool, InputSet
-from kernel_env.referee.layout import Arena, Part, paged
+from kernel_env.referee.exchange import Exchange, Message, Taken
+from kernel_env.referee.inputs import Draw, InputPool
 from kernel_env.referee.memory import Samples, is_readable
 from kernel_env.referee.outputs import watched
 from kernel_env.referee.placement import OtherWork, Waits, cpu_s, page_faults
-from kernel_env.referee.process import Endpoint, ZygoteGone
+from kernel_env.referee.process import ZygoteGone
 from kernel_env.referee.protocol import Frame
-from kernel_env.referee.reference import Ask, output_at
+from kernel_env.referee.reference import output_at
 from kernel_env.referee.secret import Secret
+from kernel_env.referee.sides import FIRST_LOOK, Entry, Fault, Planned, Side, Tampered
 
-PAUSES_S = (0.0, 0.1, 0.5, 2.0, 5.0)
-"""Waits before each attempt at a quiet session."""
 WAKING_S = 150e-6
 """A thread that is woken for a call waits about so long for its core on a quiet machine too."""
 SETTLE_S = 1e-3
@@ -66,184 +65,26 @@ _LEAST_ALONE = 1
 _MOST_WALL, _LONGEST_WALL = 3.0, 6.0
 """A session lasts at most so many times its budget of time in calls, for writing and comparing large tensors takes time too; and so
 many times if its interval is not narrow enough."""
-_LOOK, _FIRST_LOOK, _EARLY_ROUNDS = 0.5, 0.5, 16
+_LOOK, _EARLY_ROUNDS = FIRST_LOOK, 16
 """After each such share of the budget it is seen whether the interval is narrow enough: seldom, for each look is one more chance to
 stop by luck. Before all of the budget is spent only if there are so many rounds."""
 
 
-class _Message(NamedTuple):
-    """What one message took: until its reply, and of the side's CPU time since the reply before."""
-
-    elapsed_s: float
-    outside_s: float
-
-
-class _Taken(NamedTuple):
-    """Of one round: how many calls were sent together, and the messages of a candidate and of the baseline."""
-
-    together: int
-    candidate: list[_Message]
-    baseline: list[_Message]
-
-
-FREE_OUTSIDE_S = 2e-4
-"""So much CPU time between two messages costs nothing."""
 STOPPED_S, STOPPED, MOST_MOVING = 1e-3, 0.01, 0.2
-"""And so much, or this share of the time, is no work while it is stopped; in more than such a share of the rounds it is. (A virtual
-machine may be stopped itself while a thread stops, and books that to it.) To slow the baseline takes half of the rounds."""
+"""So much CPU time, or this share of the time, is no work while it is stopped; in more than such a share of the rounds it is. (A
+virtual machine may be stopped itself while a thread stops, and books that to it.) To slow the baseline takes half of the rounds."""
 HOPELESS = 2.0
 """A session that is noisier than so many times what is allowed ends early, with the times of some or none."""
 UNEVEN = 4.0
 """A candidate whose calls are so many times shorter than before they counted is timed anew, ..."""
 PLANS = 3
 """... so many times in all."""
-USUAL = 0.9
-"""And so much as this share of the baseline's messages use."""
-
-
 LIKE = 1.5
 """Candidates whose messages may have so many times the calls of the baseline's share its blocks."""
 
 
-class Fault(Exception):
-    """A candidate's turn is over, by its own doing."""
-
-
-class Tampered(Fault):
-    """A program's times cannot be believed. `category` says why in a word."""
-
-    def __init__(self, category: str, message: str) -> None:
-        super().__init__(message)
-        self.category = category
-
-
-@dataclass(eq=False)
-class Side:
-    """One program in the session: how to ask it, and the places that its inputs go to."""
-
-    endpoint: Endpoint
-    ask: Ask
-    slots: list[Part] = field(default_factory=list)
-    tree: Any = None
-    """How the inputs lie in them."""
-    arenas: list[Arena] = field(default_factory=list)
-    """What they are parts of."""
-    call_s: float = 0.0
-    """How long a call takes, as far as is known."""
-    output: Any = None
-    """Described output of its last call that is looked at, ..."""
-    index: int = -1
-    """... which of the calls in its message that was, ..."""
-    slot: int = 0
-    """... where that call's inputs are, ..."""
-    beside: Any = None
-    """... and another output of the same message."""
-    pair: tuple[Any, Any] = (None, None)
-    """Of the baseline: these two of the block that the candidate's is held against."""
-    watched: Any = None
-    """The last output of all, which must be there when the reply is."""
-    samples: Samples | None = None
-    """Places to read in the next output; None where its memory may not be read from here."""
-    sizes: tuple[int, ...] = ()
-    cpu_s: float = 0.0
-    """The CPU time that it had used at its last reply."""
-    words: bytes | None = None
-    """What was there at the reply."""
-
-    def drop_slots(self) -> None:
-        for part in self.slots:
-            part.close()
-        for arena in self.arenas:
-            arena.close()
-        self.slots.clear()
-        self.arenas.clear()
-
-
-def give_slots(side: Side, like: InputSet, count: int) -> None:
-    """At least so many places for inputs such as these. Their pages are all there before the first call: it must not pay."""
-    if like.tree != side.tree:
-        if side.slots:
-            side.ask({"op": "drop_inputs"})
-        side.drop_slots()
-        side.tree, side.output = like.tree, None
-    more = count - len(side.slots)
-    if more > 0:
-        side.arenas.append(arena := Arena(more * paged(like.arena.size)))
-        side.slots.extend(parts := arena.parts(like.arena.size))
-        for part in parts:
-            part.copy_from(like.arena)
-        side.ask({"op": "take_inputs", "inputs": like.tree, "size": like.arena.size}, (arena.fd,))
-        arena.keep_private()
-
-
-@dataclass(eq=False)
-class _Exchange:
-    """What a message costs beside its calls, learned from the baseline, whose own clock can be believed."""
-
-    empty_s: list[float] = field(default_factory=list)
-    """Messages with nothing to call."""
-    around_calls_s: list[float] = field(default_factory=list)
-    """By how much replies came later than the calls took, ..."""
-    calls_s: list[float] = field(default_factory=list)
-    """... and how long they took."""
-    outside_s: list[float] = field(default_factory=list)
-    """CPU time before them, since the last reply. Some of it belongs to the calls: the kernel books a thread that still spins on
-    another core late, by a tick at most."""
-
-    def charged_s(self, outside_s: float) -> float:
-        """What counts as time of a message although it lay before it: a program that works while its inputs are being written gains
-        nothing. What the baseline's threads do then (they look for work for a while before they sleep) is free."""
-        usual_s = float(np.quantile(self.outside_s, USUAL)) if self.outside_s else 0.0
-        return max(0.0, outside_s - usual_s - FREE_OUTSIDE_S)
-
-    def cost_s(self, message_s: float) -> float:
-        """Of a message that lasted so long. A long call leaves cold caches behind, which make its reply dearer; so what is taken
-        off grows with the call, from an empty message's cost to that of a message with the baseline's calls."""
-        empty_s, full_s = statistics.median(self.empty_s), statistics.median(self.around_calls_s)
-        share = (message_s - full_s) / statistics.median(self.calls_s)
-        return empty_s + (full_s - empty_s) * min(1.0, max(0.0, share))
-
-
 Check = Callable[[Side, Side, Draw], None]
 """Compares the last calls of a round, of the baseline and of a candidate, both on the same draw and both frozen. Raises Fault."""
-
-
-@dataclass(eq=False)
-class _Entry:
-    """A candidate in a session."""
-
-    side: Side
-    together: int = 0
-    """How many calls most of its messages have; 0 before that is known."""
-    first_s: float = 0.0
-    """How long a call took in its warm-up."""
-    taken: list[_Taken] = field(default_factory=list)
-    spent_s: float = 0.0
-    """In its messages and in those of the baseline that they are held against, ..."""
-    wall_s: float = 0.0
-    """... and with all that lay between them."""
-    due: float = _FIRST_LOOK
-    """The share of the plan after which it is seen whether the interval is narrow enough."""
-    worked_on: int = 0
-    """Rounds in which it worked while it was stopped."""
-    plans: int = 1
-
-    def begin_again(self) -> None:
-        self.together, self.taken, self.spent_s, self.wall_s, self.due, self.worked_on = 0, [], 0.0, 0.0, _FIRST_LOOK, 0
-
-
-@dataclass(frozen=True)
-class _Planned:
-    """A block of a round: of a candidate, or of the baseline."""
-
-    entry: _Entry | None
-    side: Side
-    together: int
-    messages: int
-
-    @property
-    def calls(self) -> int:
-        return self.together * self.messages
 
 
 @dataclass(eq=False)
@@ -268,7 +109,7 @@ class Session:
     faults: dict[Side, Exception] = field(default_factory=dict)
     _rng: random.Random = field(default_factory=Secret)
     _words: np.random.Generator = field(default_factory=np.random.default_rng)
-    _exchanges: dict[int, _Exchange] = field(default_factory=dict)
+    _exchanges: dict[int, Exchange] = field(default_factory=dict)
     _used_s: Callable[[int], float] = cpu_s
     _scatters: bool = False
     """Whether calls are short enough for heaps to be laid out anew."""
@@ -276,7 +117,7 @@ class Session:
     """Of a round with several candidates: all have these inputs, or one that two of them have would be the one that is compared."""
     _kinds: list[bool] = field(default_factory=list)
     """Whether messages of the next rounds have several calls, the last one first."""
-    _entries: dict[Side, _Entry] = field(default_factory=dict)
+    _entries: dict[Side, Entry] = field(default_factory=dict)
     _waited_s: float = 0.0
     _spent_s: float = 0.0
     _made: int = 0
@@ -287,7 +128,7 @@ class Session:
     """... as in this one."""
 
     def __post_init__(self) -> None:
-        self._entries = {side: _Entry(side) for side in self.candidates}
+        self._entries = {side: Entry(side) for side in self.candidates}
 
     def rounds(self, plan: TimingPlan) -> dict[Side, list[Round]]:
         """Take times as planned, of each candidate that has no fault. Raises what the baseline raises.
@@ -325,11 +166,11 @@ class Session:
     def _noise(self, baseline_s: float, others: OtherWork) -> float:
         return round(min(self._waited_s / baseline_s, others.share()), 4) if baseline_s else 0.0
 
-    def _faultless(self, entries: Sequence[_Entry]) -> list[_Entry]:
+    def _faultless(self, entries: Sequence[Entry]) -> list[Entry]:
         return [entry for entry in entries if entry.side not in self.faults]
 
     @contextlib.contextmanager
-    def _guarded(self, entry: _Entry) -> Iterator[None]:
+    def _guarded(self, entry: Entry) -> Iterator[None]:
         """A candidate's fault ends its own turn only, and so does what this machine could not do for it."""
         try:
             yield
@@ -339,7 +180,7 @@ class Session:
             self.faults[entry.side] = fault
             entry.side.endpoint.kill()
 
-    def _is_done(self, entry: _Entry, plan: TimingPlan, noise: Callable[[], float]) -> bool:
+    def _is_done(self, entry: Entry, plan: TimingPlan, noise: Callable[[], float]) -> bool:
         """Raises Tampered. Where that may be the doing of other programs, their noise is this session's whatever comes."""
         used_s = max(entry.spent_s, entry.wall_s / _MOST_WALL)
         share = max(used_s / plan.budget_s, len(entry.taken) / plan.rounds)
@@ -366,7 +207,7 @@ class Session:
         entry.plans += 1
         return False
 
-    def _rounds(self, taken: Sequence[_Taken]) -> list[Round]:
+    def _rounds(self, taken: Sequence[Taken]) -> list[Round]:
         return [
             Round(t.together, self._calls_ms(t.candidate, t.together), self._calls_ms(t.baseline, t.together, of_baseline=True))
             for t in taken
@@ -388,7 +229,7 @@ class Session:
         self.baseline.endpoint.thaw()
         return blocks
 
-    def _calls_ms(self, messages: Sequence[_Message], together: int, *, of_baseline: bool = False) -> tuple[float, ...]:
+    def _calls_ms(self, messages: Sequence[Message], together: int, *, of_baseline: bool = False) -> tuple[float, ...]:
         exchange = self._exchanges[together]
         if of_baseline:
             messages_s = [message.elapsed_s for message in messages]
@@ -410,16 +251,16 @@ class Session:
         finally:
             os.sched_setaffinity(0, before)
 
-    def _round(self, entries: Sequence[_Entry]) -> float:
+    def _round(self, entries: Sequence[Entry]) -> float:
         """A block of each candidate, and of the baseline one for each number of calls together. Returns the time of the baseline's
         messages that count."""
         if not self._kinds:
             self._kinds = self._rng.sample((False, True), 2)
         several = self._kinds.pop()
         mine = {entry: entry.together if several else 1 for entry in entries}
-        sides: list[tuple[_Entry | None, int]] = [*mine.items(), *((None, size) for size in sorted(set(mine.values())))]
+        sides: list[tuple[Entry | None, int]] = [*mine.items(), *((None, size) for size in sorted(set(mine.values())))]
         planned = [
-            _Planned(entry, side := entry.side if entry else self.baseline, size, self._count(side, size))
+            Planned(entry, side := entry.side if entry else self.baseline, size, self._count(side, size))
             for entry, size in self._rng.sample(sides, len(sides))
         ]
         started = time.perf_counter()
@@ -429,10 +270,10 @@ class Session:
         if len(self.candidates) > 1:
             self.pool.deal()
             self._deck = [self.pool.draw() for _ in range(max(block.calls for block in planned) - 1)]
-        theirs: dict[int, list[_Message]] = {}
+        theirs: dict[int, list[Message]] = {}
         pairs: dict[int, tuple[Any, Any]] = {}
-        ours: dict[_Entry, list[_Message]] = {}
-        spent: dict[_Entry | int, tuple[float, float]] = {}
+        ours: dict[Entry, list[Message]] = {}
+        spent: dict[Entry | int, tuple[float, float]] = {}
         for block in planned:
             self._spent_s, started = 0.0, time.perf_counter()
             with self._guarded(block.entry) if block.entry else contextlib.nullcontext():
@@ -449,7 +290,7 @@ class Session:
             with self._guarded(entry):
                 self.baseline.pair = pairs[size]
                 self.check(self.baseline, entry.side, last)
-                entry.taken.append(_Taken(size, ours[entry], theirs[size]))
+                entry.taken.append(Taken(size, ours[entry], theirs[size]))
             entry.spent_s += spent[entry][0] + spent[size][0]
             entry.wall_s += drawn_s + spent[entry][1] + spent[size][1] + time.perf_counter() - started
         self._made, self._moved_in, self._moved = self._made + 1, self._moved_in + self._moved, False
@@ -491,7 +332,7 @@ class Session:
         """Never more messages than there are inputs for: none comes twice in a block."""
         return max(1, min(count, self.pool.most() // together))
 
-    def _block(self, side: Side, last: Draw, together: int, count: int) -> list[_Message]:
+    def _block(self, side: Side, last: Draw, together: int, count: int) -> list[Message]:
         """So many messages. Ends with the side frozen after a call on `last`. It is noted who of the others goes on meanwhile.
 
         The pages of generated code are others than in the block before: what a program owes to those evens out over rounds.
@@ -520,7 +361,7 @@ class Session:
             self._moved |= went_on
         return times
 
-    def _warm_up(self, entries: Sequence[_Entry]) -> None:
+    def _warm_up(self, entries: Sequence[Entry]) -> None:
         """Before the first round: calls until they touch no new memory, singly and then as many together as messages will have."""
         for several in (False, True):
             for size in sorted({entry.together if several else 1 for entry in entries}):
@@ -575,7 +416,7 @@ class Session:
 
     def _message(
         self, side: Side, draws: list[Draw], waits: Waits | None = None, *, last: Draw | None = None, empty: bool = False
-    ) -> _Message:
+    ) -> Message:
         """Write the inputs, send one request, and wait for its reply. With `waits`, the message counts.
 
         One of its calls is looked at, and no one there knows which; `last` is that one.
@@ -613,7 +454,7 @@ class Session:
         if empty:
             if side is self.baseline:
                 self._exchange(len(draws)).empty_s.append(elapsed_s)
-            return _Message(elapsed_s, outside_s)
+            return Message(elapsed_s, outside_s)
         known_s = self._exchange(len(draws)).empty_s
         side.call_s = max(elapsed_s - (statistics.median(known_s) if known_s else 0.0), 1e-6) / len(draws)
         if waits and side is self.baseline:
@@ -621,10 +462,10 @@ class Session:
             self._exchange(len(draws)).around_calls_s.append(elapsed_s - answer["took_s"])
             self._exchange(len(draws)).calls_s.append(answer["took_s"])
             self._exchange(len(draws)).outside_s.append(outside_s)
-        return _Message(elapsed_s, outside_s)
+        return Message(elapsed_s, outside_s)
 
-    def _exchange(self, together: int) -> _Exchange:
-        return self._exchanges.setdefault(together, _Exchange())
+    def _exchange(self, together: int) -> Exchange:
+        return self._exchanges.setdefault(together, Exchange())
 
     def _watch(self, side: Side) -> None:
         """Read some words of the output at once, before anything else takes time."""
@@ -652,17 +493,3 @@ class Session:
             if now != side.words and side is not self.baseline:
                 raise Tampered("late_work", f"the output went on changing after forward() had returned: {ENDS}")
         side.samples, side.words = Samples(side.sizes, self._words), None
-
-
-def quiet(attempt: Callable[[], float], noise_limit: float) -> None:
-    """Measure until the noise is within the limit. Raises MachineBusy, never a score, when it never is."""
-    noise = []
-    for pause_s in PAUSES_S:
-        time.sleep(pause_s)
-        noise.append(attempt())
-        if noise[-1] <= noise_limit:
-            return
-    raise MachineBusy(
-        f"too busy to take times: in {len(noise)} tries, threads waited for a core at least {min(noise):.0%} of the time; "
-        "stop other work on this machine, or raise verify.noise_limit"
-    )

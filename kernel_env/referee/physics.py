@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch.utils import flop_counter
 
-from kernel_env.referee.signals import copied, tensors_of
+from kernel_env.backends.ablation import tensors
+from kernel_env.referee.signals import copied
 
 SIZES = tuple(1 << bits for bits in (20, 22, 24, 26, 28))
 """Of what is touched at a time when memory is measured."""
@@ -30,7 +31,7 @@ def work(model: Any, inputs: Any) -> dict[str, int] | None:
     except Exception:  # noqa: BLE001 - a reference may do anything that a counter does not know
         return None
     state = [*model.parameters(), *model.buffers()] if isinstance(model, torch.nn.Module) else []
-    storages = {t.data_ptr(): t.nbytes for t in (*tensors_of(inputs), *state, *tensors_of(output)) if t.nbytes}
+    storages = {t.data_ptr(): t.nbytes for t in (*tensors(inputs), *state, *tensors(output)) if t.nbytes}
     return {"flops": counter.get_total_flops(), "bytes": sum(storages.values())}
 
 

@@ -25,13 +25,15 @@ from kernel_env.referee.clock import Clock, Round, TimingPlan, against_alone, le
 from kernel_env.referee.compare import same_bytes
 from kernel_env.referee.config import VerifyConfig, derive_seed
 from kernel_env.referee.inputs import Draw, InputPool
-from kernel_env.referee.measure import TOGETHER, Session, Side, give_slots, quiet
+from kernel_env.referee.measure import TOGETHER, Session
 from kernel_env.referee.outputs import excerpt, regions, watched
 from kernel_env.referee.ownership import traits
 from kernel_env.referee.peaks import PeaksOf
+from kernel_env.referee.placement import quiet
 from kernel_env.referee.process import BuildHandler, Endpoint, RunnerDied, ZygoteGone, no_builds
 from kernel_env.referee.reference import Reference
 from kernel_env.referee.secret import Secret
+from kernel_env.referee.sides import Side, give_slots
 from kernel_env.referee.tolerance import tolerance
 from kernel_env.referee.watch import check_provenance
 from kernel_env.schema import Compiled, Problem, Stage, Status, Timing, Verdict

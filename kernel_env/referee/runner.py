@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from kernel_env.backends.ablation import alike, make_room, tensors
 from kernel_env.backends.interpreter import causes, needs_device
 from kernel_env.backends.loading import BuildFailed, BuildFunction, NeedsGpu, routed_builds
-from kernel_env.backends.provenance import Provenance, alike, make_room, tensors
+from kernel_env.backends.provenance import Provenance
 from kernel_env.backends.targets import target
 from kernel_env.checks.provenance import unwatched
 from kernel_env.processes import name_process

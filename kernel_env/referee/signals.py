@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from kernel_env.backends.ablation import tensors
+
 _SAMPLE = 1 << 20
 """Elements of an output that are looked at, drawn at random where it has more."""
 
@@ -50,9 +52,9 @@ class _Inputs:
         self._versions: list[int] = []
 
     def fresh(self) -> Any:
-        if self._made is None or [t._version for t in tensors_of(self._made)] != self._versions:
+        if self._made is None or [t._version for t in tensors(self._made)] != self._versions:
             self._made = self._draw(self._seed)
-            self._versions = [t._version for t in tensors_of(self._made)]
+            self._versions = [t._version for t in tensors(self._made)]
         return self._made
 
 
@@ -107,7 +109,7 @@ def _outputs(model: Any, inputs: Any, seed: int) -> tuple[list[_Tensor], bool]:
     before = torch.get_rng_state()
     output = fresh(**inputs) if isinstance(inputs, dict) else fresh(*inputs)
     random = not torch.equal(before, torch.get_rng_state())
-    return [_Tensor.of(tensor) for tensor in tensors_of(output)], random
+    return [_Tensor.of(tensor) for tensor in tensors(output)], random
 
 
 def _wide_outputs(model: Any, inputs: Any, seed: int) -> list[_Tensor] | None:
@@ -140,14 +142,3 @@ def _widened(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _widened(v) for k, v in value.items()}
     return type(value)(_widened(v) for v in value) if isinstance(value, (list, tuple)) else value
-
-
-def tensors_of(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from tensors_of(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from tensors_of(item)

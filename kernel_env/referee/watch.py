@@ -10,10 +10,10 @@ from pathlib import Path
 from kernel_env.checks.provenance import decoy, forbidden, unwatched
 from kernel_env.referee.bench import Bench
 from kernel_env.referee.candidate import Failed, OnTrial
-from kernel_env.referee.measure import give_slots
 from kernel_env.referee.memory import code_files
 from kernel_env.referee.protocol import Frame
 from kernel_env.referee.reference import output_at
+from kernel_env.referee.sides import give_slots
 from kernel_env.sandbox import SYSTEM, interpreter_paths
 from kernel_env.schema import Status
 

@@ -1,0 +1,57 @@
+"""What messages took, and what they cost beside their calls."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+FREE_OUTSIDE_S = 2e-4
+"""So much CPU time between two messages costs nothing, ..."""
+USUAL = 0.9
+"""And so much as this share of the baseline's messages use."""
+
+
+class Message(NamedTuple):
+    """What one message took: until its reply, and of the side's CPU time since the reply before."""
+
+    elapsed_s: float
+    outside_s: float
+
+
+class Taken(NamedTuple):
+    """Of one round: how many calls were sent together, and the messages of a candidate and of the baseline."""
+
+    together: int
+    candidate: list[Message]
+    baseline: list[Message]
+
+
+@dataclass(eq=False)
+class Exchange:
+    """What a message costs beside its calls, learned from the baseline, whose own clock can be believed."""
+
+    empty_s: list[float] = field(default_factory=list)
+    """Messages with nothing to call."""
+    around_calls_s: list[float] = field(default_factory=list)
+    """By how much replies came later than the calls took, ..."""
+    calls_s: list[float] = field(default_factory=list)
+    """... and how long they took."""
+    outside_s: list[float] = field(default_factory=list)
+    """CPU time before them, since the last reply. Some of it belongs to the calls: the kernel books a thread that still spins on
+    another core late, by a tick at most."""
+
+    def charged_s(self, outside_s: float) -> float:
+        """What counts as time of a message although it lay before it: a program that works while its inputs are being written gains
+        nothing. What the baseline's threads do then (they look for work for a while before they sleep) is free."""
+        usual_s = float(np.quantile(self.outside_s, USUAL)) if self.outside_s else 0.0
+        return max(0.0, outside_s - usual_s - FREE_OUTSIDE_S)
+
+    def cost_s(self, message_s: float) -> float:
+        """Of a message that lasted so long. A long call leaves cold caches behind, which make its reply dearer; so what is taken
+        off grows with the call, from an empty message's cost to that of a message with the baseline's calls."""
+        empty_s, full_s = statistics.median(self.empty_s), statistics.median(self.around_calls_s)
+        share = (message_s - full_s) / statistics.median(self.calls_s)
+        return empty_s + (full_s - empty_s) * min(1.0, max(0.0, share))
