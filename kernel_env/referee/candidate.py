@@ -13,7 +13,7 @@ from typing import Any, Literal
 from kernel_env.backends import get_backend
 from kernel_env.backends.targets import CUDA_TARGETS, target
 from kernel_env.builder import Builder, BuildRequest
-from kernel_env.errors import VerifierError
+from kernel_env.errors import KernelEnvError, VerifierError
 from kernel_env.referee.bench import Bench, Construction, Expected, Trial, handed
 from kernel_env.referee.clock import Clock
 from kernel_env.referee.compare import compare, excused, same_bytes
@@ -39,6 +39,8 @@ MODEST, MODEST_BYTES = 2, 256 << 20
 """Beside others it may hold so many times the memory of the reference's process, and so much more."""
 MOST_BUILDS = 32
 """Extensions of one candidate that had to be built."""
+KILLED = "SIGKILL"
+"""The end of a runner that someone killed."""
 _OWN = ("load", "init", "call")
 """What a candidate is asked that is its own work."""
 _WEIGHTS = ("same_seed", "loaded", "own", "none")
@@ -66,6 +68,36 @@ class Failed(Fault):
 
 class Alone(Fault):
     """The candidate has to be verified without others beside it."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the first pass over a candidate found, and what it cost."""
+
+    verdict: Verdict | None
+    """Set only if the candidate failed here."""
+    duration_ms: float
+    build_ms: float
+    own_ms: float
+    """As in a verdict."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What came of a candidate."""
+
+    outcome: Verdict | KernelEnvError
+    slower: float = 1.0
+    """By how much the baseline was slower beside it than alone."""
+    disturbed: bool = False
+    """Whether one that was timed together with it may have been what was measured."""
+
+    @property
+    def killed(self) -> bool:
+        """Whether a process of it was killed: most likely that came from outside."""
+        if isinstance(self.outcome, KernelEnvError):
+            return isinstance(self.outcome.__cause__, RunnerDied) and self.outcome.__cause__.cause == KILLED
+        return (self.outcome.status, self.outcome.category) == (Status.CRASHED, KILLED)
 
 
 @dataclass(frozen=True)

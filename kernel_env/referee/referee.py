@@ -11,7 +11,7 @@ import contextlib
 import functools
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 from kernel_env.builder import Builder
@@ -20,7 +20,7 @@ from kernel_env.hostlock import CoresLock
 from kernel_env.referee import ahead
 from kernel_env.referee.bench import Bench, Expected, Oracle, steps
 from kernel_env.referee.calibration import Calibrator
-from kernel_env.referee.candidate import Alone, Failed, House, Job, OnTrial, Opinions
+from kernel_env.referee.candidate import Alone, Failed, Found, House, Job, OnTrial, Opinions, Prepared
 from kernel_env.referee.clock import Clock, Round, TimingPlan, against_alone, least_ms, slowed
 from kernel_env.referee.compare import same_bytes
 from kernel_env.referee.config import VerifyConfig, derive_seed
@@ -30,7 +30,7 @@ from kernel_env.referee.outputs import excerpt, regions, watched
 from kernel_env.referee.ownership import traits
 from kernel_env.referee.peaks import PeaksOf
 from kernel_env.referee.placement import quiet
-from kernel_env.referee.process import BuildHandler, Endpoint, RunnerDied, ZygoteGone, no_builds
+from kernel_env.referee.process import BuildHandler, Endpoint, ZygoteGone, no_builds
 from kernel_env.referee.reference import Reference
 from kernel_env.referee.secret import Secret
 from kernel_env.referee.sides import Side, give_slots
@@ -44,8 +44,8 @@ EXCERPTS = 16
 """... in so many blocks at random places."""
 OWNERSHIP_CHECKS = 8
 """In one of so many rounds of timing it is looked up where the output lies: reading a memory map takes most of a millisecond."""
-KILLED, KILLED_TRIES = "SIGKILL", 3
-"""The end of a runner that someone killed, and how often a job is begun for that."""
+KILLED_TRIES = 3
+"""How often a job is begun for a runner that someone killed."""
 SLOT_BYTES = 16 << 20
 """Of the places of one side that the inputs of timed calls take turns in: as many as fit, two at least. New pages are dear."""
 EXTENDED = 4
@@ -58,36 +58,6 @@ MOST_BENCHES = 64
 """Problems and seeds of which something is kept, however little: each has mappings of its own."""
 TOGETHER_BYTES = 2 << 30
 """What candidates that are timed together may need for themselves."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What the first pass over a candidate found, and what it cost."""
-
-    verdict: Verdict | None
-    """Set only if the candidate failed here."""
-    duration_ms: float
-    build_ms: float
-    own_ms: float
-    """As in a verdict."""
-
-
-@dataclass(frozen=True)
-class _Found:
-    """What came of a candidate."""
-
-    outcome: Verdict | KernelEnvError
-    slower: float = 1.0
-    """By how much the baseline was slower beside it than alone."""
-    disturbed: bool = False
-    """Whether one that was timed together with it may have been what was measured."""
-
-    @property
-    def killed(self) -> bool:
-        """Whether a process of it was killed: most likely that came from outside."""
-        if isinstance(self.outcome, KernelEnvError):
-            return isinstance(self.outcome.__cause__, RunnerDied) and self.outcome.__cause__.cause == KILLED
-        return (self.outcome.status, self.outcome.category) == (Status.CRASHED, KILLED)
 
 
 class Referee:
@@ -121,10 +91,10 @@ class Referee:
             try:
                 verdict = one.concluded(functools.partial(self._imported, one))
             except VerifierError as error:
-                if not left or not _Found(error).killed:
+                if not left or not Found(error).killed:
                     raise
             else:
-                if verdict is None or not _Found(verdict).killed:
+                if verdict is None or not Found(verdict).killed:
                     break
         return Prepared(verdict and one.finished(verdict), one.took_s * 1e3, **one.spent_ms("build", "own"))
 
@@ -177,7 +147,7 @@ class Referee:
                     outcome = replace(outcome, timing=against_alone(outcome.timing, found.slower))
                 yield number, outcome
 
-    def _together(self, jobs: Mapping[int, Job]) -> Iterator[tuple[int, _Found]]:
+    def _together(self, jobs: Mapping[int, Job]) -> Iterator[tuple[int, Found]]:
         """What came of each, once."""
         members = {number: OnTrial(self.house, job) for number, job in jobs.items()}
         try:
@@ -189,7 +159,7 @@ class Referee:
         except KernelEnvError as error:  # nobody's score
             self._benches.pop(self._key(next(iter(jobs.values()))), None)  # what is left of it may be what failed
             for number in list(members):
-                yield number, _Found(error)
+                yield number, Found(error)
         finally:
             for one in members.values():
                 one.close()
@@ -250,7 +220,7 @@ class _Group:
         first = next(iter(members.values()))
         self.job, self.config, self.backend = first.job, first.config, first.backend
 
-    def found(self) -> Iterator[tuple[int, _Found]]:
+    def found(self) -> Iterator[tuple[int, Found]]:
         """What came of each. Raises ProblemError, VerifierError and MachineBusy, which are about all that are left."""
         with self._shared():
             self.bench = bench = self.referee.bench(self.job)
@@ -261,7 +231,7 @@ class _Group:
             self.alive = {number: everyone[number] for number in numbers[start : start + share]}
             yield from self._verified(bench)
 
-    def _verified(self, bench: Bench) -> Iterator[tuple[int, _Found]]:
+    def _verified(self, bench: Bench) -> Iterator[tuple[int, Found]]:
         for one in self.alive.values():
             one.tolerance, one.degenerate = bench.tolerance, bench.degenerate
         yield from self._each(OnTrial.load)
@@ -277,9 +247,7 @@ class _Group:
         else:
             yield from self._time(bench, list(self.alive))
 
-    def _each(
-        self, body: Callable[[OnTrial], Verdict | None], numbers: Sequence[int] | None = None
-    ) -> Iterator[tuple[int, _Found]]:
+    def _each(self, body: Callable[[OnTrial], Verdict | None], numbers: Sequence[int] | None = None) -> Iterator[tuple[int, Found]]:
         """Do this with each; those that have a verdict then are told."""
         for number in list(self.alive) if numbers is None else numbers:
             one = self.alive[number]
@@ -290,14 +258,14 @@ class _Group:
             except ZygoteGone:
                 raise
             except Alone:
-                yield from self._told(number, _Found(VerifierError("it is verified alone"), disturbed=True))
+                yield from self._told(number, Found(VerifierError("it is verified alone"), disturbed=True))
             except (BuilderError, VerifierError) as error:
-                yield from self._told(number, _Found(error))
+                yield from self._told(number, Found(error))
             else:
                 if verdict is not None:
-                    yield from self._told(number, _Found(one.finished(verdict)))
+                    yield from self._told(number, Found(one.finished(verdict)))
 
-    def _told(self, number: int, found: _Found) -> Iterator[tuple[int, _Found]]:
+    def _told(self, number: int, found: Found) -> Iterator[tuple[int, Found]]:
         self.alive.pop(number).close()
         yield number, found
 
@@ -324,7 +292,7 @@ class _Group:
 
     # ---------------------------------------------------------- timing
 
-    def _time(self, bench: Bench, numbers: Sequence[int]) -> Iterator[tuple[int, _Found]]:
+    def _time(self, bench: Bench, numbers: Sequence[int]) -> Iterator[tuple[int, Found]]:
         with self._shared(numbers):
             oracle, secret = bench.baseline(), self.referee.secret
         with (
@@ -333,7 +301,7 @@ class _Group:
         ):
             yield from self._time_against(bench, oracle, pool, numbers)
 
-    def _time_against(self, bench: Bench, oracle: Oracle, pool: InputPool, numbers: Sequence[int]) -> Iterator[tuple[int, _Found]]:
+    def _time_against(self, bench: Bench, oracle: Oracle, pool: InputPool, numbers: Sequence[int]) -> Iterator[tuple[int, Found]]:
         like = bench.regular_sets()[-1]
         places = max(2, min(TOGETHER, SLOT_BYTES // like.arena.size))
         with self._shared(numbers):
@@ -348,9 +316,9 @@ class _Group:
         yield from self._each(functools.partial(_raised, session.faults), at_fault)
         numbers = self._left(numbers)
         if busy:
-            why = _Found(busy)
+            why = Found(busy)
         elif session.unsettled:
-            why = _Found(VerifierError("another candidate disturbed its times"), disturbed=True)
+            why = Found(VerifierError("another candidate disturbed its times"), disturbed=True)
         else:
             yield from self._judge_times(bench, oracle, session, rounds, numbers)
             return
@@ -406,7 +374,7 @@ class _Group:
 
     def _judge_times(
         self, bench: Bench, oracle: Oracle, session: Session, rounds: Mapping[Side, list[Round]], numbers: Sequence[int]
-    ) -> Iterator[tuple[int, _Found]]:
+    ) -> Iterator[tuple[int, Found]]:
         """The last checks, and a verdict each; when the candidates are gone the baseline is timed once more."""
         timings: dict[Side, Timing] = {}
 
@@ -435,7 +403,7 @@ class _Group:
             together = session.together(one.ours)
             beside_ms = [ms for r in rounds[one.ours] if r.together == together for ms in r.baseline_ms]
             verdict = one.verdict(Status.CORRECT, Stage.DONE, timing=replace(timings[one.ours], light_ms=light_ms))
-            yield from self._told(number, _Found(one.finished(verdict), slowed(beside_ms, alone_ms[together])))
+            yield from self._told(number, Found(one.finished(verdict), slowed(beside_ms, alone_ms[together])))
 
     def _check_round(
         self,
