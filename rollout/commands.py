@@ -30,9 +30,9 @@ from rollout.documents import RunInfo, episode_order
 from rollout.durable import write_file
 from rollout.export import export as export_run
 from rollout.health import status
-from rollout.markdown import page
+from rollout.markdown import noise_text, page
 from rollout.metrics import THRESHOLDS
-from rollout.report import noise_text, write_report
+from rollout.report import write_report
 from rollout.runner import episode_config, make_verifier, profile
 from rollout.settings import Settings
 from rollout.store import RunReader, open_run, run_directory

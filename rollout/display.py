@@ -17,8 +17,9 @@ from kernel_env.schema import StopReason, Turn
 from kernel_env.verifier import Load
 from rollout.engine import Waits
 from rollout.fingerprint import Change
+from rollout.markdown import noise_text
 from rollout.policies import Spent
-from rollout.report import PAGE, closing_table, noise_text
+from rollout.report import PAGE, closing_table
 from rollout.runner import Event, Plan, RunResult
 from rollout.settings import DisplaySettings
 

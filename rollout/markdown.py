@@ -20,6 +20,9 @@ _CELL_LIMIT = 300
 _PICTURE = re.compile(r"!\[(.*)\]\((.*)\)")
 _HEADING = re.compile(r"(#{1,3}) (.*)")
 
+QUIET = 0.25
+"""Times with more noise than this carry a warning."""
+
 
 def warning(text: str) -> Iterator[str]:
     yield f"> {_WARNING} {text}"
@@ -130,3 +133,15 @@ def _html_row(row: str, tag: str) -> str:
 def _text(line: str) -> str:
     """Without the backslashes of `cell`."""
     return html.escape(_ESCAPED.sub(r"\1", line))
+
+
+def noise_text(timing: Timing) -> str:
+    """A warning to stand behind a time that was taken on a busy machine, else nothing."""
+    return f", noisy: {timing.noise:.0%} waiting for a core" if timing.noise > QUIET else ""
+
+
+def duration_text(seconds: float) -> str:
+    """`40 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -27,7 +27,7 @@ from rollout.cells import read_sweep
 from rollout.documents import SWEEP_FILE, RunInfo
 from rollout.durable import LOCK_NAME, lock_holder
 from rollout.health import Health, RunStatus, read_status
-from rollout.report import duration_text
+from rollout.markdown import duration_text
 from rollout.store import read_document
 
 WINDOW_S = 900.0

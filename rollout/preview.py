@@ -22,8 +22,8 @@ from kernel_env.episode import EpisodeState
 from kernel_env.errors import KernelEnvError
 from kernel_env.schema import StopReason, episode_key
 from rollout.health import reason
+from rollout.markdown import duration_text
 from rollout.policies.base import CHARS_PER_TOKEN
-from rollout.report import duration_text
 from rollout.runner import FREE, Plan, plan, run_name, unserved
 from rollout.serving import serve_command
 from rollout.settings import Settings

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kernel_env.reward import measured_part
-from kernel_env.schema import Episode, Status, StopReason, Timing, Verdict
+from kernel_env.schema import Episode, Status, StopReason, Verdict
 from rewards.distribution import Score, distribution
 from rewards.picture import picture
 from rewards.sources import RULES
@@ -30,7 +30,7 @@ from rollout.documents import (
 )
 from rollout.durable import write_file
 from rollout.html_report import packed, report_page
-from rollout.markdown import NONE, cell, number, printable, rate, share, speedup, table, warning
+from rollout.markdown import NONE, QUIET, cell, number, printable, rate, share, speedup, table, warning
 from rollout.metrics import Cost, Groups, Metrics, at_turn, grouped, longest, measure, mixture, step
 from rollout.policies.base import Endpoint
 from rollout.store import RunReader
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
 PAGE = "report.html"
 """Beside the Markdown report."""
-QUIET = 0.25
-"""Times with more noise than this carry a warning."""
 _BEST_SHOWN = 10
 _FINGERPRINT_SHOWN = 40
 _REASONS_SHOWN = 5
@@ -471,18 +469,6 @@ def _kinds(verdicts: Iterable[Verdict]) -> str:
 
 def _rewards(episode: Episode) -> str:
     return " → ".join("unscored" if reward is None else f"{reward:.2f}" for reward in episode.rewards_T) or NONE
-
-
-def noise_text(timing: Timing) -> str:
-    """A warning to stand behind a time that was taken on a busy machine, else nothing."""
-    return f", noisy: {timing.noise:.0%} waiting for a core" if timing.noise > QUIET else ""
-
-
-def duration_text(seconds: float) -> str:
-    """`40 s`, `12 min`, `3.5 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _status(episode: Episode) -> str:
