@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from kernel_env.errors import DatasetError
 from kernel_env.schema import from_json
@@ -61,7 +61,10 @@ def _match(line: bytes, path: Path, number: int) -> Match:
     try:
         data = json.loads(line)
         older = isinstance(data, dict) and "question_id" in data and "uid" not in data
-        return _older(data, path) if older else from_json(Match, data)
+        match = _older(data, path) if older else from_json(Match, data)
+        if len(match.games) != 2:
+            raise ValueError(f"{len(match.games)} games instead of 2")
+        return match
     except (ValueError, TypeError, RecursionError) as error:
         fault = " ".join(str(error).split())[:200]
         raise DatasetError(f"{path}, line {number} is no judgment ({fault}): mend or remove that line") from error
@@ -79,9 +82,9 @@ def _older(data: Mapping[str, Any], path: Path) -> Match:
     """`{question_id, games: [{judgment}, ...]}`. What the line does not say, the path does, or nobody."""
     uid = _text(data, "question_id", "")
     games = data.get("games")
-    if not uid or not isinstance(games, list) or len(games) > 2 or not all(isinstance(game, dict) for game in games):
-        raise ValueError("question_id or games are not as they should be")
-    first, second = (*map(_older_game, games), *[Game(None, error="not played")] * (2 - len(games)))
+    if not uid or not isinstance(games, list) or not all(isinstance(game, dict) for game in games):
+        raise ValueError("it has no question_id, or no list of games")
+    played = (*map(_older_game, games), *[Game(None, error="not played")] * (2 - len(games)))
     return Match(
         uid=uid,
         problem=uid,
@@ -90,7 +93,7 @@ def _older(data: Mapping[str, Any], path: Path) -> Match:
         model=_text(data, "model", path.name.removesuffix(SUFFIX)),
         baseline=_text(data, "baseline", UNKNOWN),
         decided="judge",
-        games=(first, second),
+        games=cast(tuple[Game, Game], played),
     )
 
 
