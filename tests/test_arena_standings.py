@@ -18,12 +18,14 @@ from sklearn.metrics import cohen_kappa_score
 
 from kernel_env.errors import ConfigError
 from rollout.arena.records import LABELS, Kernel, Match
-from rollout.arena.standings import ALIKE, VERDICTS, Arena, Model, by_clock, standings, style_of
+from rollout.arena.standings import ALIKE, Arena, Model, by_clock, standings, style_of
 from rollout.arena.strengths import Played, Strength, fit, maximum
 from rollout.metrics import resamples
 from tests.arena_games import PLAIN, correct, drawn, fair, match, three_models, wrong
 
 KNOWN = (-1.4, -0.5, 0.0, 0.6, 1.3)
+SAYS = {"A>>B": (1, 3), "A>B": (1, 1), "A=B": (0.5, 1), "B>A": (0, 1), "B>>A": (0, 3)}
+"""A's part of a game, and its weight."""
 
 
 def model(arena: Arena, name: str) -> Model:
@@ -62,7 +64,7 @@ def independent(matches: Sequence[Match], *, style: bool, counts: Counter[str] |
             rows.append(row)
             sides = (one.model_kernel, one.baseline_kernel) if a_is_model else (one.baseline_kernel, one.model_kernel)
             styles.append(style_of(*sides) if style and one.decided == "judge" else (0.0, 0.0))
-            share, weight = VERDICTS[game.score]
+            share, weight = SAYS[game.score]
             times = 1 if counts is None else counts[one.problem]
             parts.append((share * weight * times, (1 - share) * weight * times))
     features = np.array(rows)
@@ -113,6 +115,17 @@ def test_strengths_at_equal_style_are_those_of_an_independent_fit(seed: int) -> 
     assert any(abs(strength(m.styled) - strength(m.judged.strength)) > 0.02 for m in arena.models)
 
 
+def test_who_wins_every_game_says_nothing_of_style() -> None:
+    """But for the scale: its kernels are among those whose style varies."""
+    matches = [one for one in scattered(2) if one.model != "m4"]
+    best = [match("best", n, fair("A>B"), ours=correct(1.0, 30 + n, n % 7), theirs=correct(1.0, 50, 3)) for n in range(40)]
+    arena, alone = standings([*matches, *best]), standings(matches)
+    assert strength(model(arena, "best").styled) == math.inf
+    for name in ("m0", "m1", "m2", "m3"):
+        assert strength(model(arena, name).styled) == pytest.approx(strength(model(alone, name).styled), abs=1e-6)
+    assert arena.style.slopes != alone.style.slopes
+
+
 @pytest.mark.parametrize("at", [0, 700, 1999])
 def test_each_draw_of_the_bootstrap_is_a_fit_of_its_own(at: int) -> None:
     """All models' matches of a problem are drawn together."""
@@ -133,7 +146,7 @@ def _played(matches: Sequence[Match], keys: Sequence[str]) -> list[Played]:
     found = []
     for name in sorted({one.model for one in matches}):
         ours = [one for one in matches if one.model == name]
-        verdicts = [(VERDICTS[one.games[0].score], VERDICTS[one.games[1].score]) for one in ours]  # type: ignore[index]
+        verdicts = [(SAYS[one.games[0].score], SAYS[one.games[1].score]) for one in ours]  # type: ignore[index]
         found.append(
             Played(
                 np.array([keys.index(one.problem) for one in ours]),
@@ -182,9 +195,9 @@ def test_the_interval_of_a_strength_is_that_of_its_win_rate() -> None:
 
 
 def test_a_clear_verdict_weighs_three_and_a_tie_is_half_a_win() -> None:
-    found = model(standings([match("m", 1, ("B>>A", "A=B")), match("m", 2, ("A>B", "B>A"))]), "m")
-    assert found.judged.win_rate.value == pytest.approx((3 + 0.5) / (3 + 1 + 1 + 1))
-    assert found.judged.win_rate.of == 4
+    found = model(standings([match("m", 1, ("B>>A", "A=B")), match("m", 2, ("A>>B", "B>A")), match("m", 3, ("A>B", "A>>B"))]), "m")
+    assert found.judged.win_rate.value == pytest.approx((3 + 0.5 + 3) / (3 + 1 + 3 + 1 + 1 + 3))
+    assert found.judged.win_rate.of == 6
 
 
 def test_three_models_stand_in_the_obvious_order_by_judge_and_by_clock() -> None:
@@ -380,7 +393,7 @@ def test_agreement_beyond_chance_and_of_orders_are_the_known_ones() -> None:
     arena = standings(matches := scattered(11))
     judge, clock = [], []
     for one in matches:
-        shares = {1 - VERDICTS[one.games[0].score][0], VERDICTS[one.games[1].score][0]}  # type: ignore[index]
+        shares = {1 - SAYS[one.games[0].score][0], SAYS[one.games[1].score][0]}  # type: ignore[index]
         if one.decided == "judge":
             judge.append(shares.pop() if len(shares) == 1 else 0.5)
             clock.append(by_clock(one))

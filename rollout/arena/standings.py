@@ -23,7 +23,8 @@ from rollout.metrics import Estimate, ratio
 VERDICTS: Mapping[Label, tuple[float, int]] = {"A>>B": (1, 3), "A>B": (1, 1), "A=B": (0.5, 1), "B>A": (0, 1), "B>>A": (0, 3)}
 """What a label says for A, and what it weighs."""
 ALIKE = 1.05
-"""Two speedups whose ratio is no further from 1 than this, either way, are a tie: so far a clock that works is off now and then."""
+"""Two speedups are a tie up to this ratio. Half of a 95% interval of the clock is 2.0 to 2.6% of a speedup (docs/log.md), for calls of
+0.1 ms and more: up to here two such intervals overlap, and `rollout.compare` calls no kernel faster either."""
 STYLE = ("code length", "comment density")
 TIE = 0.5
 

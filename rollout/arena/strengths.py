@@ -139,7 +139,8 @@ def _sums(
         by = np.hstack([ones, style, (style[:, :, None] * style[:, None, :]).reshape(len(style), -1)])
         chance = slopes @ -style.T
         chance -= strengths[:, place, None]
-        np.exp(chance, out=chance)
+        with np.errstate(over="ignore"):  # of a chance of 0
+            np.exp(chance, out=chance)
         chance += 1
         np.reciprocal(chance, out=chance)
         drawn = counts[:, one.problem_N] * ~settled[:, place, None]
