@@ -2,8 +2,8 @@
 matches, whose order changes nothing.
 
 A game counts for the model as 1, one half (a tie) or 0; a clear verdict (`>>`) weighs 3, any other 1, as in Arena-Hard. The clock
-says one thing a match, of weight 1. Numbers over problems have the intervals of `rollout.metrics`: all matches of a problem, of all
-models, are drawn together, because one problem's baseline stands in all of them.
+says one thing a match, of weight 1. Intervals are over problems, as in `rollout.metrics`: all matches of a problem, of all models,
+are drawn together, because one problem's baseline stands in all of them.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from rollout.metrics import Estimate, ratio
 VERDICTS: Mapping[Label, tuple[float, int]] = {"A>>B": (1, 3), "A>B": (1, 1), "A=B": (0.5, 1), "B>A": (0, 1), "B>>A": (0, 3)}
 """What a label says for A, and what it weighs."""
 ALIKE = 1.05
-"""Two speedups are a tie up to this ratio. Half of a 95% interval of the clock is 2.0 to 2.6% of a speedup (docs/log.md), for calls of
-0.1 ms and more: up to here two such intervals overlap, and `rollout.compare` calls no kernel faster either."""
+"""Two speedups are a tie up to this ratio. Half of a 95% interval of the clock is 2.0 to 2.6% of a speedup (docs/log.md), for calls
+of 0.1 ms and more: up to here two such intervals overlap, and `rollout.compare` calls no kernel faster either."""
 STYLE = ("code length", "comment density")
 TIE = 0.5
 
@@ -188,7 +188,7 @@ def standings(matches: Iterable[Match]) -> Arena:
     by_model: dict[str, list[_Scored]] = {}
     for one in scored:
         by_model.setdefault(one.match.model, []).append(one)
-    problems, consistency = len(places), _consistency(scored, len(places))
+    problems, consistency = len(places), _consistency(scored)
     judged, measured = _judged(by_model, problems), _measured(by_model, problems)
     style, styled = _styled(by_model, problems)
     if not believable(consistency):
@@ -198,13 +198,11 @@ def standings(matches: Iterable[Match]) -> Arena:
         judge=judge,
         baseline=baseline,
         problems=problems,
-        models=tuple(
-            _model(name, found, problems, judged[name], styled.get(name), measured[name]) for name, found in by_model.items()
-        ),
+        models=tuple(_model(name, found, judged[name], styled.get(name), measured[name]) for name, found in by_model.items()),
         categories=tuple(sorted({match.category for match in ordered})),
         consistency=consistency,
         style=style,
-        agreement=_agreement(scored, problems),
+        agreement=_agreement(scored),
         kappa=_kappa([(one.judge, one.clock) for one in scored if one.judge is not None and one.clock is not None]),
         tau=_tau([(judged[name], measured[name]) for name in by_model]),
         judged_matches=sum(one.judged for one in scored),
@@ -220,9 +218,7 @@ def _only(what: str, matches: Sequence[Match]) -> str:
     return str(found[0])
 
 
-def _model(
-    name: str, found: Sequence[_Scored], problems: int, judged: Standing, styled: Strength | None, measured: Standing
-) -> Model:
+def _model(name: str, found: Sequence[_Scored], judged: Standing, styled: Strength | None, measured: Standing) -> Model:
     categories = sorted({one.match.category for one in found})
     return Model(
         name=name,
@@ -231,10 +227,10 @@ def _model(
         judged=judged,
         styled=styled,
         measured=measured,
-        consistency=_consistency(found, problems),
-        agreement=_agreement(found, problems),
+        consistency=_consistency(found),
+        agreement=_agreement(found),
         nulls=dict(sorted(Counter(_reason(game) for one in found for game in one.match.games if game.score is None).items())),
-        by_category={c: _win_rate([one for one in found if one.match.category == c], problems) for c in categories},
+        by_category={c: _win_rate([one for one in found if one.match.category == c]) for c in categories},
     )
 
 
@@ -246,29 +242,29 @@ def _reason(game: Game) -> str:
 # ------------------------------------------------------------------ shares
 
 
-def _share(found: Iterable[_Scored], problems: int, counts: Callable[[_Scored], tuple[float, int] | None]) -> Estimate:
+def _share(found: Iterable[_Scored], counts: Callable[[_Scored], tuple[float, int] | None]) -> Estimate:
     """Over problems: the sum of one number over that of the other. `of` is the number of matches that have them."""
-    above, below, matches = [0.0] * problems, [0] * problems, 0
+    sums: dict[int, tuple[float, int]] = {}
+    matches = 0
     for one in found:
         if (pair := counts(one)) is not None:
-            above[one.problem] += pair[0]
-            below[one.problem] += pair[1]
+            above, below = sums.get(one.problem, (0.0, 0))
+            sums[one.problem] = above + pair[0], below + pair[1]
             matches += 1
-    return replace(ratio(above, below), of=matches)
+    ordered = [sums[problem] for problem in sorted(sums)]
+    return replace(ratio([above for above, _ in ordered], [below for _, below in ordered]), of=matches)
 
 
-def _win_rate(found: Sequence[_Scored], problems: int) -> Estimate:
-    return replace(_share(found, problems, lambda one: (one.won, one.weight)), of=sum(one.games for one in found))
+def _win_rate(found: Sequence[_Scored]) -> Estimate:
+    return replace(_share(found, lambda one: (one.won, one.weight)), of=sum(one.games for one in found))
 
 
-def _consistency(found: Iterable[_Scored], problems: int) -> Estimate:
-    return _share(found, problems, lambda one: None if one.judge is None else (float(_agree(one.match)), 1))
+def _consistency(found: Iterable[_Scored]) -> Estimate:
+    return _share(found, lambda one: None if one.judge is None else (float(_agree(one.match)), 1))
 
 
-def _agreement(found: Iterable[_Scored], problems: int) -> Estimate:
-    return _share(
-        found, problems, lambda one: None if one.judge is None or one.clock is None else (float(one.judge == one.clock), 1)
-    )
+def _agreement(found: Iterable[_Scored]) -> Estimate:
+    return _share(found, lambda one: None if one.judge is None or one.clock is None else (float(one.judge == one.clock), 1))
 
 
 def _kappa(pairs: Sequence[tuple[float, float]]) -> float | None:
@@ -293,7 +289,7 @@ def _tau(models: Sequence[tuple[Standing, Standing]]) -> float | None:
 
 
 def _judged(by_model: Mapping[str, Sequence[_Scored]], problems: int) -> dict[str, Standing]:
-    return _standings({model: _win_rate(found, problems) for model, found in by_model.items()}, _played(by_model), problems)
+    return _standings({model: _win_rate(found) for model, found in by_model.items()}, _played(by_model), problems)
 
 
 def _measured(by_model: Mapping[str, Sequence[_Scored]], problems: int) -> dict[str, Standing]:
@@ -302,7 +298,7 @@ def _measured(by_model: Mapping[str, Sequence[_Scored]], problems: int) -> dict[
         model: [replace(one, games=1, weight=1, won=one.clock) for one in found if one.clock is not None]
         for model, found in by_model.items()
     }
-    return _standings({model: _win_rate(found, problems) for model, found in known.items()}, _played(known), problems)
+    return _standings({model: _win_rate(found) for model, found in known.items()}, _played(known), problems)
 
 
 def _standings(rates: Mapping[str, Estimate], played: Mapping[str, Played], problems: int) -> dict[str, Standing]:

@@ -31,7 +31,7 @@ _STRIDE = 4.0
 _FLAT = 1e-8
 """Share of what the games could say of the slopes below which they say nothing: all is won, or style and model are one."""
 _TINY = 1e-12
-_BLOCK = 1 << 16
+_BLOCK = 1 << 15
 """Chances that are worked on at a time: a few such arrays fit a cache."""
 _PLACES = {90: (50, 950), 95: (25, 975)}
 """Of the draws in their order, per mille: the ends of an interval."""
@@ -135,7 +135,7 @@ def _sums(
     size = slopes.shape[1]
     pulls, bends, most = [], [], np.zeros((len(counts), size))
     for place, one in enumerate(played):
-        style, ones = one.style_NK, np.ones((len(one.weight_N), 1))
+        style, ones, open_B1 = one.style_NK, np.ones((len(one.weight_N), 1)), ~settled[:, place, None]
         by = np.hstack([ones, style, (style[:, :, None] * style[:, None, :]).reshape(len(style), -1)])
         chance = slopes @ -style.T
         chance -= strengths[:, place, None]
@@ -143,14 +143,15 @@ def _sums(
             np.exp(chance, out=chance)
         chance += 1
         np.reciprocal(chance, out=chance)
-        drawn = counts[:, one.problem_N] * ~settled[:, place, None]
-        expected = drawn * one.weight_N
-        most += expected @ (style * style)
-        expected *= chance
-        pulls.append(drawn @ (by[:, : size + 1] * one.won_N[:, None]) - expected @ by[:, : size + 1])
-        chance *= expected
-        expected -= chance
-        bends.append(expected @ by)
+        drawn = counts[:, one.problem_N]
+        won = drawn @ (by[:, : size + 1] * one.won_N[:, None])
+        drawn *= one.weight_N
+        most += open_B1 * (drawn @ (style * style))
+        drawn *= chance  # what is expected of the won
+        pulls.append(open_B1 * (won - drawn @ by[:, : size + 1]))
+        chance *= drawn
+        drawn -= chance
+        bends.append(open_B1 * (drawn @ by))
     return np.stack(pulls, axis=1), np.stack(bends, axis=1), most.min(axis=1)
 
 
