@@ -51,9 +51,10 @@ class Model:
     """The judge's strength if its kernels were written in the baseline's style."""
     measured: Standing
     consistency: Estimate
-    """Share of the judged matches whose two games name the same winner, or a tie both. `of` are those with both verdicts."""
+    """Share of the judged matches whose two games name the same winner, or a tie both. `of` are those with both verdicts. Of one
+    model without an interval, as is ..."""
     agreement: Estimate
-    """Share of the judged matches in which judge and clock name the same winner. A judge that contradicts itself says tie."""
+    """... the share of those in which judge and clock name the same winner. A judge that contradicts itself says tie."""
     nulls: Mapping[str, int]
     """Games without a verdict, by reason."""
     by_category: Mapping[str, Estimate]
@@ -119,6 +120,10 @@ class _Scored:
     @property
     def judged(self) -> bool:
         return self.match.decided == "judge"
+
+
+Counts = Callable[[_Scored], tuple[float, int] | None]
+"""What a match adds above and below the line of a share. None: nothing."""
 
 
 def for_model(game: Game, place: int) -> tuple[float, int] | None:
@@ -188,7 +193,7 @@ def standings(matches: Iterable[Match]) -> Arena:
     by_model: dict[str, list[_Scored]] = {}
     for one in scored:
         by_model.setdefault(one.match.model, []).append(one)
-    problems, consistency = len(places), _consistency(scored)
+    problems, consistency = len(places), _share(scored, _consistent)
     judged, measured = _judged(by_model, problems), _measured(by_model, problems)
     style, styled = _styled(by_model, problems)
     if not believable(consistency):
@@ -202,7 +207,7 @@ def standings(matches: Iterable[Match]) -> Arena:
         categories=tuple(sorted({match.category for match in ordered})),
         consistency=consistency,
         style=style,
-        agreement=_agreement(scored),
+        agreement=_share(scored, _agreeing),
         kappa=_kappa([(one.judge, one.clock) for one in scored if one.judge is not None and one.clock is not None]),
         tau=_tau([(judged[name], measured[name]) for name in by_model]),
         judged_matches=sum(one.judged for one in scored),
@@ -227,8 +232,8 @@ def _model(name: str, found: Sequence[_Scored], judged: Standing, styled: Streng
         judged=judged,
         styled=styled,
         measured=measured,
-        consistency=_consistency(found),
-        agreement=_agreement(found),
+        consistency=_plain_share(found, _consistent),
+        agreement=_plain_share(found, _agreeing),
         nulls=dict(sorted(Counter(_reason(game) for one in found for game in one.match.games if game.score is None).items())),
         by_category={c: _win_rate([one for one in found if one.match.category == c]) for c in categories},
     )
@@ -242,8 +247,8 @@ def _reason(game: Game) -> str:
 # ------------------------------------------------------------------ shares
 
 
-def _share(found: Iterable[_Scored], counts: Callable[[_Scored], tuple[float, int] | None]) -> Estimate:
-    """Over problems: the sum of one number over that of the other. `of` is the number of matches that have them."""
+def _share(found: Iterable[_Scored], counts: Counts) -> Estimate:
+    """The sum of one number over that of the other, with its interval over problems. `of` is the number of matches with them."""
     sums: dict[int, tuple[float, int]] = {}
     matches = 0
     for one in found:
@@ -255,16 +260,22 @@ def _share(found: Iterable[_Scored], counts: Callable[[_Scored], tuple[float, in
     return replace(ratio([above for above, _ in ordered], [below for _, below in ordered]), of=matches)
 
 
+def _plain_share(found: Iterable[_Scored], counts: Counts) -> Estimate:
+    pairs = [pair for one in found if (pair := counts(one)) is not None]
+    above, below = math.fsum(above for above, _ in pairs), sum(below for _, below in pairs)
+    return Estimate(above / below if below else None, None, None, len(pairs))
+
+
 def _win_rate(found: Sequence[_Scored]) -> Estimate:
     return replace(_share(found, lambda one: (one.won, one.weight)), of=sum(one.games for one in found))
 
 
-def _consistency(found: Iterable[_Scored]) -> Estimate:
-    return _share(found, lambda one: None if one.judge is None else (float(_agree(one.match)), 1))
+def _consistent(one: _Scored) -> tuple[float, int] | None:
+    return None if one.judge is None else (float(_agree(one.match)), 1)
 
 
-def _agreement(found: Iterable[_Scored]) -> Estimate:
-    return _share(found, lambda one: None if one.judge is None or one.clock is None else (float(one.judge == one.clock), 1))
+def _agreeing(one: _Scored) -> tuple[float, int] | None:
+    return None if one.judge is None or one.clock is None else (float(one.judge == one.clock), 1)
 
 
 def _kappa(pairs: Sequence[tuple[float, float]]) -> float | None:
