@@ -90,10 +90,11 @@ th, td { border-bottom: 1px solid #8886; padding: .2rem .8rem .2rem 0; text-alig
 blockquote { border-left: 4px solid #d90; margin: 1rem 0; padding: .2rem 1rem; }"""
 
 
-def page(title: str, text: str) -> str:
-    """One self-contained HTML page of a text of ours: headings, tables, quotes and lines of prose. All of it is escaped."""
+def page(title: str, text: str, pictures: Mapping[str, str] = MappingProxyType({})) -> str:
+    """One self-contained HTML page of a text of ours: headings, tables, quotes, lines of prose, and pictures as in `blocks`. All of
+    it is escaped."""
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>'
-    body = "\n".join(blocks(text.splitlines()))
+    body = "\n".join(blocks(text.splitlines(), pictures))
     return (
         f"<!doctype html>\n<html lang=en>\n<head>{head}\n<style>\n{_STYLE}\n</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )

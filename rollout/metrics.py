@@ -410,7 +410,7 @@ def ratio(numerators: Sequence[float], denominators: Sequence[int]) -> Estimate:
     value = math.fsum(numerators) / of  # exact sums: the same in any order
     if sum(bool(above or below) for above, below in zip(numerators, denominators, strict=True)) < 2:
         return Estimate(value, None, None, of)
-    weights = _resamples(len(numerators))
+    weights = resamples(len(numerators))
     with np.errstate(divide="ignore", invalid="ignore"):
         drawn = (weights @ np.array(numerators, dtype=float)) / (weights @ np.array(denominators, dtype=float))
     found = np.sort(drawn[~np.isnan(drawn)])
@@ -421,7 +421,7 @@ def ratio(numerators: Sequence[float], denominators: Sequence[int]) -> Estimate:
 
 
 @functools.cache
-def _resamples(problems: int) -> npt.NDArray[np.float64]:
+def resamples(problems: int) -> npt.NDArray[np.float64]:
     """How often each draw has each problem. Shape: (RESAMPLES, problems)."""
     drawn = np.random.default_rng(SEED).multinomial(problems, [1 / problems] * problems, size=RESAMPLES)
     return drawn.astype(float)
