@@ -71,9 +71,9 @@ def opinion(evaluator: str, problem: Problem, candidate: Candidate) -> Opinion:
 
 
 def _limit() -> None:
-    """The machine survives this."""
+    """The machine survives this. Headers that are compiled ahead, should they have to be, take some 300 MB."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (256 << 20, 256 << 20))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 30, 1 << 30))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
