@@ -64,9 +64,9 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def remove_leftovers(directory: Path) -> None:
-    """Removes what a killed `write_file` left in `directory`. Only for the process that holds the lock."""
-    for temp in directory.glob(f".*{_TEMP_SUFFIX}"):
+def remove_leftovers(directory: Path, file: str = "*") -> None:
+    """Removes what a killed `write_file` left of the files of `directory`. Only for the process that holds their lock."""
+    for temp in directory.glob(f".{file}{_TEMP_SUFFIX}"):
         temp.unlink()
 
 

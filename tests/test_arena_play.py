@@ -134,6 +134,23 @@ def test_a_disk_that_refuses_ends_it_in_one_error(made: Pairing, path: Path) -> 
         played(made, path, InTheWay(), concurrency=3)
 
 
+def test_a_verdict_that_comes_late_does_not_undo_that(made: Pairing, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what is left would stay so, and nothing would say it."""
+    monkeypatch.setattr(playing, "GIVE_UP", 3)
+
+    class Late(Scripted):
+        async def compare(self, question: Question) -> Judgment:
+            late = question.uid == "level1_problem1" and question.a == GOOD
+            for _ in range(50 * late):
+                await asyncio.sleep(0)
+            self._fails = () if late else range(100)
+            return await super().compare(question)
+
+    with pytest.raises(JudgeError, match="3 times in a row"):
+        played(made, path, Late(), concurrency=3)
+    assert read_matches(path)["level1_problem1"].games[0].score == "A>B" and len(read_matches(path)) < 6
+
+
 # ------------------------------------------------------------------ the file
 
 
@@ -231,6 +248,7 @@ def furnish(root: Path, problems: int) -> None:
 def killed(judge: Server, server: ChatServer, root: Path, kills: int, rng: random.Random) -> None:
     """Until it is over, the first `kills` attempts end by SIGKILL, each a few requests after its first."""
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    codes = list[int]()
     for attempt in range(kills + 3):
         first, least = len(judge.questions), rng.randint(1, 6)
         judge.well = attempt >= kills
@@ -243,12 +261,14 @@ def killed(judge: Server, server: ChatServer, root: Path, kills: int, rng: rando
                 time.sleep(rng.uniform(0, 0.02))  # so that it falls anywhere
                 child.kill()
             _, said = child.communicate()
-        assert child.returncode in (0, JudgeError.exit_code, -signal.SIGKILL), said.decode()
+        codes.append(child.returncode)
+        assert codes[-1] in (0, JudgeError.exit_code, -signal.SIGKILL), said.decode()
         for path in (root / "arena/test-model").glob("*.jsonl"):
             lines = path.read_bytes().split(b"\n")[:-1]
             uids = [json.loads(line)["uid"] for line in lines]
             assert len(uids) == len(set(uids)), "none twice, at any moment"
-        if child.returncode == 0:
+        if codes[-1] == 0:
+            assert codes.count(-signal.SIGKILL) == kills
             return
     pytest.fail("it came to no end")
 
@@ -267,6 +287,7 @@ def check_killed(tmp_path: Path, judge: Server, server: ChatServer, problems: in
         ours, theirs = (folder / f"arena/test-model/{name}.jsonl" for folder in (root, calm))
         assert ours.read_bytes() == theirs.read_bytes(), "the same judgments, none twice, none missing"
         assert all(match.whole for match in read_matches(ours).values()) and len(read_matches(ours)) == problems
+    assert not list(root.rglob("*.tmp"))
 
 
 def test_a_killed_run_goes_on_to_the_same_judgments(tmp_path: Path, judge: Server, server: ChatServer) -> None:

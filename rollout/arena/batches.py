@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernel_env.errors import ConfigError, InfraError
+from kernel_env.errors import InfraError
 from rollout import compose, slurm
 from rollout.arena.pairing import name_of
 from rollout.arena.plan import Plan, listed
@@ -61,10 +61,7 @@ def submit(plan: Plan, overrides: Sequence[str], complete: Collection[str], *, s
     """Writes a job for every `arena.batch` models that are neither complete nor in a job that is queued or runs, and submits them
     where `send` says so. Raises ConfigError, InfraError."""
     refuse_secrets([plan.settings])
-    try:
-        plan.directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot make {plan.directory}: {error.strerror}; choose another place") from error
+    plan.make_directory()
     with DirectoryLock(plan.directory):
         batches = read_batches(plan.directory)
         known = words(batches)

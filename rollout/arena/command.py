@@ -109,7 +109,7 @@ def _run(plan: Plan) -> int:
 async def _play_all(plan: Plan, display: Display) -> list[Count]:
     """One model after the other. Before anything is asked, each is known to have answered everything."""
     ready = [(model, pairing) for model, pairing in pairings(plan)]
-    plan.directory.mkdir(parents=True, exist_ok=True)
+    plan.make_directory()
     if not any(_left(plan, model, pairing) for model, pairing in ready):
         display.say("complete: nothing is left to judge", always=True)
         return []

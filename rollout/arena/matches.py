@@ -6,6 +6,7 @@ and is gone with the next start. A match that lacked a verdict is replaced in it
 
 from __future__ import annotations
 
+import glob
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from pathlib import Path
 from kernel_env.errors import ConfigError
 from kernel_env.schema import dumps, from_json
 from rollout.arena.records import Match
-from rollout.durable import DirectoryLock, append_file, write_file
+from rollout.durable import DirectoryLock, append_file, remove_leftovers, write_file
 
 
 def match_file(directory: Path, model: str) -> Path:
@@ -105,6 +106,7 @@ def _same_kernels(stored: Match, planned: Match) -> bool:
 def opened(path: Path, planned: Mapping[str, Match]) -> Iterator[MatchFile]:
     """No other process writes it meanwhile. Raises ConfigError where one does, or where the file holds other matches."""
     with DirectoryLock(path.parent, path.name):
+        remove_leftovers(path.parent, glob.escape(path.name))
         yield MatchFile(path, planned)
 
 

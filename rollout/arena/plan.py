@@ -30,6 +30,13 @@ class Plan:
     baseline: RunReader
     models: tuple[RunReader, ...]
 
+    def make_directory(self) -> None:
+        """Raises ConfigError."""
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"cannot make {self.directory}: {error.strerror}; choose another place") from error
+
     def file(self, model: RunReader) -> Path:
         return match_file(self.directory, name_of(model))
 

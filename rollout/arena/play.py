@@ -53,8 +53,10 @@ async def play(
 class _Playing:
     def __init__(self, pairing: Pairing, judge: Comparing, file: MatchFile, on_match: Callable[[], None]) -> None:
         self._pairing, self._judge, self._file, self._on_match = pairing, judge, file, on_match
-        self._failures, self._error = 0, ""
-        """In a row, and what the last one was."""
+        self._failures = 0
+        """In a row."""
+        self._gave_up = ""
+        """Why; for good, even if a game that was under way has a verdict yet."""
 
     async def all(self, concurrency: int) -> None:
         wanted = set(self._file.left)
@@ -65,12 +67,12 @@ class _Playing:
                     tasks.create_task(self._some(pairs))
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None  # it ended the others
-        if self._failures >= GIVE_UP:
-            raise JudgeError(f"{self._judge.name} gave no verdict {self._failures} times in a row: {self._error}")
+        if self._gave_up:
+            raise JudgeError(f"{self._judge.name} gave no verdict {GIVE_UP} times in a row: {self._gave_up}")
 
     async def _some(self, pairs: Iterator[Pair]) -> None:
         for pair in pairs:
-            if self._failures >= GIVE_UP:
+            if self._gave_up:
                 return
             known = self._file.matches.get(pair.uid, self._pairing.matches[pair.uid])
             first, second = await asyncio.gather(
@@ -84,7 +86,8 @@ class _Playing:
             return known
         game = await self._asked(question)
         self._failures = self._failures + 1 if game.score is None else 0
-        self._error = game.error
+        if self._failures >= GIVE_UP:
+            self._gave_up = game.error
         return game
 
     async def _asked(self, question: Question) -> Game:
