@@ -215,4 +215,5 @@ def _lines(rows: Sequence[Row]) -> list[Text]:
     counts = Counter(row.state for row in rows)
     states = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
     nulls = sum(row.facts.count.null_games for row in rows)
-    return [*wrong, Text(f"{len(rows)} models: {states}; {nulls} games without a verdict")]
+    models = "1 model" if len(rows) == 1 else f"{len(rows)} models"
+    return [*wrong, Text(f"{models}: {states}; {nulls} games without a verdict")]
