@@ -15,7 +15,7 @@ import pytest
 from kernel_env.errors import ConfigError, EndpointUnreachable, GateError, JudgeError
 from rollout import compose
 from rollout.arena.batches import CONFIGS, SCRIPTS, read_batches
-from rollout.arena.matches import read_matches
+from rollout.arena.matches import opened, read_matches
 from rollout.arena.monitor import Facts, State, judged
 from rollout.arena.plan import make_plan
 from rollout.arena.play import Count
@@ -314,6 +314,22 @@ def test_a_model_is_well_if_its_file_is_whole(facts: Facts, state: State, says: 
 @pytest.mark.parametrize("state", State)
 def test_what_needs_a_look_is_red_and_comes_first(state: State) -> None:
     assert state.wrong is (state.colour == "red") is (list(State).index(state) < list(State).index(State.RUNNING))
+
+
+def test_monitor_sees_who_plays_a_model_on_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    STATIC.mkdir(parents=True)
+    with opened(STATIC / "fast.jsonl", {}):
+        assert arena("monitor", "fast", "--once") == 0
+    assert "1 model: 1 running" in capsys.readouterr().out
+    assert arena("monitor", "fast", "--once") == 1
+    assert "STOPPED fast: nobody is at it, at 0 of 3 matches: the same command goes on" in capsys.readouterr().out
+
+
+def test_a_cell_of_a_sweep_is_judged_and_can_be_the_baseline() -> None:
+    for name in ("model=a-1", "model=b-2"):
+        write_run(ROOT / "study", name, [Made(1.0, BETTER)] * 3)
+    assert main(["arena", "run", "study/model=a-1", "fast", "arena.baseline='study/model=b-2'"]) == 0
+    assert scores("model=a-1") == scores("fast") == [["A=B", "A=B"]] * 3
 
 
 def test_monitor_shows_a_line_a_model_and_the_worst_first(

@@ -19,7 +19,7 @@ from kernel_env.errors import InfraError
 from rollout import compose, slurm
 from rollout.arena.pairing import name_of
 from rollout.arena.plan import Plan, listed
-from rollout.durable import DirectoryLock
+from rollout.durable import DirectoryLock, write_file
 from rollout.store import RunReader, is_below
 from rollout.sweep import command_of, refuse_secrets
 
@@ -111,7 +111,7 @@ def _drop_unsubmitted(directory: Path, batches: Collection[Batch]) -> None:
 def _job(plan: Plan, overrides: Sequence[str], number: int, models: Sequence[RunReader]) -> slurm.Job:
     config, name = plan.directory / _config(number), batch_name(number)
     config.parent.mkdir(exist_ok=True)
-    config.write_text("".join(f"{model.path}\n" for model in models))
+    write_file(config, "".join(f"{model.path}\n" for model in models).encode(errors="surrogateescape"))
     print(f"{name}: {', '.join(map(name_of, models))}")
     own = [override for override in overrides if not is_below(compose.option_name(override), _OF_THE_COMMAND)]
     command = command_of("arena", "run", *own, f"arena.models={compose.quoted(str(config))}")
