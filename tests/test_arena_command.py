@@ -79,6 +79,7 @@ def test_runs_are_named_or_listed_or_all_that_are_alike(tmp_path: Path) -> None:
         (["run", "fast", "--once"], "--once is for `kernel-env arena monitor`"),
         (["rum", "fast"], "did you mean run?"),
         ([], "usage: kernel-env arena"),
+        (["--all", "show"], "usage: kernel-env arena"),
         (["run", "fast", "arena.name=a/b"], "is not a plain folder name"),
         (["run", "fast", "arena.batch=0"], "arena.batch must be 1 or more"),
     ],

@@ -24,7 +24,7 @@ from rollout.slurm import queue_again
 from rollout.stopping import Stopped, run_stoppable
 from rollout.store import RunReader
 
-VERBS = ("validate", "dry-run", "submit", "run", "monitor", "show")
+VERBS = ("validate", "dry-run", "submit", "run", "monitor")
 FLAGS = ("--all", "--once")
 USAGE = (
     "usage: kernel-env arena validate|dry-run|submit|run|monitor|show arena.baseline=RUN RUN ...|--all|arena.models=FILE "
@@ -36,7 +36,7 @@ def arena(words: Sequence[str], overrides: Sequence[str], flags: Collection[str]
     """Every verb but `show`. Raises ConfigError for what it does not know."""
     verb, *names = words or [""]
     if verb not in VERBS:
-        raise ConfigError(f"{USAGE}{did_you_mean(verb, VERBS)}" if verb else USAGE)
+        raise ConfigError(f"{USAGE}{did_you_mean(verb, (*VERBS, 'show'))}" if verb else USAGE)
     if "--once" in flags and verb != "monitor":
         raise ConfigError("--once is for `kernel-env arena monitor`")
     plan = make_plan(names, compose.composed(overrides)[0], every="--all" in flags)
