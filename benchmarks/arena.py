@@ -88,7 +88,7 @@ def write(root: Path, models: int, problems: int) -> int:
 
 def show(root: Path) -> dict[str, float]:
     """The command in a process of its own."""
-    code = f"from pathlib import Path; from rollout.arena.show import main; main(Path({str(root)!r}))"
+    code = f"from pathlib import Path; from rollout.arena.show import show; show(Path({str(root)!r}))"
     started = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)

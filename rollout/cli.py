@@ -34,12 +34,14 @@ HELP = """kernel-env: multi-turn kernel generation, verified and timed on this m
                                                       score kernels of known worth: precision, recall, Brier score
   kernel-env monitor [DIRECTORY] [--once] [stuck_s=1800] [every_s=5]
                                                       how runs and sweeps stand, what needs a look first
+  kernel-env arena validate|dry-run|submit|run|monitor|show [RUN ...|--all] [--once] [OPTION=VALUE ...]
+                                                      judge runs against arena.baseline=RUN, two games a problem
   kernel-env doctor [--json] [OPTION=VALUE ...]       what works on this machine, and what does not
 
-`kernel-env eval --help` lists every option. Exit codes: 0 done; 1 the answer is no (verify, replay, scorecard, monitor, doctor);
-2 wrong input; 3 nothing was scored; 4 infrastructure failed; 5 the model gave no reply; 6 unreachable; 7 wrong key; 8 no such
-model; 9 every reply was empty; 10 every reply was still thinking; 11 not one kernel was correct; 130 interrupted; 138 and 143
-stopped by SIGUSR1 and SIGTERM. Of several runs it is the highest.
+`kernel-env eval --help` lists every option. Exit codes: 0 done; 1 the answer is no (verify, replay, scorecard, monitor, arena,
+doctor); 2 wrong input; 3 nothing was scored, or answers are missing; 4 infrastructure failed; 5 the model gave no reply;
+6 unreachable; 7 wrong key; 8 no such model; 9 every reply was empty; 10 every reply was still thinking; 11 not one kernel was
+correct; 130 interrupted; 138 and 143 stopped by SIGUSR1 and SIGTERM. Of several runs it is the highest.
 """
 
 
@@ -67,7 +69,7 @@ def _dispatch(argv: list[str]) -> int:
         return 0 if argv else 2
     commands: dict[str, Callable[[list[str]], int]] = {
         "eval": _eval, "verify": _verify, "replay": _replay, "report": _report, "compare": _compare, "import": _import,
-        "export": _export, "scorecard": _scorecard, "judge": _judge, "monitor": _monitor, "doctor": _doctor,
+        "export": _export, "scorecard": _scorecard, "judge": _judge, "monitor": _monitor, "arena": _arena, "doctor": _doctor,
     }  # fmt: skip
     command = commands.get(argv[0])
     if command is None:
@@ -279,6 +281,12 @@ def _monitor(argv: list[str]) -> int:
     except ValueError:
         raise ConfigError(usage) from None
     return monitor((words or ["runs"])[0], once="--once" in flags, stuck_s=stuck_s, every_s=every_s)
+
+
+def _arena(argv: list[str]) -> int:
+    from rollout.arena.command import FLAGS, arena
+
+    return arena(*_split(argv, FLAGS))
 
 
 def _doctor(argv: list[str]) -> int:

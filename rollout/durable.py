@@ -32,6 +32,22 @@ def write_file(path: Path, data: bytes, *, durable: bool = True) -> None:
         raise InfraError(f"cannot write {path}: {error.strerror}; mend that and run the same command again") from error
 
 
+def append_file(path: Path, data: bytes) -> None:
+    """Adds whole lines to `path`, and waits until the disk holds them. A kill may leave a part of them: a last line without an end
+    is none. Raises InfraError when the file system refuses."""
+    try:
+        new = not path.exists()
+        with path.open("ab", buffering=0) as file:
+            left = memoryview(data)
+            while left:
+                left = left[file.write(left) :]
+            os.fsync(file.fileno())
+        if new:
+            sync_directory(path.parent)
+    except OSError as error:
+        raise InfraError(f"cannot write {path}: {error.strerror}; mend that and run the same command again") from error
+
+
 def remove_file(path: Path) -> None:
     """Removes `path` if it is there, durably."""
     if path.exists():
@@ -48,22 +64,22 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def remove_leftovers(directory: Path) -> None:
-    """Removes what a killed `write_file` left in `directory`. Only for the process that holds the lock."""
-    for temp in directory.glob(f".*{_TEMP_SUFFIX}"):
+def remove_leftovers(directory: Path, file: str = "*") -> None:
+    """Removes what a killed `write_file` left of the files of `directory`. Only for the process that holds their lock."""
+    for temp in directory.glob(f".{file}{_TEMP_SUFFIX}"):
         temp.unlink()
 
 
 class DirectoryLock:
-    """The right to write one directory, held until `release` or the end of this process, however it ends.
+    """The right to write one directory, or one `file` of it, held until `release` or the end of this process, however it ends.
 
     The lock belongs to the open file: a process that was forked (without exec) from this one keeps it alive.
     Raises ConfigError when another process holds it, and when nothing can be written there.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, file: str = "") -> None:
         try:
-            self._descriptor = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._descriptor = os.open(directory / _lock_name(file), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise ConfigError(f"cannot write in {directory}: {error.strerror}; choose another place") from error
         try:
@@ -72,7 +88,7 @@ class DirectoryLock:
             holder = os.pread(self._descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
             os.close(self._descriptor)
             raise ConfigError(
-                f"another process (pid {holder}) is writing {directory}: wait for it, or choose another run.name"
+                f"another process (pid {holder}) is writing {directory / file}: wait for it, or choose another name"
             ) from None
         except OSError as error:
             os.close(self._descriptor)
@@ -92,13 +108,18 @@ class DirectoryLock:
         os.close(self._descriptor)
 
 
-def lock_holder(directory: Path) -> int | None:
-    """The process of this machine that holds the directory's lock. Read from the kernel's list: whoever wants the lock meanwhile
-    gets it."""
+def _lock_name(file: str) -> str:
+    return f".{file}.lock" if file else LOCK_NAME
+
+
+def lock_holder(directory: Path, file: str = "") -> int | None:
+    """The process of this machine that holds the lock of a directory, or of one file of it. Read from the kernel's list: whoever
+    wants the lock meanwhile gets it."""
     try:
-        inode, holder = (directory / LOCK_NAME).stat().st_ino, (directory / LOCK_NAME).read_text()
+        lock = directory / _lock_name(file)
+        inode, holder = lock.stat().st_ino, lock.read_text()
         locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
     except OSError:
         return None
-    held = any(lock[1] == "FLOCK" and lock[4] == holder and lock[5].endswith(f":{inode}") for lock in locks)
+    held = any(line[1] == "FLOCK" and line[4] == holder and line[5].endswith(f":{inode}") for line in locks)
     return int(holder) if held else None

@@ -8,11 +8,12 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import TypeVar
 
 from rich.box import SIMPLE
 from rich.console import Console, Group
@@ -37,6 +38,8 @@ EVERY_S = 5.0
 PLAIN_WIDTH = 160
 """Columns where there is no terminal to fit into."""
 _NONE = "–"
+
+T = TypeVar("T")
 
 
 class State(StrEnum):
@@ -253,16 +256,29 @@ def monitor(name: str, *, once: bool, stuck_s: float, every_s: float) -> int:
     """
     directory = next((path for path in (Path(name), Path("runs") / name) if path.is_dir()), Path(name))
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
-    watching = Monitor(directory, stuck_s)
-    rows = watching.rows()
-    if console.is_terminal and not once:
-        with Live(Group(_table(rows), *_lines(rows)), console=console, auto_refresh=False, transient=True) as live:
-            while any(row.state in (State.RUNNING, State.WAITING, State.STUCK) for row in rows):
-                time.sleep(every_s)
-                rows = watching.rows()
-                live.update(Group(_table(rows), *_lines(rows)), refresh=True)
+    rows = watch(
+        Monitor(directory, stuck_s).rows,
+        lambda rows: Group(_table(rows), *_lines(rows)),
+        lambda rows: any(row.state in (State.RUNNING, State.WAITING, State.STUCK) for row in rows),
+        console,
+        every_s=None if once else every_s,
+    )
     show(rows, console)
     return int(any(row.state.wrong for row in rows))
+
+
+def watch(
+    look: Callable[[], T], drawn: Callable[[T], Group], going: Callable[[T], bool], console: Console, *, every_s: float | None
+) -> T:
+    """What is seen at last: on a terminal once nothing is `going` any more, elsewhere, and where `every_s` is None, at once."""
+    seen = look()
+    if console.is_terminal and every_s is not None:
+        with Live(drawn(seen), console=console, auto_refresh=False, transient=True) as live:
+            while going(seen):
+                time.sleep(every_s)
+                seen = look()
+                live.update(drawn(seen), refresh=True)
+    return seen
 
 
 def show(rows: Sequence[Row], console: Console) -> None:

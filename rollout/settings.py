@@ -34,7 +34,7 @@ IGNORED_ON_RESUME = (
     "policy.wait_max_s", "policy.requests_per_minute", "policy.tokens_per_minute", "policy.price_per_million_prompt",
     "policy.price_per_million_completion",
     "policy.serve", "policy.serve_compile", "policy.serve_args", "policy.serve_env", "policy.serve_start_s",
-    "sweep", "slurm", "models", "exclude", "dry_run", "validate",
+    "sweep", "slurm", "arena", "models", "exclude", "dry_run", "validate",
 )  # fmt: skip
 """Settings that cannot change a result, so that a run may be resumed with other values of them."""
 SECRETS = ("policy.api_key", "sources.judge.api_key")
@@ -260,6 +260,34 @@ class SlurmSettings:
 
 
 @dataclass(frozen=True)
+class ArenaSettings:
+    """Of `kernel-env arena`, which judges runs against one of them."""
+
+    baseline: str | None = None
+    """The run that all others are judged against: its name, or its directory. Its episodes are the ones that are judged."""
+    models: str | None = None
+    """A file of runs to judge, a name or a directory in each line. `#` begins a comment."""
+    judge: str = "static"
+    """Who compares: `static` (no model), `llm` (the model of `policy`), or the URL of a judge's server, asked as `sources.judge`
+    says. The last one, like `static`, compares two scores."""
+    name: str | None = None
+    """Directory of the judgments, below `run.root`/arena. Default: made from the judge's name."""
+    batch: int = 10
+    """Models of one job."""
+    concurrency: int = 16
+    """Matches in flight, each of two games."""
+    temperature: float | None = 0.0
+    """`llm`: of the judge."""
+    max_tokens: int = 4096
+    """`llm`: for reasons and verdict. What needs more has no verdict."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "concurrency"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"arena.{name} must be 1 or more, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything that `kernel-env eval` takes."""
 
@@ -278,6 +306,7 @@ class Settings:
     display: DisplaySettings = field(default_factory=DisplaySettings)
     sweep: SweepSettings = field(default_factory=SweepSettings)
     slurm: SlurmSettings = field(default_factory=SlurmSettings)
+    arena: ArenaSettings = field(default_factory=ArenaSettings)
     models: str | None = None
     """Of a multirun: a file of models to run each combination with. A line is a model's name, or its directory, and then options
     for it alone: `Qwen/Qwen3-8B policy.base_url=http://node1:8000/v1`. `#` begins a comment."""

@@ -53,7 +53,7 @@ async def shaping(settings: SourcesSettings, policy: Policy) -> AsyncIterator[Sh
     from rewards.judge.adapter import BaseJudgeReward
 
     sources: list[RewardSource] = []
-    judge = BaseJudgeReward(_judge_config(settings.judge)) if "judge" in config.shares else None
+    judge = BaseJudgeReward(judge_config(settings.judge)) if "judge" in config.shares else None
     if judge is not None:
         sources.append(JudgeSource(judge, judge_all=config.unsafe_alone))
     if "self" in config.shares:
@@ -65,7 +65,7 @@ async def shaping(settings: SourcesSettings, policy: Policy) -> AsyncIterator[Sh
             await judge.aclose()
 
 
-def _judge_config(given: JudgeConfig) -> JudgeConfig:
+def judge_config(given: JudgeConfig) -> JudgeConfig:
     """The environment fills in what was left at its default."""
     chosen = {f.name: getattr(given, f.name) for f in dataclasses.fields(given) if getattr(given, f.name) != f.default}
     return JudgeConfig.of(chosen, os.environ, given_wins=True)

@@ -20,7 +20,8 @@ from kernel_env.errors import ConfigError, InfraError
 from rollout.settings import SlurmSettings
 
 FOLDER = "slurm"
-"""In a job's directory: `job.sh`, `job_id` once it is submitted, and a log `NUMBER.log`."""
+"""In a directory that has a job of its own: `job.sh`, `job_id` once it is submitted, and a log `NUMBER.log`."""
+SCRIPT, LOG = f"{FOLDER}/job.sh", f"{FOLDER}/%j.log"
 UNKNOWN = "UNKNOWN"
 """The scheduler did not answer."""
 QUEUED = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT")
@@ -34,25 +35,29 @@ class Job:
     """No other job of this user has it."""
     command: tuple[str, ...]
     directory: Path
-    """It is there already, and no other job's."""
+    """It is there already."""
     settings: SlurmSettings
     """What it asks for."""
+    script: str = SCRIPT
+    """Below the directory, and no other job's. Its number is kept beside it: of `job.sh` in `job_id`."""
+    log: str = LOG
+    """Likewise. `%j` stands for the number."""
 
 
 def write_jobs(jobs: Sequence[Job], master: Path) -> None:
     """Each job's script, and `master`, which submits them all and notes their numbers."""
     for job in jobs:
-        folder = job.directory / FOLDER
-        folder.mkdir(exist_ok=True)
-        (folder / "job.sh").write_text(job_script(job))
+        for file in (job.script, job.log):
+            (job.directory / file).parent.mkdir(exist_ok=True)
+        (job.directory / job.script).write_text(job_script(job))
     lines = [
         "#!/bin/sh",
         "failed=0",
         "submit() {",
-        '  if number=$(sbatch --parsable "$1/job.sh"); then echo "${number%%;*}" > "$1/job_id"',
+        '  if number=$(sbatch --parsable "$1"); then echo "${number%%;*}" > "${1%.sh}_id"',
         '  else echo "not submitted: $1" >&2; failed=1; fi',
         "}",
-        *(f"submit {shlex.quote(str(job.directory.absolute() / FOLDER))}" for job in jobs),
+        *(f"submit {shlex.quote(str(job.directory.absolute() / job.script))}" for job in jobs),
         "exit $failed",
     ]
     master.write_text("".join(f"{line}\n" for line in lines))
@@ -65,7 +70,7 @@ def job_script(job: Job) -> str:
     options = {
         "job-name": job.name,
         "chdir": Path.cwd(),
-        "output": f"{job.directory.absolute() / FOLDER}".replace("%", "%%") + "/%j.log",
+        "output": f"{job.directory.absolute()}".replace("%", "%%") + f"/{job.log}",
         "open-mode": "append",
         "dependency": "singleton",
         "partition": settings.partition,
@@ -103,21 +108,25 @@ def _value(value: object) -> str:
 def submit(master: Path) -> None:
     """Raises ConfigError where there is no SLURM, and InfraError where it took not all of them."""
     if shutil.which("sbatch") is None:
-        raise ConfigError(f"there is no command `sbatch` here: run `sh {master}` where there is one, or set sweep.launcher=local")
+        raise ConfigError(f"there is no command `sbatch` here: run `sh {master}` where there is one, or do without jobs")
     if subprocess.run(["sh", str(master)], check=False).returncode:
         raise InfraError("SLURM did not take every job: mend what it says above, and run the same command again")
 
 
-def job_number(directory: Path) -> int | None:
-    """Of the job that was last submitted for a directory."""
-    path = directory / FOLDER / "job_id"
+def job_number(directory: Path, script: str = SCRIPT) -> int | None:
+    """Of the job that was last submitted for a directory, or for a script of its own."""
+    path = _number_file(directory / script)
     text = path.read_text().strip() if path.is_file() else ""
     return int(text) if text.isdigit() else None
 
 
 def forget(directory: Path) -> None:
     """A job that a directory once had: what is in it comes from elsewhere now."""
-    (directory / FOLDER / "job_id").unlink(missing_ok=True)
+    _number_file(directory / SCRIPT).unlink(missing_ok=True)
+
+
+def _number_file(script: Path) -> Path:
+    return script.with_name(f"{script.stem}_id")
 
 
 def words(numbers: Collection[int]) -> dict[int, str]:

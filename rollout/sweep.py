@@ -227,14 +227,24 @@ def _concluded(planned: Sweep, codes: Mapping[str, int], display: Display) -> in
 # ------------------------------------------------------------------ as jobs
 
 
-def _submit(planned: Sweep) -> int:
-    """A job for each cell that is neither complete nor has one that is queued or runs."""
-    given = {name for cell in planned.cells for name in SECRETS if operator.attrgetter(name)(cell.settings)}
+def refuse_secrets(runs: Iterable[Settings]) -> None:
+    """Raises ConfigError for a key on the command line, which would be one of the job's."""
+    given = {name for settings in runs for name in SECRETS if operator.attrgetter(name)(settings)}
     if given:
         instead = " or ".join(_FROM_ENVIRONMENT[name] for name in sorted(given))
         raise ConfigError(
             f"{' and '.join(sorted(given))} would be written into the jobs: set {instead} instead, which they inherit"
         )
+
+
+def command_of(*arguments: str) -> tuple[str, ...]:
+    """This very program, as a job starts it. `-P`: a directory `conf` where the job runs is not ours."""
+    return (sys.executable, "-P", "-m", "kernel_env", *arguments)
+
+
+def _submit(planned: Sweep) -> int:
+    """A job for each cell that is neither complete nor has one that is queued or runs."""
+    refuse_secrets(cell.settings for cell in planned.cells)
     complete = complete_cells(planned.cells)
     numbers = {cell.info.name: slurm.job_number(cell.path) for cell in planned.cells if cell.info.name not in complete}
     words = slurm.words([number for number in numbers.values() if number is not None])
@@ -249,8 +259,7 @@ def _submit(planned: Sweep) -> int:
         elif word in (*slurm.QUEUED, *slurm.RUNNING):
             print(f"job {number} is {word}: {cell.info.name}")
         else:
-            # -P: a directory `conf` where the job runs is not ours
-            command = (sys.executable, "-P", "-m", "kernel_env", "eval", *cell.overrides)
+            command = command_of("eval", *cell.overrides)
             jobs.append(slurm.Job(f"{planned.directory.name}/{cell.info.name}", command, cell.path, cell.settings.slurm))
     slurm.write_jobs(jobs, master)
     if not planned.settings.slurm.submit:

@@ -18,7 +18,7 @@ import pytest
 from kernel_env.errors import ConfigError, DatasetError
 from rollout.arena.picture import picture
 from rollout.arena.records import Match
-from rollout.arena.show import main, read_arena
+from rollout.arena.show import read_arena, show
 from rollout.arena.standings_text import by_rank, standings_csv
 from tests.arena_games import BASELINE, JUDGE, correct, drawn, fair, match, three_models, write
 
@@ -29,7 +29,7 @@ Shown = tuple[Path, str]
 def shown(root: Path, by_model: Mapping[str, Sequence[Match]], capsys: pytest.CaptureFixture[str]) -> Shown:
     """The folder of the judge, and what was printed."""
     folder = write(root, by_model)
-    assert main(root) == 0
+    assert show(root) == 0
     return folder, capsys.readouterr().out
 
 
@@ -88,7 +88,7 @@ def test_the_order_of_files_and_lines_changes_no_byte(tmp_path: Path, capsys: py
 def test_showing_again_changes_no_byte(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, out = shown(tmp_path, three_models(), capsys)
     before = {name: (folder / name).read_bytes() for name in FILES}
-    assert main(tmp_path) == 0 and capsys.readouterr().out == out
+    assert show(tmp_path) == 0 and capsys.readouterr().out == out
     assert {name: (folder / name).read_bytes() for name in FILES} == before
 
 
@@ -189,7 +189,7 @@ def test_a_line_cut_off_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixtu
     folder = write(tmp_path, three_models())
     with (folder / "fast.jsonl").open("a") as file:
         file.write('{"uid": "level1_prob')
-    assert main(tmp_path) == 0
+    assert show(tmp_path) == 0
     assert "warning: the last line of fast.jsonl has no end and is left out" in words(capsys.readouterr().out)
 
 
@@ -200,7 +200,7 @@ def test_older_files_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str
         lines = [{"question_id": f"q{n}", "games": [{"judgment": label} for label in labels]} for n in range(5)]
         lines.append({"question_id": "q9", "games": [{"judgment": "[[A=B]]"}, {"judgment": "no idea"}]})
         (folder / f"{name}.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
-    assert main(tmp_path) == 0
+    assert show(tmp_path) == 0
     out = words(capsys.readouterr().out)
     assert "rest on 22 of 24 games" in out and "12 matches have no word of the clock" in out
     assert "No strength at equal style: of 12 judged matches the kernels are not known." in out
@@ -212,7 +212,7 @@ def test_names_that_are_markup_are_shown_as_they_are(tmp_path: Path, capsys: pyt
     name = "[red]<b>|x&](y)"
     matches = [match(name, number, fair("A>B"), category="<i>", judge="[j]") for number in range(3)]
     folder = write(tmp_path, {"m": [*matches, match(name, 9, fair("B>A"), category="|", judge="[j]")]})
-    assert main(tmp_path) == 0
+    assert show(tmp_path) == 0
     assert name in capsys.readouterr().out
     page = (folder / "standings.html").read_text()
     assert "<td>[red]&lt;b&gt;|x&amp;](y)</td>" in page and "<b>" not in page and "<i>" not in page
@@ -224,35 +224,35 @@ def test_judges_are_shown_one_by_one(tmp_path: Path, capsys: pytest.CaptureFixtu
     write(tmp_path, {"m": [match("m", 1, fair("A>B"), judge="one"), match("m", 2, fair("B>A"), judge="one")]})
     write(tmp_path, {"m": [match("m", 1, fair("A>B"), judge="two")]})
     (tmp_path / "arena" / "logs").mkdir()
-    assert main(tmp_path) == 0
+    assert show(tmp_path) == 0
     assert re.findall(r"Judge (\w+)\.", capsys.readouterr().out) == ["one", "two"]
-    assert main(tmp_path, "two") == 0
+    assert show(tmp_path, "two") == 0
     assert re.findall(r"Judge (\w+)\.", capsys.readouterr().out) == ["two"]
     with pytest.raises(ConfigError, match="no judgments of the judge three: there are those of one, two"):
-        main(tmp_path, "three")
+        show(tmp_path, "three")
 
 
 def test_where_nothing_is_judged_it_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="arena run"):
-        main(tmp_path)
+        show(tmp_path)
     (tmp_path / "arena" / "j").mkdir(parents=True)
     (tmp_path / "arena" / "j" / "m.jsonl").write_text('{"uid": ')
     with pytest.raises(ConfigError, match="no whole judgment yet"):
-        main(tmp_path)
+        show(tmp_path)
 
 
 def test_one_match_in_two_files_is_refused(tmp_path: Path) -> None:
     folder = write(tmp_path, three_models())
     shutil.copy(folder / "fast.jsonl", folder / "copy.jsonl")
     with pytest.raises(ConfigError, match="judgments of fast on level1_problem1, and so has another file"):
-        main(tmp_path)
+        show(tmp_path)
 
 
 def test_a_broken_line_is_an_error_and_nothing_is_written(tmp_path: Path) -> None:
     folder = write(tmp_path, three_models())
     (folder / "half.jsonl").write_text('{"uid": \n')
     with pytest.raises(DatasetError, match=r"half\.jsonl, line 1"):
-        main(tmp_path)
+        show(tmp_path)
     assert not any((folder / name).exists() for name in FILES)
 
 

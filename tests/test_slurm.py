@@ -85,7 +85,7 @@ def test_jobs_can_be_written_and_left_for_later(scene: Path, capsys: pytest.Capt
     assert "2 jobs are written; `sh out/s/submit.sh` submits them" in capsys.readouterr().out
     cells = plan_sweep(swept).cells
     submitted = [line for line in (scene / "out/s/submit.sh").read_text().splitlines() if line.startswith("submit ")]
-    assert submitted == [f"submit {shlex.quote(str(scene / cell.path / 'slurm'))}" for cell in cells]
+    assert submitted == [f"submit {shlex.quote(str(scene / cell.path / 'slurm/job.sh'))}" for cell in cells]
     for cell in cells:
         script = (cell.path / "slurm/job.sh").read_text()
         assert shlex.split(script.splitlines()[-1]) == ["exec", sys.executable, "-P", "-m", "kernel_env", "eval", *cell.overrides]

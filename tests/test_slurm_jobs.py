@@ -5,13 +5,9 @@ They need `sbatch` and a SLURM that answers: `eval "$(tests/local_slurm.sh start
 
 from __future__ import annotations
 
-import json
 import os
-import shlex
-import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,13 +21,11 @@ from rollout.health import read_status
 from rollout.monitor import Monitor, Row, State
 from rollout.store import RunReader
 from tests.chat_server import ChatServer, Slow
+from tests.slurm_scene import ENDED, PATIENCE_S, left_of, require_slurm, serving
 from tests.sweep_scene import WRAPPER, break_compiler, furnish, policies
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
-CHILD = Path(__file__).with_name("serving_child.py")
-PATIENCE_S = 180.0
-ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
 HERE = (
     "problems=jsonl", "problems.path=problems.jsonl", "verifier.clock=recorded", "verify.num_correct_trials=1", "run.seed=1",
     "run.name=s", "sweep.launcher=slurm",
@@ -45,10 +39,7 @@ def multirun(*overrides: str) -> int:
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A scene on a machine with SLURM; whatever jobs are left of the test are cancelled."""
-    if shutil.which("sbatch") is None:
-        pytest.skip("needs SLURM: there is no command `sbatch`")
-    if subprocess.run(["sinfo"], capture_output=True, check=False).returncode:
-        pytest.skip("needs SLURM: none answers; start one by tests/local_slurm.sh")
+    require_slurm()
     furnish(tmp_path, "ab", problems=2)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
@@ -75,23 +66,6 @@ def logs() -> str:
 
 def all_over() -> bool:
     return all(row.facts.word in (None, *ENDED) for row in rows().values())
-
-
-def left_of(facts: Path) -> list[int]:
-    """Processes of a model server, itself and its worker, that still live."""
-    pids = json.loads(facts.read_text())["pids"] if facts.exists() else []
-    return [pid for pid in pids if Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]]
-
-
-def serving(scene: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> tuple[Path, list[str]]:
-    """Where a started model server says who it is, and overrides that start it."""
-    program = scene / "bin/vllm"
-    program.parent.mkdir()
-    facts = scene / "facts.json"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{CHILD}" "$@" --facts "{facts}" {shlex.join(options)}\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    return facts, ["policy=openai", "policy.model=m", "policy.serve=vllm", "policy.attempts=1", "run.canaries=false"]
 
 
 def test_cells_are_jobs_and_a_repeated_command_submits_nothing(cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:

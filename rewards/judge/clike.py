@@ -50,6 +50,13 @@ def remarks(source: str) -> Iterator[str]:
             yield match[0]
 
 
+def comments(source: str) -> Iterator[tuple[int, int]]:
+    """Where each comment begins and ends."""
+    for match in _PART.finditer(source):
+        if match["comment"] is not None:
+            yield match.span()
+
+
 def tokens(source: str) -> list[str]:
     """Without comments. A directive is one token that begins with `#`, and the body of a macro follows its directive."""
     found = list[str]()

@@ -68,7 +68,7 @@ def stripped(code: str) -> Stripped:
     natives = list[str]()
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if _is_native(node.value):
+            if is_native(node.value):
                 removed |= _says_something(node.value)
                 natives.append(_native(node.value))
                 node.value = _PLACE.format(len(natives) - 1)
@@ -86,7 +86,7 @@ def _is_remark(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str)
 
 
-def _is_native(text: str) -> bool:
+def is_native(text: str) -> bool:
     """Whether a string is source code of C++ or CUDA."""
     return "{" in text and ";" in text and "(" in text
 
@@ -142,7 +142,7 @@ def _words_of(code: str) -> Iterator[str]:
         return
     yield from (token.string for token in _tokens(code) if token.type in (tokenize.COMMENT, tokenize.NAME))
     for text in (n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)):
-        yield from clike.remarks(text) if _is_native(text) else (text,)
+        yield from clike.remarks(text) if is_native(text) else (text,)
 
 
 def _tokens(code: str) -> Iterator[tokenize.TokenInfo]:

@@ -39,7 +39,7 @@ from rollout.markdown import page, printable
 NAME = "standings"
 
 
-def main(root: Path = Path("runs"), judge: str = "") -> int:
+def show(root: Path, judge: str = "") -> int:
     """Of each judge of `root/arena`, or of one. Raises ConfigError where there is nothing to show, DatasetError for a bad line."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     for folder in _folders(root / "arena", judge):
