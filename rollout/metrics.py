@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -237,13 +237,22 @@ def completed(groups: Groups) -> dict[str, tuple[Episode, ...]]:
 
 def mixture(episodes: Iterable[Episode]) -> str:
     """Why there can be no metrics over these, in words. Empty where there can."""
-    verdicts = [turn.verdict for episode in episodes for turn in episode.turns if was_verified(turn.verdict)]
-    found: dict[str, set[str]] = {
+    return mixed(conditions(turn for episode in episodes for turn in episode.turns))
+
+
+def conditions(turns: Iterable[Turn]) -> dict[str, set[str]]:
+    """Under which verdicts came about."""
+    verdicts = [turn.verdict for turn in turns if was_verified(turn.verdict)]
+    return {
         "size profiles": {v.profile for v in verdicts},
         "clocks": {v.clock for v in verdicts},
         "ways of verification": {v.mode for v in verdicts},
         "hardware": {v.timing.hardware for v in verdicts if v.timing is not None and v.timing.hardware},
     }
+
+
+def mixed(found: Mapping[str, Collection[str]]) -> str:
+    """What there is more than one of, in words."""
     return "; ".join(
         f"no metrics over mixed {what} ({'; '.join(sorted(values))}): use a run for each"
         for what, values in found.items()

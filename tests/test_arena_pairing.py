@@ -75,6 +75,14 @@ def test_only_the_same_problem_and_back_end_can_be_compared(tmp_path: Path) -> N
         paired("static", other, base)
 
 
+def test_times_of_two_machines_are_not_held_against_each_other(tmp_path: Path) -> None:
+    base, model = (read_answers(write_run(tmp_path, name, [Made()])) for name in ("base", "model"))
+    known, elsewhere = (replace(base, conditions={**base.conditions, "hardware": frozenset({cpu})}) for cpu in ("A", "B"))
+    paired("static", replace(model, conditions=known.conditions), known)
+    with pytest.raises(ConfigError, match=r"model cannot be judged against base: no metrics over mixed hardware \(A; B\)"):
+        paired("static", replace(model, conditions=elsewhere.conditions), known)
+
+
 # ------------------------------------------------------------------ what correctness decides
 
 

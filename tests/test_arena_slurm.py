@@ -78,7 +78,9 @@ def test_models_are_judged_in_two_jobs_from_validation_to_the_end(cluster: Path,
         assert capsys.readouterr().out.endswith("3 models: 3 ok; 0 games without a verdict\n")
         assert len(server.requests) == 3 * 3 * 2, "each game once, and none where correctness decides"
     assert main(["arena", "show", "test-model"]) == 0
-    assert "The standings rest on 24 of 24 games (0 are null), two of each of 12 matches" in " ".join(capsys.readouterr().out.split())
+    assert "The standings rest on 24 of 24 games (0 are null), two of each of 12 matches" in " ".join(
+        capsys.readouterr().out.split()
+    )
     for name in "abc":
         matches = read_matches(directory / f"{name}.jsonl").values()
         assert [match.decided for match in matches] == ["judge", "correctness", "judge", "judge"]

@@ -6,7 +6,7 @@ its place in a table would be that of another selection of problems.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,6 +15,7 @@ from kernel_env.problems.categories import CATEGORIES
 from kernel_env.schema import Episode, Problem, Turn
 from rollout.arena.records import Game, Kernel, Label, Match
 from rollout.arena.style import line_counts
+from rollout.metrics import conditions, mixed
 from rollout.store import RunReader
 
 _NAMED = 5
@@ -42,6 +43,8 @@ class Answers:
     """By episode key."""
     missing: Mapping[str, str]
     """Why there is no answer, by episode key."""
+    conditions: Mapping[str, frozenset[str]]
+    """Under which its best turns were verified (`metrics.conditions`)."""
 
     def lacking(self, uids: tuple[str, ...]) -> dict[str, str]:
         """Those of `uids` without an answer, and why."""
@@ -60,6 +63,7 @@ def name_of(run: RunReader) -> str:
 def read_answers(run: RunReader) -> Answers:
     """Raises ConfigError for a run that is damaged."""
     found, missing = dict[str, Answer](), dict.fromkeys(run.info.asked, "not played to its end")
+    under = dict[str, frozenset[str]]()
     for episode in run.each_episode():
         turn = best_turn(episode)
         if turn is None or episode.cut_short:
@@ -67,7 +71,12 @@ def read_answers(run: RunReader) -> Answers:
         else:
             missing.pop(episode.key, None)
             found[episode.key] = _answer(episode.problem, turn)
-    return Answers(name_of(run), run.info.asked, found, missing)
+            under = joined(under, conditions([turn]))
+    return Answers(name_of(run), run.info.asked, found, missing, under)
+
+
+def joined(first: Mapping[str, Collection[str]], second: Mapping[str, Collection[str]]) -> dict[str, frozenset[str]]:
+    return {what: frozenset((*first.get(what, ()), *second.get(what, ()))) for what in {**first, **second}}
 
 
 def best_turn(episode: Episode) -> Turn | None:
@@ -150,7 +159,7 @@ def paired(judge: str, model: Answers, baseline: Answers) -> Pairing:
     refuse_partial(baseline, baseline.asked)
     refuse_partial(model, baseline.asked)
     pairs = tuple(Pair(uid, baseline.found[uid], model.found[uid]) for uid in baseline.asked)
-    for difference in _differences(pairs):
+    for difference in filter(None, (*_differences(pairs), mixed(joined(baseline.conditions, model.conditions)))):
         raise ConfigError(f"{model.name} cannot be judged against {baseline.name}: {difference}")
     return Pairing(judge, model.name, baseline.name, pairs)
 

@@ -38,7 +38,7 @@ def standings_text(arena: Arena, cut_off: Sequence[str]) -> str:
 
 
 def _lines(arena: Arena, cut_off: Sequence[str]) -> Iterator[str]:
-    yield f"# Arena: {len(arena.models)} models against {cell(arena.baseline)}"
+    yield f"# Arena: {len(arena.models)} model{'s' * (len(arena.models) != 1)} against {cell(arena.baseline)}"
     yield ""
     for text in cautions(arena, cut_off):
         yield from warning(cell(text))
