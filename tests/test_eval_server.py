@@ -12,21 +12,28 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from itertools import count
+from multiprocessing import Semaphore
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+from openai import OpenAI
 
 from kernel_env.errors import ConfigError
 from kernel_env.referee.config import VerifyConfig
 from kernel_env.remote.jobs import Jobs
 from kernel_env.remote.server import ServerConfig
 from kernel_env.remote.wire import Answer, Health
-from kernel_env.schema import Status, Verdict, from_json
+from kernel_env.schema import Candidate, Status, Verdict, from_json
 from rollout.cli import main
+from tests.chat_server import ChatServer
 from tests.conftest import GOOD, REFERENCE, python_candidate
-from tests.eval_server import EvalServer, Scripted, child, expected, job, until, until_async
+from tests.eval_server import PROBLEM, EvalServer, Scripted, child, expected, job, until, until_async
 from tests.judge_server import PATIENCE_S, ask
+from tests.players import verdict
 
 ROOT = Path(__file__).parents[1]
 
@@ -90,6 +97,12 @@ def test_a_job_that_is_sent_again_runs_once(server: EvalServer, scripted: Script
     assert {answer.status for answer in answers} == {200, 202}
     assert server.verdict(job("wait 0.1", id="mine")) == expected("wait 0.1")
     assert scripted.verified == ["wait 0.1"]
+
+
+def test_a_job_that_failed_runs_again_when_it_is_sent_again(server: EvalServer, scripted: Scripted) -> None:
+    for _ in range(2):
+        assert server.post("/verify", job("raise BuilderError", id="mine")).json["kind"] == "builder"
+    assert scripted.verified == ["raise BuilderError"] * 2
 
 
 def test_an_id_is_of_one_job(server: EvalServer) -> None:
@@ -416,6 +429,13 @@ def test_eval_takes_the_trials_from_the_request_and_the_rest_from_the_server(scr
     assert one != two and 42 not in (one, two), "with the same seed each time a policy could learn the inputs"
 
 
+def test_eval_answers_the_same_question_again_without_running_it_again(server: EvalServer, scripted: Scripted) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(lambda _: evaluated(server, "wait 0.1").text, range(8)))
+    evaluated(server, "wait 0.1", num_correct_trials=4)
+    assert len(set(answers)) == 1 and len(scripted.verified) == 2
+
+
 def test_whoever_hangs_up_on_eval_gives_up_the_candidate(server: EvalServer, scripted: Scripted) -> None:
     hang_up(server, "/eval", payload("hang"), lambda: scripted.busy.now == 1)
     until(lambda: scripted.busy.cancelled)
@@ -430,6 +450,42 @@ def test_its_other_pages_are_there(scripted: Scripted) -> None:
         devices = server.get("/gpu_status").json
         assert (devices["total_devices"], devices["semaphore_permits"]) == (2, 1)
         assert [device["available"] for device in devices["devices"]] == [False, True]
+
+
+@pytest.fixture
+def tritonforge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The multi-turn generator of a checkout of TritonForge, as it is. It comes with a checker of mathematics, which needs what is
+    not needed here."""
+    if "TRITONFORGE_ROOT" not in os.environ:
+        pytest.skip("TRITONFORGE_ROOT names no checkout of https://github.com/RLsys-Foundation/TritonForge")
+    monkeypatch.syspath_prepend(Path(os.environ["TRITONFORGE_ROOT"]) / "SLIME")
+    mathematics: Any = ModuleType("slime_plugins.rollout_buffer.generator.reward_utils.math_utils")
+    mathematics.get_rule_based_math_reward = None
+    monkeypatch.setitem(sys.modules, mathematics.__name__, mathematics)
+    generator: Any = import_module("slime_plugins.rollout_buffer.generator.multi_turn_kernel_generator")
+    monkeypatch.setattr(generator, "LOG_DIR", str(tmp_path))
+    return generator
+
+
+@pytest.mark.external
+def test_tritonforges_own_client_plays_an_episode(server: EvalServer, scripted: Scripted, tritonforge: Any) -> None:
+    kernel = "@triton.jit\ndef kernel(x):\n    pass\n\n\nclass ModelNew:\n    def forward(self, x): ..."
+    numbered = (f"{kernel}  # {n}" for n in count())
+    faster = next(code for code in numbered if verdict(PROBLEM, Candidate(code, "triton"), 0).speedup == 1.5)
+    codes = [f"crashed\n{kernel}", f"build_error\n{kernel}", faster]
+    item = {
+        "prompt": [{"role": "user", "content": "write a kernel"}],
+        "label": "class Model: ...",
+        "extra_info": {"level": 1, "problem_id": 1, "problem_name": "Doubled"},
+    }
+    with ChatServer([f"```python\n{code}\n```" for code in codes], models=("custom",)) as model:
+        policy = OpenAI(base_url=model.base_url, api_key="none")
+        times = {"level1": {"1_Doubled.py": {"mean": 1.5}}}
+        played = tritonforge.rollout_multi_turn_trajectory(item, policy, {}, server.url, Semaphore(2), baseline_timings=times)
+    _, aggregated, rewards, history = played
+    assert rewards == pytest.approx([0.1, 0.0, 0.8]) and aggregated == pytest.approx(0.1 + 0.4**2 * 0.8)
+    assert [turn["eval_result"]["runtime"] for turn in history] == [-1.0, -1.0, 1.0]
+    assert scripted.verified == codes, "it asks three times, answered or not"
 
 
 # ------------------------------------------------------------------ the command

@@ -52,6 +52,11 @@ class _Entry:
     fetched: bool = False
     """Somebody has the answer."""
 
+    @property
+    def failed(self) -> bool:
+        """It has no verdict, and never will."""
+        return self.ended_s is not None and (self.task.cancelled() or isinstance(self.task.result(), Failure))
+
     def over(self, now_s: float, keep_s: float) -> bool:
         """Nobody waits for it any more, or nobody may."""
         if self.lease_s is not None and not self.waiting and now_s - self.asked_s > self.lease_s:
@@ -81,17 +86,17 @@ class Jobs:
         return len(self._entries)
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """Start all that are not known yet, or none. Raises Refused, and ConfigError for what cannot be meant."""
+        """Start all that are not known yet, or failed, or none. Raises Refused, and ConfigError for what cannot be meant."""
         digests: dict[str, bytes] = {}
         for job in jobs:
             if job.config.baseline != EAGER:
                 raise ConfigError("verify.baseline names a file, and a server reads none: use verify.baseline=eager")
             digest, known = _digest(job), self._entries.get(job.id)
-            if digest != (known.digest if known else digests.setdefault(job.id, digest)):
+            if digest != digests.setdefault(job.id, known.digest if known else digest):
                 raise Refused(Refusal.CONFLICT, f"job {job.id} is another one already: give each an id of its own", job.id)
             if known:
                 known.asked_s = time.monotonic()
-        new = {job.id: job for job in jobs if job.id not in self._entries}
+        new = {job.id: job for job in jobs if job.id not in self._entries or self._entries[job.id].failed}
         if not new:
             return
         if self.draining:

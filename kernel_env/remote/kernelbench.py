@@ -1,11 +1,13 @@
 """The wire of KernelBench's kind of evaluation server, as TritonForge's slime plug-in speaks it: `POST /eval`.
 
 Its requests name sources alone, so problems have no number here. Its `seed` is not used: with the same one each time, a policy
-could learn the inputs. Times are milliseconds, whatever comments there say.
+could learn the inputs. Times are milliseconds, whatever comments there say. That client asks three times for each candidate, even
+where it was answered; so the same question within a minute has the same answer, and the candidate runs once.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,7 +35,7 @@ class EvalRequest(BaseModel):
     backend: str = "cuda"
 
     def job(self, config: VerifyConfig, client: str) -> Job:
-        """`config` decides what a request does not."""
+        """`config` decides what a request does not. The same request is the same job."""
         asked = replace(
             config,
             num_correct_trials=self.num_correct_trials,
@@ -41,7 +43,8 @@ class EvalRequest(BaseModel):
             measure_performance=self.measure_performance,
         )
         problem = Problem(0, 0, "eval", self.original_model_src, origin="eval")
-        return Job(problem, Candidate(self.custom_model_src, self.backend), asked, order=Order(client=client))
+        same = hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        return Job(problem, Candidate(self.custom_model_src, self.backend), asked, order=Order(client=client), id=same)
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ class Job:
     """None: the server draws one, which is in the verdict."""
     order: Order = ORDINARY
     id: str = field(default_factory=new_id)
-    """Whoever sends the same id again asks for the same job: it runs once."""
+    """Whoever sends the same id again asks for the same job: it runs once, or again where it had failed."""
     lease_s: float | None = None
     """It is given up once nobody has asked for its answer for so long. None: `/verify` gives it up with its connection, and `/jobs`
     never."""
