@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -24,9 +25,10 @@ from openai import OpenAI
 
 from kernel_env.errors import ConfigError
 from kernel_env.referee.config import VerifyConfig
-from kernel_env.remote.jobs import Jobs
+from kernel_env.remote import jobs as module
+from kernel_env.remote.counters import Counters
 from kernel_env.remote.server import ServerConfig
-from kernel_env.remote.wire import Answer, Health
+from kernel_env.remote.wire import Answer, Health, Job, read
 from kernel_env.schema import Candidate, Status, Verdict, from_json
 from rollout.cli import main
 from tests.chat_server import ChatServer
@@ -133,8 +135,9 @@ def test_whoever_waits_for_a_job_that_is_cancelled_is_told(server: EvalServer, s
 
 
 def test_a_job_that_nobody_asks_for_any_more_is_given_up(server: EvalServer, scripted: Scripted) -> None:
-    server.post("/jobs", job("hang", id="mine", lease_s=0.1))
-    until(lambda: scripted.busy.cancelled)
+    server.post("/jobs/batch", {"jobs": [job("hang", id="mine", lease_s=0.1), job("wait 2.5", id="asked", lease_s=0.1)]})
+    assert server.get("/jobs/asked?wait_s=30").status == 200
+    assert scripted.busy.cancelled == 1
     assert server.get("/jobs/mine").status == 404
 
 
@@ -289,22 +292,29 @@ def test_health_and_metrics_say_what_happens(server: EvalServer, scripted: Scrip
     assert all(re.fullmatch(r"# (HELP|TYPE) \w+ .+|\w+(\{\w+=\"[\w.]+\"\})? [\d.e+-]+", line) for line in text.splitlines())
 
 
-async def test_answers_that_were_had_are_forgotten_and_the_others_in_time(
-    scripted: Scripted, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from kernel_env.remote import jobs as module
-    from kernel_env.remote.counters import Counters
-    from kernel_env.remote.wire import Job, read
+async def known(jobs: module.Jobs) -> set[str]:
+    found = set()
+    for n in range(20):
+        with contextlib.suppress(module.Refused):
+            await jobs.answer(f"{n}", None)
+            found.add(f"{n}")
+    return found
 
+
+@pytest.mark.parametrize(("keep_s", "left"), [(60.0, {"10", "11", "12", "13", "14"}), (0.0, set("01234"))])
+async def test_answers_that_were_had_are_forgotten_first(
+    scripted: Scripted, monkeypatch: pytest.MonkeyPatch, keep_s: float, left: set[str]
+) -> None:
+    """Of twenty the last five were had, or the last fifteen, which then need not be kept at all."""
     monkeypatch.setattr(module, "SWEEP_S", 0.01)
-    monkeypatch.setattr(module, "FETCHED_KEEP_S", 0.0)
+    monkeypatch.setattr(module, "FETCHED_KEEP_S", keep_s)
     monkeypatch.setattr(module, "MOST_KEPT", 5)
-    jobs = Jobs(scripted, 1000, 60.0, Counters())
+    jobs = module.Jobs(scripted, 1000, 60.0, Counters())
     jobs.submit([read(Job, json.dumps(job(f"kernel {n}", id=f"{n}")).encode()) for n in range(20)])
-    for n in range(10):
+    for n in range(15 if keep_s else 5, 20):
         await jobs.answer(f"{n}", None)
     await until_async(lambda: jobs.kept <= 5)
-    assert [await jobs.answer(f"{n}", None) for n in range(15, 20)] == [expected(f"kernel {n}") for n in range(15, 20)]
+    assert await known(jobs) == left
     await jobs.aclose()
 
 

@@ -6,12 +6,14 @@ import asyncio
 import json
 import re
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -180,7 +182,9 @@ async def test_the_jobs_of_a_server_that_is_killed_go_to_another() -> None:
             assert len(second.verified) == 20
 
 
-async def test_jobs_wait_for_a_server_that_is_started_again() -> None:
+async def test_jobs_wait_for_a_server_that_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    passed_s = [0.0]
+    monkeypatch.setattr(client, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + passed_s[0]))
     with socket.socket() as place:
         place.bind(("127.0.0.1", 0))
         port = place.getsockname()[1]
@@ -188,13 +192,15 @@ async def test_jobs_wait_for_a_server_that_is_started_again() -> None:
         async with remote(first.url, patience_s=60) as verifier:
             working = [asyncio.create_task(verified(verifier, f"wait 0.5\nkernel {n}")) for n in range(5)]
             await asyncio.sleep(0.2)
+            passed_s[0] = 1000.0  # how long they took so far is no matter
             first.process.kill()
             first.process.wait()
             with EvalServer(Scripted(), port=port):
                 assert await asyncio.gather(*working) == [expected(f"wait 0.5\nkernel {n}") for n in range(5)]
 
 
-async def test_a_server_that_stops_gets_nothing_new_and_finishes_what_it_has() -> None:
+async def test_a_server_that_stops_gets_nothing_new_and_finishes_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "LOOK_S", 0.01)
     first, second = Scripted(), Scripted()
     with EvalServer(first, drain_s=30.0) as one, EvalServer(second) as two:
         async with remote(one, two) as verifier:
@@ -202,14 +208,15 @@ async def test_a_server_that_stops_gets_nothing_new_and_finishes_what_it_has() -
             await until_async(lambda: first.busy.now == second.busy.now == 2)
             one.stop()
             await until_async(lambda: one.get("/health").status == 503)
-            later = [asyncio.create_task(verified(verifier, f"held\nlater {n}")) for n in range(4)]
-            await until_async(lambda: second.busy.now == 6)
+            await asyncio.sleep(0.1)
+            for n in range(10):
+                assert await verified(verifier, f"kernel {n}") == expected(f"kernel {n}")
+            assert one.get("/metrics.json").json["failures"].get("stopping", 0) <= 1
             first.let_go.set()
             second.let_go.set()
             assert await asyncio.gather(*working) == [expected(f"held\n{n}") for n in range(4)]
-            await asyncio.gather(*later)
             await asyncio.to_thread(one.join)
-    assert len(first.verified) == 2
+    assert len(first.verified) == 2 and len(second.verified) == 12
 
 
 async def test_no_server_is_an_error_that_names_them_all() -> None:
@@ -227,6 +234,16 @@ async def test_a_full_server_is_waited_for() -> None:
             codes = [f"wait 0.05\nkernel {n}" for n in range(8)]
             assert await asyncio.gather(*(verified(verifier, code) for code in codes)) == [expected(code) for code in codes]
     assert scripted.busy.most == 2 and sorted(scripted.verified) == codes
+
+
+async def test_a_full_server_is_left_alone_for_a_while() -> None:
+    with EvalServer(scripted := Scripted(), queue=1) as server:
+        async with remote(server) as verifier:
+            working = [asyncio.create_task(verified(verifier, f"held\n{n}")) for n in range(2)]
+            await asyncio.sleep(0.5)
+            assert 1 <= server.get("/metrics.json").json["failures"]["overloaded"] <= 3
+            scripted.let_go.set()
+            await asyncio.gather(*working)
 
 
 class Busy(Scripted):
@@ -380,6 +397,30 @@ async def test_an_answer_that_is_none_is_never_a_verdict(
             with pytest.raises(kind, match=says):
                 await verified(verifier, "a kernel")
             assert handler.submissions == (5 if "5 times" in says else 1)
+
+
+class Breaking(Forgetful):
+    """Breaks the connection of the first request for the answer."""
+
+    polls = 0
+
+    def do_GET(self) -> None:
+        if self.path != "/health":
+            type(self).polls += 1
+            if self.polls == 1:
+                return self.connection.close()
+        return super().do_GET()
+
+
+async def test_a_connection_that_breaks_is_made_again_before_the_job_goes_elsewhere() -> None:
+    said = 200, {"id": "x", "verdict": json.loads(write(expected("a kernel")))}
+    handler = type("Handler", (Breaking,), {"said": said})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, ExitStack() as stack:
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        stack.callback(server.shutdown)
+        async with remote(f"http://127.0.0.1:{server.server_port}") as verifier:
+            assert await verified(verifier, "a kernel") == expected("a kernel")
+    assert (handler.polls, handler.submissions) == (2, 1)
 
 
 @pytest.mark.parametrize("urls", [[], ["localhost:18188"], ["http://a:1", "unix:/tmp/x"]])

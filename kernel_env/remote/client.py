@@ -125,7 +125,7 @@ class RemoteVerifier:
             except Full:
                 continue
             except Lost as error:
-                lost += 1
+                lost, last_seen_s = lost + 1, time.monotonic()
                 if lost == MOST_LOST:
                     raise VerifierError(f"servers lost a job {lost} times, the last one because {error}") from error
             except ProblemError:

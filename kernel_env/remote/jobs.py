@@ -102,9 +102,8 @@ class Jobs:
         if self.draining:
             raise Refused(Refusal.STOPPING, "the server is stopping and takes nothing new")
         if len(self._running) + len(new) > self._queue:
-            raise Refused(
-                Refusal.OVERLOADED, f"{len(self._running)} jobs are not finished, of at most {self._queue}: try again later"
-            )
+            said = f"{len(self._running)} jobs are not finished, of at most {self._queue}: try again later"
+            raise Refused(Refusal.OVERLOADED, said)
         self._sweeping = self._sweeping or asyncio.create_task(self._sweep())
         for job in new.values():
             self._start(job, digests[job.id])
@@ -145,12 +144,9 @@ class Jobs:
         if not entry.task.done():
             return None
         if entry.task.cancelled():
-            kind, what = (
-                (Refusal.STOPPING, "the server stopped before it was done")
-                if self._closed
-                else (Refusal.CANCELLED, "it was cancelled")
-            )
-            raise Refused(kind, f"job {job}: {what}", job)
+            if self._closed:
+                raise Refused(Refusal.STOPPING, f"the server stopped before job {job} was done", job)
+            raise Refused(Refusal.CANCELLED, f"job {job} was cancelled", job)
         entry.fetched = True
         self._note()
         return entry.task.result()
@@ -173,9 +169,8 @@ class Jobs:
 
     def _entry(self, job: str) -> _Entry:
         if job not in self._entries:
-            raise Refused(
-                Refusal.UNKNOWN_JOB, f"there is no job {job}: it was never submitted, was cancelled, or is long done", job
-            )
+            said = f"there is no job {job}: it was never submitted, was cancelled, or is long done"
+            raise Refused(Refusal.UNKNOWN_JOB, said, job)
         return self._entries[job]
 
     async def _sweep(self) -> None:
