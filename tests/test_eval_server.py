@@ -158,7 +158,10 @@ def hang_up(server: EvalServer, path: str, asked: object, when: Callable[[], obj
     host, _, port = server.url.removeprefix("http://").partition(":")
     body = json.dumps(asked).encode()
     with socket.create_connection((host, int(port))) as connection:
-        connection.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        connection.sendall(
+            f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
         until(when)
 
 
@@ -220,6 +223,13 @@ def test_what_is_not_as_agreed_is_refused_with_a_reason(
     answer = server.get(path) if body is None else server.post(path, body)
     assert (answer.status, answer.json["kind"]) == (status, kind), answer
     assert says in answer.json["message"] and "\n" not in answer.json["message"]
+    assert scripted.verified == []
+
+
+def test_a_web_page_cannot_make_a_browser_send_a_candidate(server: EvalServer, scripted: Scripted) -> None:
+    for path, asked in (("/verify", job("x")), ("/jobs", job("x")), ("/jobs/batch", {"jobs": []}), ("/eval", payload("x"))):
+        for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
+            assert server.post(path, asked, headers={"Content-Type": kind}).status == 415
     assert scripted.verified == []
 
 
@@ -307,12 +317,12 @@ async def test_answers_that_were_had_are_forgotten_first(
 ) -> None:
     """Of twenty the last five were had, or the last fifteen, which then need not be kept at all."""
     monkeypatch.setattr(module, "SWEEP_S", 0.01)
-    monkeypatch.setattr(module, "FETCHED_KEEP_S", keep_s)
-    monkeypatch.setattr(module, "MOST_KEPT", 5)
     jobs = module.Jobs(scripted, 1000, 60.0, Counters())
     jobs.submit([read(Job, json.dumps(job(f"kernel {n}", id=f"{n}")).encode()) for n in range(20)])
     for n in range(15 if keep_s else 5, 20):
         await jobs.answer(f"{n}", None)
+    monkeypatch.setattr(module, "FETCHED_KEEP_S", keep_s)
+    monkeypatch.setattr(module, "MOST_KEPT", 5)
     await until_async(lambda: jobs.kept <= 5)
     assert await known(jobs) == left
     await jobs.aclose()

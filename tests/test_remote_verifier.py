@@ -39,6 +39,7 @@ from kernel_env.schema import Candidate, Problem, Status, StopReason, Verdict
 from kernel_env.verifier import BlockingVerifier, Load, LocalVerifier
 from rewards.judge.static import StaticJudge
 from rollout.compose import composed
+from rollout.doctor import Level, server
 from rollout.runner import make_verifier, run
 from tests.conftest import GOOD, QUICK, python_candidate
 from tests.eval_server import PROBLEM, EvalServer, Scripted, child, expected, until_async
@@ -380,6 +381,7 @@ class Forgetful(BaseHTTPRequestHandler):
         ((502, b"<html>bad gateway</html>"), VerifierError, "lost a job 5 times"),
         ((200, b"<html>welcome</html>"), VerifierError, "cannot be read"),
         ((200, {"id": "x", "verdict": {"status": "correct"}}), VerifierError, "cannot be read"),
+        ((200, {"id": "x", "verdict": json.loads(write(expected("a kernel"))) | {"status": []}}), VerifierError, "cannot be read"),
         ((200, {"id": "x", "verdict": json.loads(write(expected("another kernel")))}), VerifierError, "another question"),
         ((403, b"no"), ConfigError, "status 403"),
         ((500, {"kind": "of the future", "message": "new"}), VerifierError, "new"),
@@ -423,7 +425,7 @@ async def test_a_connection_that_breaks_is_made_again_before_the_job_goes_elsewh
     assert (handler.polls, handler.submissions) == (2, 1)
 
 
-@pytest.mark.parametrize("urls", [[], ["localhost:18188"], ["http://a:1", "unix:/tmp/x"]])
+@pytest.mark.parametrize("urls", [[], ["localhost:18188"], ["http://a:1", "unix:/tmp/x"], ["http://"], ["http://a:port"]])
 def test_what_is_no_address_is_an_error_of_the_configuration(urls: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"verifier\.remote"):
         RemoteVerifier(urls)
@@ -443,6 +445,12 @@ async def test_a_run_verifies_on_the_servers_that_its_configuration_names(tmp_pa
     asked = [turn.verdict.candidate_digest for episode in result.episodes for turn in episode.turns if turn.code is not None]
     assert len(asked) == len(first.verified) + len(second.verified) > 5
     assert first.verified and second.verified
+
+
+async def test_the_doctor_tries_each_server(real: EvalServer) -> None:
+    settings, _ = composed([f"verifier.remote=[{real.url},http://127.0.0.1:9]"])
+    found = [await server(url, settings) for url in settings.verifier.remote]
+    assert [finding.level for finding in found] == [Level.OK, Level.FAIL]
 
 
 @pytest.mark.parametrize("other", ["verifier=inprocess", "verifier.clock=recorded"])

@@ -42,9 +42,6 @@ class RemoteVerifier:
         """`api_key` is by default the environment's KERNEL_ENV_API_KEY. Raises ConfigError for what is no address."""
         if not urls:
             raise ConfigError("verifier.remote needs the address of a server, such as http://127.0.0.1:18188")
-        wrong = next((url for url in urls if not url.startswith(("http://", "https://"))), None)
-        if wrong is not None:
-            raise ConfigError(f"verifier.remote: {wrong!r} is no address of a server, such as http://127.0.0.1:18188")
         key = api_key or os.environ.get(API_KEY, "")
         self._servers = [Endpoint(url, key) for url in dict.fromkeys(url.rstrip("/") for url in urls)]
         self._patience_s = patience_s

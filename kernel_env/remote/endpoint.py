@@ -48,10 +48,21 @@ class Full(Exception):
     """Its queue is full."""
 
 
+def _is_address(url: str) -> bool:
+    try:
+        parsed = httpx2.URL(url)
+    except httpx2.InvalidURL:
+        return False
+    return parsed.scheme in ("http", "https") and bool(parsed.host)
+
+
 class Endpoint:
     """Use within one event loop."""
 
     def __init__(self, url: str, api_key: str) -> None:
+        """Raises ConfigError for what is no address."""
+        if not _is_address(url):
+            raise ConfigError(f"verifier.remote: {url!r} is no address of a server, such as http://127.0.0.1:18188")
         self.url = url
         headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {api_key}"} if api_key else {})
         self._http = httpx2.AsyncClient(

@@ -166,18 +166,18 @@ def _serve_jobs(app: FastAPI, service: Service) -> None:
 
     @app.post("/verify")
     async def verify(request: Request) -> Response:
-        job = _from(request, read(Job, await request.body()))
+        job = _from(request, read(Job, await _body(request)))
         return _answer(Answer(job.id, await service.verdict(job, request)))
 
     @app.post("/jobs")
     async def submit(request: Request) -> Response:
-        job = _from(request, read(Job, await request.body()))
+        job = _from(request, read(Job, await _body(request)))
         jobs.submit([job])
         return _answer(Accepted(job.id), 202)
 
     @app.post("/jobs/batch")
     async def submit_batch(request: Request) -> Response:
-        batch = [_from(request, job) for job in read(Batch, await request.body()).jobs]
+        batch = [_from(request, job) for job in read(Batch, await _body(request)).jobs]
         jobs.submit(batch)
         return _answer(AcceptedBatch(tuple(job.id for job in batch)), 202)
 
@@ -197,7 +197,7 @@ def _serve_jobs(app: FastAPI, service: Service) -> None:
 def _serve_evaluations(app: FastAPI, service: Service) -> None:
     @app.post("/eval")
     async def evaluate(request: Request) -> Response:
-        asked = EvalRequest.model_validate_json(await request.body())
+        asked = EvalRequest.model_validate_json(await _body(request))
         verdict = await service.verdict(asked.job(service.config.verify, _client(request)), request)
         if verdict.status is Status.NEEDS_DEVICE:
             raise _Failed(Failure(Refusal.NEEDS_DEVICE, f"this machine cannot tell: {verdict.message}"))
@@ -236,6 +236,13 @@ def _serve_facts(app: FastAPI, service: Service) -> None:
 
 def _from(request: Request, job: Job) -> Job:
     return job if job.order.client else replace(job, order=replace(job.order, client=_client(request)))
+
+
+async def _body(request: Request) -> bytes:
+    """JSON by its own word: a web page of another site cannot make a browser send that."""
+    if not request.headers.get("content-type", "").startswith(_JSON):
+        raise HTTPException(415, f"send Content-Type: {_JSON}")
+    return await request.body()
 
 
 def _client(request: Request) -> str:

@@ -162,7 +162,7 @@ def read(kind: type[T], text: bytes) -> T:
         raise NotJson("no JSON") from error
     try:
         return from_json(kind, document)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:  # the second: a list where a word should be
         raise Malformed(str(error)) from error
 
 
