@@ -158,10 +158,8 @@ def hang_up(server: EvalServer, path: str, asked: object, when: Callable[[], obj
     host, _, port = server.url.removeprefix("http://").partition(":")
     body = json.dumps(asked).encode()
     with socket.create_connection((host, int(port))) as connection:
-        connection.sendall(
-            f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-            + body
-        )
+        headers = f"Host: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        connection.sendall(f"POST {path} HTTP/1.1\r\n{headers}\r\n\r\n".encode() + body)
         until(when)
 
 
