@@ -229,7 +229,8 @@ async def test_no_server_is_an_error_that_names_them_all() -> None:
             await verifier.start("cpp")
 
 
-async def test_a_full_server_is_waited_for() -> None:
+async def test_a_full_server_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "FULL_S", 0.1)
     with EvalServer(scripted := Scripted(), queue=2) as server:
         async with remote(server, patience_s=0.1) as verifier:
             codes = [f"wait 0.05\nkernel {n}" for n in range(8)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import secrets
 import time
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ FETCHED_KEEP_S = 60.0
 """An answer that somebody had is kept so long, should it not have arrived."""
 MOST_KEPT = 10_000
 """Answers, so that memory is bounded."""
+_log = logging.getLogger(__name__)
 
 
 class Refused(Exception):
@@ -130,6 +132,7 @@ class Jobs:
         except KernelEnvError as error:
             return failure(error, job.id)
         except Exception as error:  # noqa: BLE001  # boundary: a fault of ours is one job's failure, and never a verdict
+            _log.exception("job %s", job.id)
             return Failure("verifier", f"the server broke: {type(error).__name__}: {error}", job.id)
 
     async def answer(self, job: str, wait_s: float | None) -> Verdict | Failure | None:

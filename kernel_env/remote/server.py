@@ -166,18 +166,18 @@ def _serve_jobs(app: FastAPI, service: Service) -> None:
 
     @app.post("/verify")
     async def verify(request: Request) -> Response:
-        job = _from(request, read(Job, await _body(request)))
+        job = _with_client(request, read(Job, await _body(request)))
         return _answer(Answer(job.id, await service.verdict(job, request)))
 
     @app.post("/jobs")
     async def submit(request: Request) -> Response:
-        job = _from(request, read(Job, await _body(request)))
+        job = _with_client(request, read(Job, await _body(request)))
         jobs.submit([job])
         return _answer(Accepted(job.id), 202)
 
     @app.post("/jobs/batch")
     async def submit_batch(request: Request) -> Response:
-        batch = [_from(request, job) for job in read(Batch, await _body(request)).jobs]
+        batch = [_with_client(request, job) for job in read(Batch, await _body(request)).jobs]
         jobs.submit(batch)
         return _answer(AcceptedBatch(tuple(job.id for job in batch)), 202)
 
@@ -234,7 +234,7 @@ def _serve_facts(app: FastAPI, service: Service) -> None:
         return Response(counters.prometheus(service.health(), jobs.kept), media_type=PROMETHEUS)
 
 
-def _from(request: Request, job: Job) -> Job:
+def _with_client(request: Request, job: Job) -> Job:
     return job if job.order.client else replace(job, order=replace(job.order, client=_client(request)))
 
 

@@ -34,7 +34,7 @@ PORT: Final = 18188
 """Where trainers that know KernelBench's kind of server look for it."""
 API_KEY: Final = "KERNEL_ENV_API_KEY"
 """The environment variable that both ends take the key from, where it is not given."""
-MAX_BODY_BYTES: Final = 64 << 20
+MAX_BODY_BYTES: Final = 16 << 20
 MAX_WAIT_S: Final = 60.0
 _ID = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
