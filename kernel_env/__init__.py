@@ -12,17 +12,19 @@ import gymnasium as _gym
 if TYPE_CHECKING:
     from kernel_env.env import KernelBenchEnv as KernelBenchEnv
     from kernel_env.problems import load_problems as load_problems
+    from kernel_env.remote.client import RemoteVerifier as RemoteVerifier
     from kernel_env.verifier import BlockingVerifier as BlockingVerifier
     from kernel_env.verifier import LocalVerifier as LocalVerifier
 
 __version__ = "0.1.0"
-__all__ = ["BlockingVerifier", "KernelBenchEnv", "LocalVerifier", "load_problems"]
+__all__ = ["BlockingVerifier", "KernelBenchEnv", "LocalVerifier", "RemoteVerifier", "load_problems"]
 
 _HOMES = {
     "KernelBenchEnv": "kernel_env.env",
     "load_problems": "kernel_env.problems",
     "BlockingVerifier": "kernel_env.verifier",
     "LocalVerifier": "kernel_env.verifier",
+    "RemoteVerifier": "kernel_env.remote.client",
 }
 
 if "KernelBench-v0" not in _gym.registry:

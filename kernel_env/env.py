@@ -25,7 +25,7 @@ from kernel_env.referee.config import VerifyConfig
 from kernel_env.reward import reward_config
 from kernel_env.schema import Generation, Problem, Reward, StopReason, Turn, Verdict
 from kernel_env.spaces import TextSpace
-from kernel_env.verifier import BlockingVerifier, LocalVerifier, VerifierConfig
+from kernel_env.verifier import BlockingVerifier, LocalVerifier, SocketVerifier, Verifier, VerifierConfig
 
 
 class StepInfo(TypedDict, total=False):
@@ -46,8 +46,8 @@ class StepInfo(TypedDict, total=False):
 class KernelBenchEnv(gym.Env[str, str]):
     """Multi-turn kernel generation over a set of problems.
 
-    `problems` is a source name (`bundled`), or problems already loaded. `verifier` is an address of a shared verifier
-    (`unix:...`), a `BlockingVerifier`, or None for one of its own.
+    `problems` is a source name (`bundled`), or problems already loaded. `verifier` is the address of a shared one
+    (`unix:...`), those of servers (`http://a:18188,http://b:18188`), a `BlockingVerifier`, or None for one of its own.
     """
 
     metadata = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012 - Gymnasium's own convention
@@ -117,9 +117,17 @@ class KernelBenchEnv(gym.Env[str, str]):
 
     def _blocking(self) -> BlockingVerifier:
         if self._verifier is None:
-            config = VerifierConfig(clock=self._clock)
-            self._verifier = BlockingVerifier(self._given if isinstance(self._given, str) else (lambda: LocalVerifier(config)))
+            self._verifier = BlockingVerifier(self._made)
         return self._verifier
+
+    def _made(self) -> Verifier:
+        if not isinstance(self._given, str):
+            return LocalVerifier(VerifierConfig(clock=self._clock))
+        if not self._given.startswith("http"):
+            return SocketVerifier(self._given)
+        from kernel_env.remote.client import RemoteVerifier
+
+        return RemoteVerifier(self._given.split(","))
 
     def render(self) -> str | None:
         """The conversation's turns as text, with statuses and rewards."""

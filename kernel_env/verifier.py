@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from kernel_env import errors
 from kernel_env.backends import Flavour, get_backend
@@ -120,6 +120,14 @@ class Load:
     slots_taken: int
     to_measure: int
     """They are built, and wait for a slot."""
+
+
+@runtime_checkable
+class Loaded(Protocol):
+    """A verifier that says so."""
+
+    @property
+    def load(self) -> Load: ...
 
 
 class Verifier(Protocol):

@@ -29,6 +29,7 @@ HELP = """kernel-env: multi-turn kernel generation, verified and timed on this m
                                                       a run's kernels and results as KernelBench's own scripts read them
   kernel-env scorecard [DIRECTORY [PART]] [--json] [--write] [OPTION=VALUE ...]
                                                       judge a corpus of cheats and honest kernels (tests/candidates)
+  kernel-env serve [OPTION=VALUE ...]                 verify for others over HTTP (host=, port=, api_key=, verifier.slots=, ...)
   kernel-env judge serve [OPTION=VALUE ...]           serve a judge over HTTP (judge=static|llm|transformers|panel|chain)
   kernel-env judge calibrate [DIRECTORY] [--json] [OPTION=VALUE ...]
                                                       score kernels of known worth: precision, recall, Brier score
@@ -69,7 +70,8 @@ def _dispatch(argv: list[str]) -> int:
         return 0 if argv else 2
     commands: dict[str, Callable[[list[str]], int]] = {
         "eval": _eval, "verify": _verify, "replay": _replay, "report": _report, "compare": _compare, "import": _import,
-        "export": _export, "scorecard": _scorecard, "judge": _judge, "monitor": _monitor, "arena": _arena, "doctor": _doctor,
+        "export": _export, "scorecard": _scorecard, "serve": _serve, "judge": _judge, "monitor": _monitor, "arena": _arena,
+        "doctor": _doctor,
     }  # fmt: skip
     command = commands.get(argv[0])
     if command is None:
@@ -259,6 +261,15 @@ def _scorecard(argv: list[str]) -> int:
         raise ConfigError("usage: kernel-env scorecard [DIRECTORY [PART]] [--json] [--write] [OPTION=VALUE ...]")
     directory, part = (*words, *("tests/candidates", "")[len(words) :])
     return scorecard(Path(directory), overrides, as_json="--json" in flags, write="--write" in flags, only=part)
+
+
+def _serve(argv: list[str]) -> int:
+    from rollout.serve import serve
+
+    words, overrides, _ = _split(argv, ())
+    if words:
+        raise ConfigError("usage: kernel-env serve [OPTION=VALUE ...]")
+    return serve(overrides)
 
 
 def _judge(argv: list[str]) -> int:

@@ -18,6 +18,7 @@ from rich.markup import escape
 from kernel_env.builder.toolchain import toolchain
 from kernel_env.errors import ConfigError, KernelEnvError
 from kernel_env.referee.config import VerifyConfig
+from kernel_env.remote.client import RemoteVerifier
 from kernel_env.sandbox import MEANING, Layer
 from kernel_env.schema import Candidate, Status
 from kernel_env.verifier import LocalVerifier
@@ -69,6 +70,8 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     yield _guarded("build cache", lambda: _cache(settings))
     yield from _sandbox(settings)
     yield from asyncio.run(_canaries(settings))
+    for url in settings.verifier.remote:
+        yield asyncio.run(server(url, settings))
     if settings.policy.scheme != "replay":
         yield asyncio.run(_endpoint(settings))
 
@@ -140,6 +143,21 @@ async def _canary(verifier: LocalVerifier, backend: str, needed: bool) -> Findin
         return Finding(name, bad, str(error))
     timed = "timed" if good.timing else good.timing_note
     return Finding(name, Level.OK, f"known-good correct, known-bad caught; verdict in {good.duration_ms:.0f} ms; {timed}")
+
+
+async def server(url: str, settings: Settings) -> Finding:
+    """One of `verifier.remote`, which has to tell a known-good kernel from a known-bad one."""
+    backend = settings.backend.name
+    verifier = RemoteVerifier([url], settings.verifier.api_key or "", patience_s=2.0)
+    try:
+        await verifier.start(backend)
+        if backend in CANARIES:
+            await canary(verifier, backend, timed=False)
+        return Finding(f"server {url}", Level.OK, f"verifies {backend}: known-good correct, known-bad caught")
+    except KernelEnvError as error:
+        return Finding(f"server {url}", Level.FAIL, str(error))
+    finally:
+        await verifier.aclose()
 
 
 async def _compiles(verifier: LocalVerifier, needed: bool) -> Finding:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from kernel_env.errors import ConfigError
+from kernel_env.remote.kernelbench import runtime_stats
 from kernel_env.schema import Episode, Stats, Turn
 from rollout.documents import best_turn, episode_order
 from rollout.durable import write_file
@@ -122,19 +123,7 @@ def _entry(episode: Episode, turn: Turn, baseline: Stats | None, hardware: str) 
         "correctness": verdict.correct,
         "metadata": metadata,
         "runtime": baseline.median_ms / timing.speedup if timing and baseline else -1.0,
-        "runtime_stats": _stats(timing.runtime, hardware) if timing else {},
-    }
-
-
-def _stats(stats: Stats, hardware: str) -> dict[str, Any]:
-    return {
-        "mean": stats.mean_ms,
-        "std": stats.std_ms,
-        "min": stats.min_ms,
-        "max": stats.max_ms,
-        "num_trials": stats.count,
-        "hardware": hardware,
-        "device": "cpu",
+        "runtime_stats": runtime_stats(timing.runtime, hardware) if timing else {},
     }
 
 
@@ -144,7 +133,9 @@ def _baseline_file(names: Mapping[tuple[int, int], str], baselines: Mapping[str,
     for (level, problem_id), name in names.items():
         stats = baselines.get(f"level{level}_problem{problem_id}")
         row = (
-            {**_stats(stats, hardware), "mean": stats.median_ms} if stats else {"mean": 0.0, "num_trials": 0, "hardware": hardware}
+            {**runtime_stats(stats, hardware), "mean": stats.median_ms}
+            if stats
+            else {"mean": 0.0, "num_trials": 0, "hardware": hardware}
         )
         found.setdefault(f"level{level}", {})[name] = row
     return found

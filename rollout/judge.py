@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import get_type_hints
 
 from rich.console import Console
 from rich.table import Table
@@ -24,6 +23,7 @@ from rewards.judge.calibration import Calibration, Labelled, calibrate
 from rewards.judge.canaries import WORDS, injected
 from rewards.judge.models import Judge, custom_judge
 from rewards.judge.wire import AnswerType, JudgeRequest
+from rollout.options import typed
 
 API_KEY = "JUDGE_MODEL_API_KEY"
 KINDS = ("static", "llm", "transformers", "panel", "chain")
@@ -85,16 +85,7 @@ def judge(words: Sequence[str], overrides: Sequence[str], *, as_json: bool) -> i
 
 def judge_options(overrides: Sequence[str]) -> JudgeOptions:
     """Raises ConfigError for an unknown option or a value of the wrong kind."""
-    hints, given = get_type_hints(JudgeOptions), dict[str, object]()
-    for name, text in (override.split("=", 1) for override in overrides):
-        if name not in hints:
-            known = " ".join(field.name for field in dataclasses.fields(JudgeOptions))
-            raise ConfigError(f"unknown option {name}; there are {known}{did_you_mean(name, hints)}")
-        try:
-            given[name] = {"true": True, "false": False}[text.lower()] if hints[name] is bool else hints[name](text)
-        except (ValueError, KeyError):
-            raise ConfigError(f"{name}={text}: give {'true or false' if hints[name] is bool else 'a number'}") from None
-    return JudgeOptions(**given)  # type: ignore[arg-type]  # the loop above brought each value to its field's type
+    return typed(JudgeOptions, overrides)
 
 
 def make_judge(options: JudgeOptions, kind: str = "") -> Judge:

@@ -21,8 +21,10 @@ from kernel_env.episode import EpisodeConfig
 from kernel_env.errors import ConfigError, KernelEnvError
 from kernel_env.problems import load_problems, select
 from kernel_env.referee.clock import LiveClock, RecordedClock
+from kernel_env.referee.config import EAGER
+from kernel_env.remote.client import RemoteVerifier
 from kernel_env.schema import Episode, Problem, StopReason, Turn, dumps, episode_key
-from kernel_env.verifier import InprocessVerifier, Load, LocalVerifier, Verifier, check_ahead
+from kernel_env.verifier import InprocessVerifier, Load, Loaded, LocalVerifier, Verifier, check_ahead
 from rollout.canaries import CANARIES, canary
 from rollout.documents import SWEEP_FILE, Results, RunInfo, summarize
 from rollout.durable import DirectoryLock, remove_file, write_file
@@ -147,6 +149,8 @@ def engine_config(settings: Settings) -> EngineConfig:
 def checked_problems(settings: Settings) -> tuple[Problem, ...]:
     """Those that were chosen, if they can be verified as it was asked for. Raises ConfigError, DatasetError."""
     problems = chosen_problems(settings)
+    if settings.verifier.remote and settings.verify.baseline != EAGER:
+        raise ConfigError("verify.baseline is a file of times of this machine, and verifier.remote takes times on others")
     check_baselines(settings.verify, problems)
     check_ahead(settings.verify, settings.backend.name)
     return problems
@@ -195,6 +199,8 @@ def run_name(settings: Settings) -> str:
 
 def make_verifier(settings: VerifierSettings) -> Verifier:
     """Raises ConfigError."""
+    if settings.remote:
+        return RemoteVerifier(settings.remote, settings.api_key or "")
     if settings.kind == "process":
         return LocalVerifier(settings)
     if settings.kind == "inprocess":
@@ -292,7 +298,7 @@ def _say_failed(path: Path, error: Exception) -> None:
 
 async def _tell(on_stages: OnStages, engine: Engine, verifier: Verifier) -> None:
     while True:
-        on_stages(engine.waiting, verifier.load if isinstance(verifier, LocalVerifier) else None)
+        on_stages(engine.waiting, verifier.load if isinstance(verifier, Loaded) else None)
         await asyncio.sleep(STAGES_S)
 
 

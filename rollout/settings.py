@@ -29,7 +29,7 @@ from rollout.tokens import Layout
 IGNORED_ON_RESUME = (
     "run.root", "run.canaries", "run.allow_zero", "display", "rollout.concurrency", "rollout.requests",
     "verifier.slots", "verifier.build_slots", "verifier.build_cores", "verifier.cache_dir", "verifier.cache_limit_mb",
-    "verifier.reuse_mb",
+    "verifier.reuse_mb", "verifier.remote",
     "policy.base_url", "policy.attempts", "policy.connect_s", "policy.request_s", "policy.retry_for_s", "policy.wait_s",
     "policy.wait_max_s", "policy.requests_per_minute", "policy.tokens_per_minute", "policy.price_per_million_prompt",
     "policy.price_per_million_completion",
@@ -37,7 +37,7 @@ IGNORED_ON_RESUME = (
     "sweep", "slurm", "arena", "models", "exclude", "dry_run", "validate",
 )  # fmt: skip
 """Settings that cannot change a result, so that a run may be resumed with other values of them."""
-SECRETS = ("policy.api_key", "sources.judge.api_key")
+SECRETS = ("policy.api_key", "sources.judge.api_key", "verifier.api_key")
 """Never written to disk."""
 
 
@@ -102,6 +102,16 @@ class BackendSettings:
 class VerifierSettings(VerifierConfig):
     kind: str = "process"
     """`process`: isolated processes. `inprocess`: in this very process, for debugging; every verdict says so."""
+    remote: tuple[str, ...] = ()
+    """Verify on these servers (`kernel-env serve`) instead of here: `[http://a:18188,http://b:18188]`. Slots, caches, the sandbox
+    and the clock are theirs then."""
+    api_key: str | None = None
+    """The servers' key. Default: the environment's KERNEL_ENV_API_KEY, or none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.remote and (self.kind != "process" or self.clock != "live"):
+            raise ConfigError("verifier.remote has verifiers of its own: leave verifier.kind and verifier.clock to the servers")
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Self
@@ -35,11 +36,13 @@ class Answer:
         return json.loads(self.text)
 
 
-def ask(url: str, body: object = None, *, key: str = "", headers: Mapping[str, str] | None = None) -> Answer:
+def ask(
+    url: str, body: object = None, *, key: str = "", headers: Mapping[str, str] | None = None, method: str | None = None
+) -> Answer:
     """GET, or POST where there is a body: bytes and iterators of bytes as they are, anything else as JSON."""
     data: Any = body if isinstance(body, bytes | Iterator | None) else json.dumps(body).encode()
     given = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {}) | dict(headers or {})
-    request = urllib.request.Request(url, data, given)
+    request = urllib.request.Request(url, data, given, method=method)
     try:
         with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
             return Answer(response.status, response.read().decode(), dict(response.headers))
@@ -48,12 +51,13 @@ def ask(url: str, body: object = None, *, key: str = "", headers: Mapping[str, s
             return Answer(error.code, error.read().decode(), dict(error.headers))
 
 
-class JudgeServer:
-    def __init__(self, judge: Judge, config: ServerConfig | None = None) -> None:
-        self._judge = judge
-        self._config = config or ServerConfig(port=0)
+class ServerThread:
+    """A server in a thread, in a `with` block. `serve` is told where to say its address, and when to stop."""
+
+    def __init__(self, serve: Callable[[Callable[[str], None], asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+        self._make = serve
         self._address: Future[str] = Future()
-        self._thread = threading.Thread(target=self._run, name="judge-server", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="server", daemon=True)
         self.error: Exception | None = None
 
     def __enter__(self) -> Self:
@@ -72,7 +76,7 @@ class JudgeServer:
 
     def join(self) -> None:
         self._thread.join(PATIENCE_S)
-        assert not self._thread.is_alive(), "the judge server did not stop"
+        assert not self._thread.is_alive(), "the server did not stop"
 
     def get(self, path: str, **given: Any) -> Answer:
         return ask(self.url + path, **given)
@@ -90,7 +94,12 @@ class JudgeServer:
 
     async def _serve(self) -> None:
         self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
-        await serve(self._judge, self._config, self._address.set_result, self._stopped)
+        await self._make(self._address.set_result, self._stopped)
+
+
+class JudgeServer(ServerThread):
+    def __init__(self, judge: Judge, config: ServerConfig | None = None) -> None:
+        super().__init__(functools.partial(serve, judge, config or ServerConfig(port=0)))
 
 
 class Held:

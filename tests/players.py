@@ -23,7 +23,7 @@ async def at_once(what: str) -> None:
     """Without letting anybody else run."""
 
 
-class _Busy:
+class Busy:
     """Counts what is in progress."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Writer:
 
     def __init__(self, wait: Wait = at_once, capabilities: Capabilities | None = None) -> None:
         self.capabilities = capabilities or Capabilities()
-        self.busy = _Busy()
+        self.busy = Busy()
         self.spent = Spent()
         self.asked: list[str] = []
         self._wait = wait
@@ -76,7 +76,7 @@ class Checker:
     """The verifier, with as many slots as anybody wants."""
 
     def __init__(self, wait: Wait = at_once) -> None:
-        self.busy = _Busy()
+        self.busy = Busy()
         self._wait = wait
 
     async def verify(
@@ -91,7 +91,7 @@ class Checker:
 
 def verdict(problem: Problem, candidate: Candidate, seed: int) -> Verdict:
     """Of three candidates about one is wrong, one slower than the reference, and one 1.5 times as fast: no episode is solved."""
-    kind = int(hashlib.sha256(candidate.code.encode()).hexdigest(), 16) % 3
+    kind = int(hashlib.sha256(candidate.code.encode(errors="surrogatepass")).hexdigest(), 16) % 3
     correct = kind > 0
     return Verdict(
         status=Status.CORRECT if correct else Status.WRONG_OUTPUT,

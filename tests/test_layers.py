@@ -54,7 +54,7 @@ def test_the_waist_needs_the_standard_library_only() -> None:
 
 
 PUBLIC = {
-    "kernel_env": "BlockingVerifier KernelBenchEnv LocalVerifier load_problems",
+    "kernel_env": "BlockingVerifier KernelBenchEnv LocalVerifier RemoteVerifier load_problems",
     "kernel_env.builder": "BuildRequest BuildResult Builder",
     "rewards.judge": "BaseJudgeReward JudgeConfig JudgeRewardSystem MultiCritiqueJudge compute_reward create_judge_reward",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 
+from kernel_env.exposition import family, quantile
 from rewards.judge.models import JudgeFailure, Outcome
 from rewards.judge.wire import FailureKind, LatencyQuantiles, MetricsResponse
 
@@ -87,13 +88,8 @@ class Counters:
         return {**quantiles, "_sum": self._latency_sum_s, "_count": self._scored}
 
     def _quantile(self, q: float) -> float | None:
-        ordered = sorted(self._latencies_s)
-        return ordered[min(int(q * len(ordered)), len(ordered) - 1)] if ordered else None
+        return quantile(self._latencies_s, q)
 
 
 def _family(name: str, kind: str, text: str, values: dict[str, float]) -> list[str]:
-    samples = [
-        f"judge_{name}{suffix} {value:g}" if isinstance(value, float) else f"judge_{name}{suffix} {value}"
-        for suffix, value in values.items()
-    ]
-    return [f"# HELP judge_{name} {text}", f"# TYPE judge_{name} {kind}", *samples]
+    return family(f"judge_{name}", kind, text, values)

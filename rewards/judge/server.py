@@ -10,24 +10,20 @@ read without it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
-import signal
-import socket
-import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import uvicorn
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
-from kernel_env.errors import ConfigError
+from kernel_env.exposition import PROMETHEUS
+from kernel_env.httpd import BodyLimit, Hosting, KeyLock, hosted
 from rewards.judge.batcher import BatchConfig, Batcher, Refused
 from rewards.judge.bounds import PORT
 from rewards.judge.counters import Counters
@@ -45,7 +41,6 @@ from rewards.judge.wire import (
 )
 
 MAX_BODY_BYTES = 16 << 20
-PROMETHEUS = "text/plain; version=0.0.4"
 RETRY_AFTER_S = 1
 DRAIN_S = 30
 _STATUS = {
@@ -74,10 +69,6 @@ _AWAITED = {FailureKind.OVERLOADED, FailureKind.STOPPING}
 
 _OPEN = ("/health", "/openapi.json")
 """What is answered without a key."""
-
-_Scope = MutableMapping[str, Any]
-_Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-_Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -138,10 +129,10 @@ class Service:
 def create_app(service: Service) -> FastAPI:
     """The routes. Whoever calls this starts and closes the service."""
     app = FastAPI(title="kernel-env judge", version=service.judge.version, docs_url=None, redoc_url=None)
-    app.add_middleware(_BodyLimit, max_bytes=service.config.max_body_bytes)
+    app.add_middleware(BodyLimit, max_bytes=service.config.max_body_bytes)
     locked, refusals = list[Any](), tuple[int, ...]()
     if service.config.api_key:
-        app.add_middleware(_Lock, service=service)
+        app.add_middleware(KeyLock, key=service.config.api_key, open_paths=_OPEN, refused=lambda: _keyless(service))
         locked, refusals = [Depends(HTTPBearer(auto_error=False))], (401,)  # for the document alone
 
     @app.post("/judge", dependencies=locked, responses=_documented(*refusals, 400, 413, 422, 429, 502, 503, 504))
@@ -251,64 +242,13 @@ def _failure(
     return JSONResponse(body, status, headers)
 
 
-class _Lock:
-    """Lets nobody in without the key, whatever is asked: nothing of a body is read before."""
-
-    def __init__(self, app: Callable[[_Scope, _Receive, _Send], Awaitable[None]], service: Service) -> None:
-        self._app = app
-        self._service = service
-        self._wanted = f"bearer {service.config.api_key}".encode()
-
-    async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
-        if scope["type"] != "http" or scope["path"] in _OPEN or self._has_key(scope):
-            await self._app(scope, receive, send)
-            return
-        self._service.counters.failed(FailureKind.UNAUTHORIZED)
-        said = "send the server's key: Authorization: Bearer KEY"
-        refusal = _failure(401, FailureKind.UNAUTHORIZED, said, None, {"WWW-Authenticate": "Bearer"})
-        await refusal(scope, receive, send)
-
-    def _has_key(self, scope: _Scope) -> bool:
-        scheme, _, key = dict(scope["headers"]).get(b"authorization", b"").partition(b" ")
-        return secrets.compare_digest(scheme.lower() + b" " + key.strip(), self._wanted)
-
-
-class _BodyLimit:
-    """Refuses a body as soon as it is known to be too large, by its announced length or by what has come."""
-
-    def __init__(self, app: Callable[[_Scope, _Receive, _Send], Awaitable[None]], max_bytes: int) -> None:
-        self._app = app
-        self._max_bytes = max_bytes
-
-    async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        received = 0
-
-        async def counted() -> MutableMapping[str, Any]:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self._max_bytes:
-                raise HTTPException(413, f"a body has at most {self._max_bytes} bytes: send fewer requests at once")
-            return message
-
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
-        if announced.isdigit() and int(announced) > self._max_bytes:
-            received = self._max_bytes + 1  # nothing of it has to be read
-        await self._app(scope, counted, send)
+def _keyless(service: Service) -> Response:
+    service.counters.failed(FailureKind.UNAUTHORIZED)
+    said = "send the server's key: Authorization: Bearer KEY"
+    return _failure(401, FailureKind.UNAUTHORIZED, said, None, {"WWW-Authenticate": "Bearer"})
 
 
 # ------------------------------------------------------------------ running
-
-
-class _Server(uvicorn.Server):
-    """Leaves signals alone: `serve` handles them."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 async def serve(
@@ -319,57 +259,20 @@ async def serve(
     Raises ConfigError where the port cannot be had, and what the judge raises when it cannot be loaded.
     """
     service = Service(judge, config)
-    listener = _listener(config)
-    options = uvicorn.Config(
-        create_app(service), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=DRAIN_S
-    )
-    server = _Server(options)
-    stop = stop or asyncio.Event()
-    with _stopped_by_signals(server, stop), listener:
-        on_listening(f"http://{config.host}:{listener.getsockname()[1]}")
-        stopped = asyncio.create_task(stop.wait())
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        loading = asyncio.create_task(service.start())
-        try:
-            await asyncio.wait({stopped, loading}, return_when=asyncio.FIRST_COMPLETED)
-            if loading.done():
-                loading.result()
-            await asyncio.wait({stopped, serving}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            server.should_exit = True
-            loading.cancel()
-            stopped.cancel()
-            await asyncio.gather(serving, loading, stopped, return_exceptions=True)
-            await service.aclose()
-
-
-def _listener(config: ServerConfig) -> socket.socket:
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    hosting = Hosting(stop or asyncio.Event())
     try:
-        listener = socket.create_server((config.host, config.port), family=family, backlog=2048)
-        # connections inherit it; without, the second part of each answer waits 40 ms for the client to confirm the first
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return listener
-    except OSError as error:
-        raise ConfigError(f"cannot listen on {config.host}:{config.port}: {error.strerror}; choose another port=") from error
-
-
-@contextlib.contextmanager
-def _stopped_by_signals(server: uvicorn.Server, stop: asyncio.Event) -> Iterator[None]:
-    """The first signal ends the server when its work is done, a second one at once."""
-
-    def signalled() -> None:
-        server.force_exit = stop.is_set()
-        stop.set()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, signalled)
-    try:
-        yield
+        async with hosted(create_app(service), config.host, config.port, DRAIN_S, hosting) as address:
+            on_listening(address)
+            loading = asyncio.create_task(service.start())
+            stopped = asyncio.create_task(hosting.stopping.wait())
+            try:
+                await asyncio.wait({stopped, loading}, return_when=asyncio.FIRST_COMPLETED)
+                if loading.done():
+                    loading.result()
+                await stopped
+            finally:
+                loading.cancel()
+                stopped.cancel()
+                await asyncio.gather(loading, stopped, return_exceptions=True)
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
+        await service.aclose()
