@@ -35,7 +35,7 @@ from rollout.figures import Axes, standalone
 from rollout.policies.replay import BUILT_IN
 
 PROBLEMS = ("level1_problem1", "level1_problem4", "level1_problem7")
-STEPS, GROUP = 24, 8
+STEPS, GROUP = 28, 16
 MOST = 1.0
 """Return of an episode that cannot be better."""
 EPISODE = EpisodeConfig(max_turns=1, verify=VerifyConfig(num_correct_trials=2, measure_performance=False))
@@ -133,7 +133,7 @@ def learn(steps: int = STEPS) -> list[float]:
             reward_funcs=verified_return,
             args=arguments(
                 directory, max_steps=steps, per_device_train_batch_size=GROUP * len(posed), num_generations=GROUP,
-                max_completion_length=1, learning_rate=0.02, lr_scheduler_type="constant",
+                max_completion_length=1, learning_rate=0.01, lr_scheduler_type="constant",
             ),
             train_dataset=Dataset.from_list(rollouts.rows),
             processing_class=tokenizer,
