@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 JOBS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-thorough test-slow test-sglang test-slurm scorecard check docs clean
+.PHONY: help setup demo test test-thorough test-slow test-sglang test-adapters test-slurm scorecard check docs clean
 
 help:
 	@echo "make demo           play every recorded episode of the bundled problems: built, verified and timed on this machine"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-thorough  the rest of the real problems and recordings"
 	@echo "make test-slow      every test that needs no GPU, those that take minutes too"
 	@echo "make test-sglang    the scripted SGLang server, each request and reply held against SGLang's own types (40 MB)"
+	@echo "make test-adapters  the adapters, each with its trainer: TRL trains a tiny model for a few minutes"
 	@echo "make test-slurm     those on a real SLURM, which is there (tests/local_slurm.sh starts one)"
 	@echo "make scorecard      the corpus of cheats and honest kernels, judged"
 	@echo "make check          formatting, lints, types, layers, generated docs"
@@ -45,6 +46,11 @@ test-slow: setup
 test-sglang: setup
 	@test -d $(VENV)/sglang-types || $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/sglang-types sglang==0.5.23 msgspec
 	@PYTHONPATH=$(VENV)/sglang-types $(BIN)/pytest --require-external -m "not slow and not thorough" tests/test_sglang_policy.py
+
+# a directory for each trainer, since not all can share one; what TRL needs is in the environment
+test-adapters: setup
+	@test -d $(VENV)/adapters/trl || $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/adapters/trl -c constraints.txt trl
+	@PYTHONPATH=$(VENV)/adapters/trl $(BIN)/pytest --require-external tests/test_trl.py
 
 test-slurm: setup
 	@$(BIN)/pytest -m slurm

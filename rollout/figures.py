@@ -37,6 +37,11 @@ _CURVE = sorted({*THRESHOLDS, *(quarter / 4 for quarter in range(13))})
 """Where the curve of fast_p is drawn, as far as 3."""
 _HALVES = range(-6, 9)
 """Bars of the distribution: half powers of two, from 1/8 to 16. What is beyond is in the last."""
+_STYLE = (
+    "svg{font:12px system-ui,sans-serif;fill:#333}.end{text-anchor:end}.middle{text-anchor:middle}.grid{stroke:#ddd}"
+    ".line{fill:none;stroke-width:2}.first{stroke:#2a6fb0}"
+    "@media(prefers-color-scheme:dark){svg{fill:#ccc}.grid{stroke:#444}.first{stroke:#6cb0f0}}"
+)
 
 
 @dataclass(frozen=True)
@@ -198,6 +203,12 @@ def _svg(parts: Iterable[str], said: str) -> str:
     """`said` is read out in its place."""
     label = html.escape(said)
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+
+
+def standalone(parts: Iterable[str], said: str) -> str:
+    """A file of its own, for documents that no style of a page reaches: light or dark as the reader has it."""
+    size = f'xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}"'
+    return _svg([f"<style>{_STYLE}</style>", *parts], said).replace("<svg ", f"<svg {size} ", 1) + "\n"
 
 
 def _ticks(low: float, high: float, finest: float = 0.0) -> list[float]:

@@ -29,7 +29,7 @@ def test_the_layers_hold() -> None:
     "module",
     [
         *("kernel_env", "kernel_env.schema", "kernel_env.env", "kernel_env.verifier", "kernel_env.referee.referee"),
-        *("rewards.judge", "rewards.judge.adapter", "rewards.sources", "rollout.store", "rollout.tokens"),
+        *("rewards.judge", "rewards.judge.adapter", "rewards.sources", "rollout.store", "rollout.tokens", "rollout.adapters.trl"),
     ],
 )
 def test_an_import_is_light_and_changes_nothing(module: str) -> None:

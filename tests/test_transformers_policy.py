@@ -179,6 +179,17 @@ def test_tokens_are_drawn_in_proportion_to_their_tempered_share(temperature: flo
     assert [counts[token] for token in (2, 0, 1)] == shares
 
 
+@needs_extra
+async def test_the_same_seed_draws_other_numbers_for_each_episode_and_turn(model: Path) -> None:
+    """Else a second try would repeat the first one, and all problems' samples would be lucky together."""
+    asked = ask("hi", DRAWN)
+    again, first, other, later = await replies(
+        model, asked, asked, replace(asked, episode="level1_problem2"), replace(asked, turn=1)
+    )
+    assert again.output_ids == first.output_ids
+    assert len({first.output_ids, other.output_ids, later.output_ids}) == 3
+
+
 # ------------------------------------------------------------------ ends
 
 

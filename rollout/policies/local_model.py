@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,38 +52,25 @@ class Row:
 
 
 class LocalModel:
-    """Weights, tokenizer and chat template of a directory or of a name on the hub, on the GPUs where there are any.
+    """Weights and a tokenizer with its chat template, which may be another's: a trainer's, between two of its steps.
 
     Where a request leaves temperature or top_p out, those of the model's `generation_config.json` stand; its end tokens always
     do. Its `top_k` and its penalties are not applied.
-
-    Raises ModelNotFound, AuthenticationFailed or EndpointUnreachable where there is no such model, and PolicyError where it cannot
-    be loaded.
     """
 
-    def __init__(self, model: str, now: Callable[[], float]) -> None:
-        self._name, self._now = model, now
-        find_model(model, "policy.model")
-        try:
-            self._load()
-        except ImportError:
-            raise
-        except Exception as error:  # of whatever reads its files: each library has classes of its own
-            raise PolicyError(f"model {model} cannot be loaded: {one_line(error)}; check its files and policy.model") from error
-
-    def _load(self) -> None:
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(self._name)
-        self._model: Any = AutoModelForCausalLM.from_pretrained(self._name, dtype="auto", device_map="auto")
-        defaults, config = self._model.generation_config, self._model.config.get_text_config()
-        self._model.generation_config = GenerationConfig()  # what would change the logits before they are seen here is left out
+    def __init__(self, model: Any, tokenizer: Any, name: str, now: Callable[[], float], *, tempered: bool = False) -> None:
+        """`tempered`: log-probabilities are those of the logits over the temperature, as trainers compute them again; else those of
+        the model itself."""
+        self._model, self._tokenizer, self._name, self._now, self._tempered = model, tokenizer, name, now, tempered
+        defaults, config = model.generation_config, model.config.get_text_config()
         self._temperature = (1.0 if defaults.temperature is None else defaults.temperature) if defaults.do_sample else 0.0
         self._top_p = 1.0 if defaults.top_p is None else defaults.top_p
         ends = defaults.eos_token_id if isinstance(defaults.eos_token_id, list) else [defaults.eos_token_id]
-        self._ends = {*ends, self._tokenizer.eos_token_id} - {None}
+        self._ends = {*ends, tokenizer.eos_token_id} - {None}
         self._vocabulary = config.vocab_size
         self._context = getattr(config, "max_position_embeddings", None) or math.inf
         question = [{"role": "user", "content": "?"}]
-        self.can_choose = bool(self._tokenizer.chat_template) and self._encoded(question, True) != self._encoded(question, False)
+        self.can_choose = bool(tokenizer.chat_template) and self._encoded(question, True) != self._encoded(question, False)
 
     def row(self, request: GenerationRequest, reply: Future[Generation]) -> Row:
         """Raises PolicyError for a conversation that cannot be answered, ConfigError for a wish that the template does not know."""
@@ -105,7 +92,7 @@ class LocalModel:
             limit=int(limit),
             temperature=self._temperature if wish.temperature is None else wish.temperature,
             top_p=self._top_p if wish.top_p is None else wish.top_p,
-            numbers=random.Random(wish.seed),
+            numbers=random.Random(None if wish.seed is None else f"{wish.seed} {request.episode} {request.turn}"),
             reply=reply,
         )
 
@@ -120,7 +107,7 @@ class LocalModel:
         def choose(_: Any, logits: torch.Tensor) -> torch.Tensor:
             """All that transformers is left to choose from is the token that was drawn for each row."""
             tokens = drawn(logits, rows)
-            logprobs = logits.log_softmax(-1).gather(-1, tokens)
+            logprobs = (logits / _temperatures(logits, rows) if self._tempered else logits).log_softmax(-1).gather(-1, tokens)
             for row, token, logprob in zip(rows, tokens[:, 0].tolist(), logprobs[:, 0].tolist(), strict=True):
                 if not row.reply.done():
                     self._append(row, token, logprob, started)
@@ -129,7 +116,7 @@ class LocalModel:
         def ended(sequences: torch.Tensor, _: Any) -> torch.Tensor:
             return torch.tensor([row.reply.done() for row in rows], device=sequences.device)
 
-        with torch.inference_mode():
+        with torch.no_grad(), self._plain():  # what inference_mode makes, a trainer could not go on with
             self._model.generate(
                 input_ids=torch.tensor(ids, device=self._model.device),
                 attention_mask=torch.tensor(mask, device=self._model.device),
@@ -137,6 +124,15 @@ class LocalModel:
                 logits_processor=LogitsProcessorList([choose]),
                 stopping_criteria=StoppingCriteriaList([ended]),
             )
+
+    @contextmanager
+    def _plain(self) -> Iterator[None]:
+        """Meanwhile nothing of the model's own configuration changes the logits before they are seen here."""
+        own, self._model.generation_config = self._model.generation_config, GenerationConfig()
+        try:
+            yield
+        finally:
+            self._model.generation_config = own
 
     # ------------------------------------------------------------------ one row
 
@@ -181,22 +177,41 @@ class LocalModel:
         )
 
 
+def load_model(name: str, now: Callable[[], float]) -> LocalModel:
+    """The model of a directory or of a name on the hub, on the GPUs where there are any.
+
+    Raises ModelNotFound, AuthenticationFailed or EndpointUnreachable where there is no such model, and PolicyError where it cannot
+    be loaded.
+    """
+    find_model(name, "policy.model")
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(name)
+        return LocalModel(AutoModelForCausalLM.from_pretrained(name, dtype="auto", device_map="auto"), tokenizer, name, now)
+    except ImportError:
+        raise
+    except Exception as error:  # of whatever reads its files: each library has classes of its own
+        raise PolicyError(f"model {name} cannot be loaded: {one_line(error)}; check its files and policy.model") from error
+
+
 def drawn(logits: torch.Tensor, rows: Sequence[Row]) -> torch.Tensor:
     """One token a row ([B, 1]) from `logits` ([B, V]): tempered, cut to the likeliest `top_p`, and where the row's number falls.
 
     Temperature 0 is the number 0, which falls on the likeliest token.
     """
-
-    def column(values: Sequence[float]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.float64, device=logits.device)[:, None]
-
-    greedy = [row.temperature == 0 for row in rows]
-    temperature = column([1.0 if zero else row.temperature for zero, row in zip(greedy, rows, strict=True)])
-    number = column([0.0 if zero else row.numbers.random() for zero, row in zip(greedy, rows, strict=True)])
-    top_p = column([row.top_p for row in rows])
-    shares, order = (logits / temperature).softmax(-1).sort(stable=True, descending=True)
+    number = _column([0.0 if row.temperature == 0 else row.numbers.random() for row in rows], logits)
+    top_p = _column([row.top_p for row in rows], logits)
+    shares, order = (logits / _temperatures(logits, rows)).softmax(-1).sort(stable=True, descending=True)
     reached = shares.cumsum(-1)
     last = (reached - shares < top_p).sum(-1, keepdim=True) - 1
     last = last.clamp(min=0)  # logits that are not numbers keep none, and their log-probability says so
     at = torch.searchsorted(reached, number * reached.gather(-1, last), right=True)
     return order.gather(-1, torch.minimum(at, last))
+
+
+def _temperatures(logits: torch.Tensor, rows: Sequence[Row]) -> torch.Tensor:
+    """[B, 1]; 1 in the place of 0."""
+    return _column([row.temperature or 1.0 for row in rows], logits)
+
+
+def _column(values: Sequence[float], like: torch.Tensor) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64, device=like.device)[:, None]

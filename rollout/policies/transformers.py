@@ -31,18 +31,26 @@ ERROR_CHARS = 300
 
 
 class TransformersPolicy:
-    """`model` is a directory or a name on the hub. It is loaded by `preflight`, or else by the first request.
+    """`model` is a directory or a name on the hub. It is loaded by `preflight`, or else by the first request; `load` loads what
+    is not to be found by name.
 
     Of `endpoint` nothing applies; raises `ConfigError` where it has fields for a server's requests.
     """
 
-    def __init__(self, model: str, endpoint: Endpoint | None = None, *, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        model: str,
+        endpoint: Endpoint | None = None,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        load: Callable[[], LocalModel] | None = None,
+    ) -> None:
         if endpoint is not None and endpoint.extra_body:
             raise ConfigError("policy.extra_body is for servers: policy=transformers knows the options of `sampling` only")
         self.name = f"transformers/{model}"
         self.capabilities = Capabilities(token_ids=True, logprobs=True, thinking=True)
         self.spent = Spent()
-        self._path, self._now = model, now
+        self._path, self._now, self._loader = model, now, load
         self._model: LocalModel | None = None
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="transformers")
         self._waiting: deque[tuple[GenerationRequest, Future[Generation]]] = deque()
@@ -88,9 +96,9 @@ class TransformersPolicy:
     def _load(self) -> LocalModel:
         if self._model is None:
             try:
-                from rollout.policies.local_model import LocalModel
+                from rollout.policies.local_model import load_model
 
-                self._model = LocalModel(self._path, self._now)
+                self._model = self._loader() if self._loader is not None else load_model(self._path, self._now)
                 self.capabilities = replace(self.capabilities, thinking=self._model.can_choose)
             except ImportError as error:
                 raise ConfigError(

@@ -1,0 +1,181 @@
+"""What every trainer's adapter is made of: rows and problems, batches of any order, and the samples of both layouts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from kernel_env.episode import EpisodeConfig
+from kernel_env.errors import ConfigError, PolicyError
+from kernel_env.prompts import initial_messages
+from kernel_env.schema import Episode, Generation, Problem, Reward, StopReason
+from rollout.adapters.common import Rows, check_returns, play, training_samples
+from rollout.engine import EngineConfig
+from rollout.policies import GenerationRequest
+from rollout.returns import GROUP_RETURNS, RETURNS
+from rollout.tokens import Layout, Renderer, record_of
+from tests.chat_formats import plain
+from tests.players import Checker
+from tests.sample_run import problem
+from tests.test_token_rollouts import TokenWriter
+
+DIALECT = plain("qwen2.5")
+"""Its template keeps the past as it was, so that the same turns can be read in either layout."""
+ONE, TWO = problem(1), problem(2)
+both_layouts = pytest.mark.parametrize("layout", Layout)
+
+
+def played(problems: Sequence[Problem], policy: TokenWriter | None = None) -> list[Episode]:
+    config = EngineConfig(EpisodeConfig(max_turns=3), renderer=Renderer(DIALECT.template, Layout.APPEND))
+    return asyncio.run(play(policy or TokenWriter(DIALECT), Checker(), config, problems, 7))
+
+
+def rewarded(episode: Episode, *rewards: float | None) -> Episode:
+    """The same tokens, with these rewards."""
+    turns = [
+        replace(t, reward=Reward(value, {}, "" if value is not None else "broken"))
+        for t, value in zip(episode.turns, rewards, strict=True)
+    ]
+    return replace(episode, turns=tuple(turns))
+
+
+# ------------------------------------------------------------------ rows
+
+
+def test_a_row_says_its_problem_by_its_key_and_by_its_prompt() -> None:
+    rows = Rows([ONE, TWO], EpisodeConfig())
+    assert [row["problem"] for row in rows.rows] == [ONE.key, TWO.key]
+    for row, posed in zip(rows.rows, (ONE, TWO), strict=True):
+        assert row["prompt"] == list(initial_messages(posed, "cpp"))
+        assert rows.by_key(row["problem"]) is rows.by_prompt(row["prompt"]) is posed
+
+
+@pytest.mark.parametrize("prompt", ["Write a kernel.", [{"role": "user", "content": "Write a kernel."}], []])
+def test_a_prompt_of_another_data_set_is_refused(prompt: str | list[dict[str, str]]) -> None:
+    with pytest.raises(ConfigError, match="make it of `rows`"):
+        Rows([ONE], EpisodeConfig()).by_prompt(prompt)
+
+
+def test_a_key_of_another_data_set_is_refused() -> None:
+    with pytest.raises(ConfigError, match="names problem 'level1_problem2', which is none of these"):
+        Rows([ONE], EpisodeConfig()).by_key(TWO.key)
+
+
+@pytest.mark.parametrize("other", [replace(TWO, problem_id=1), replace(TWO, source=ONE.source, name=ONE.name)])
+def test_problems_that_cannot_be_told_apart_are_refused(other: Problem) -> None:
+    with pytest.raises(ConfigError, match="two problems have the same key or the same prompt"):
+        Rows([ONE, other], EpisodeConfig())
+
+
+# ------------------------------------------------------------------ batches
+
+
+@pytest.mark.parametrize("order", ["111222", "121212", "1112", "2"])
+def test_each_row_of_a_batch_gets_an_episode_of_its_problem_and_no_two_the_same(order: str) -> None:
+    """Groups that a trainer has split between its processes are of different sizes."""
+    batch = [{"1": ONE, "2": TWO}[which] for which in order]
+    episodes = played(batch)
+    assert [episode.problem for episode in episodes] == batch
+    assert len({episode.key for episode in episodes}) == len(batch)
+    assert all(episode.stop_reason is StopReason.TURN_LIMIT for episode in episodes)
+
+
+# ------------------------------------------------------------------ samples
+
+
+@both_layouts
+def test_a_samples_tokens_are_those_of_the_record(layout: Layout) -> None:
+    (episode,) = played([ONE])
+    record = record_of(episode.turns, layout)
+    (samples,) = training_samples([episode], layout, "trajectory", 1.0)
+    assert record is not None and len(samples) == len(record.samples)
+    for ours, kept in zip(samples, record.samples, strict=True):
+        assert (*ours.prompt_ids, *ours.completion_ids) == kept.ids
+        assert (0,) * len(ours.prompt_ids) + ours.loss_mask == kept.loss_mask
+        assert ours.loss_mask[0] == ours.loss_mask[-1] == 1
+        assert ours.logprobs is not None and (0.0,) * len(ours.prompt_ids) + ours.logprobs == kept.logprobs
+
+
+def test_both_layouts_train_on_the_same_tokens() -> None:
+    """However an episode is cut into samples: what was sampled is in one of them, once."""
+    episodes = played([ONE, ONE, TWO])
+    trained = {
+        layout: [
+            [token for sample in found for token, mask in zip(sample.completion_ids, sample.loss_mask, strict=True) if mask]
+            for found in training_samples(episodes, layout, "trajectory", 0.4)
+        ]
+        for layout in Layout
+    }
+    sampled = [[token for turn in episode.turns for token in turn.generation.output_ids or ()] for episode in episodes]
+    assert trained[Layout.APPEND] == trained[Layout.PER_TURN] == sampled
+
+
+@both_layouts
+@pytest.mark.parametrize("returns", ["trajectory", "best"])
+def test_what_was_not_scored_has_no_credit_and_no_token_is_trained_on(layout: Layout, returns: str) -> None:
+    first, second, third = played([ONE, ONE, ONE])
+    cancelled = replace(rewarded(second, 1.0, 1.0, 1.0), stop_reason=StopReason.CANCELLED)
+    group = [rewarded(first, 1.0, 1.0, None), cancelled, rewarded(third, 1.0, 1.0, 1.0)]
+    unscored, short, whole = training_samples(group, layout, returns, 1.0)
+    assert {sample.credit for sample in (*unscored, *short)} == {None}
+    assert not any(sum(sample.loss_mask) for sample in (*unscored, *short))
+    assert all(sample.completion_ids and sample.credit and sum(sample.loss_mask) for sample in whole)
+
+
+class Speechless(TokenWriter):
+    async def generate(self, request: GenerationRequest) -> Generation:
+        raise PolicyError("nothing to say")
+
+
+@both_layouts
+def test_an_episode_without_a_turn_has_no_sample(layout: Layout) -> None:
+    episodes = played([ONE, ONE], Speechless(DIALECT))
+    assert training_samples(episodes, layout, "trajectory", 1.0) == [[], []]
+
+
+REWARDS_T = (1.0, 4.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("returns", "credits"),
+    [("per_turn", [3.5, 5.0, 2.0]), ("trajectory", [3.5, 3.5, 3.5]), ("best", [2.0, 4.0, 2.0])],
+)
+def test_each_turns_sample_has_the_return_of_its_turn(returns: str, credits: list[float]) -> None:
+    """1 + 4/2 + 2/4 = 3.5, 4 + 2/2 = 5; max(1, 4/2, 2/4) = 2."""
+    (episode,) = played([ONE])
+    (samples,) = training_samples([rewarded(episode, *REWARDS_T)], Layout.PER_TURN, returns, 0.5)
+    assert [sample.credit for sample in samples] == credits
+
+
+@pytest.mark.parametrize(("returns", "credit"), [("trajectory", 3.5), ("best", 2.0)])
+def test_an_episode_in_one_sample_has_the_return_of_the_trajectory(returns: str, credit: float) -> None:
+    (episode,) = played([ONE])
+    ((sample,),) = training_samples([rewarded(episode, *REWARDS_T)], Layout.APPEND, returns, 0.5)
+    assert sample.credit == credit
+
+
+def test_returns_that_compare_a_group_compare_the_members_of_one_problem() -> None:
+    one, other, third = (rewarded(episode, *REWARDS_T) for episode in played([ONE, TWO, ONE]))
+    double = rewarded(third, *(2 * reward for reward in REWARDS_T))
+    found = training_samples([one, other, double], Layout.PER_TURN, "loo_per_turn_index", 0.5)
+    assert [[sample.credit for sample in samples] for samples in found] == [
+        [-3.5, -5.0, -2.0],  # the other has twice as much
+        [3.5, 5.0, 2.0],  # alone, so that its baseline is 0
+        [3.5, 5.0, 2.0],
+    ]
+
+
+@pytest.mark.parametrize("returns", ["per_turn", *GROUP_RETURNS])
+def test_returns_of_turns_are_refused_where_an_episode_is_one_sample(returns: str) -> None:
+    check_returns(returns, Layout.PER_TURN)
+    with pytest.raises(ConfigError, match=f"returns={returns} tells the turns of an episode apart"):
+        training_samples([], Layout.APPEND, returns, 1.0)
+
+
+@both_layouts
+def test_unknown_returns_are_refused(layout: Layout) -> None:
+    with pytest.raises(ConfigError, match=f"returns=sum: choose one of {', '.join(RETURNS)}"):
+        check_returns("sum", layout)
