@@ -290,6 +290,22 @@ def test_a_step_that_is_repeated_draws_the_same_replies_and_the_next_batch_other
     assert len(set(map(tuple, batches[0][0]))) > 1, "members of a group differ"
 
 
+def test_a_run_that_goes_on_from_a_checkpoint_ends_like_one_that_was_never_stopped(
+    tmp_path: Path, scripted: BlockingVerifier
+) -> None:
+    """Without shuffling: TRL's order of the rows begins anew after a restart."""
+    kept = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4, "shuffle_dataset": False}
+    _, whole = made(tmp_path, scripted, **kept)
+    whole.train()
+    _, resumed = made(tmp_path, scripted, **kept)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert len(resumed.seen) == 2
+    for ours, theirs in zip(resumed.seen, whole.seen[2:], strict=True):
+        assert ours["completion_ids"].equal(theirs["completion_ids"]) and ours["advantages"].equal(theirs["advantages"])
+    for name, value in resumed.model.state_dict().items():
+        assert value.equal(whole.model.state_dict()[name]), name
+
+
 # ------------------------------------------------------------------ it learns
 
 
