@@ -114,8 +114,8 @@ def arguments(directory: str | Path, **options: Any) -> Any:
     """How TRL trains here: on the processor, without files or reports."""
     from trl import GRPOConfig
 
-    quiet = {"use_cpu": True, "bf16": False, "report_to": "none", "save_strategy": "no", "disable_tqdm": True}
-    return GRPOConfig(str(directory), **quiet, logging_steps=1, seed=5, **options)
+    usual = {"use_cpu": True, "bf16": False, "report_to": "none", "save_strategy": "no", "disable_tqdm": True, "logging_steps": 1}
+    return GRPOConfig(str(directory), **(usual | {"seed": 5} | options))
 
 
 def learn(steps: int = STEPS) -> list[float]:

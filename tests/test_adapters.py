@@ -1,10 +1,15 @@
-"""What every trainer's adapter is made of: rows and problems, batches of any order, and the samples of both layouts."""
+"""What every trainer's adapter is made of: rows and problems, batches of any order, and the samples of both layouts.
+
+And of TRL's the way through a vLLM server, which `tests/test_trl.py` cannot go: a trainer of that kind wants vLLM itself.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -12,15 +17,19 @@ from kernel_env.episode import EpisodeConfig
 from kernel_env.errors import ConfigError, PolicyError
 from kernel_env.prompts import initial_messages
 from kernel_env.schema import Episode, Generation, Problem, Reward, StopReason
+from kernel_env.verifier import BlockingVerifier
 from rollout.adapters.common import Rows, check_returns, play, training_samples
+from rollout.adapters.trl import Rollouts, verified_return
 from rollout.engine import EngineConfig
 from rollout.policies import GenerationRequest
 from rollout.returns import GROUP_RETURNS, RETURNS
 from rollout.tokens import Layout, Renderer, record_of
+from tests import toy_tokens
 from tests.chat_formats import plain
 from tests.players import Checker
 from tests.sample_run import problem
 from tests.test_token_rollouts import TokenWriter
+from tests.vllm_server import VLLMServer
 
 DIALECT = plain("qwen2.5")
 """Its template keeps the past as it was, so that the same turns can be read in either layout."""
@@ -179,3 +188,47 @@ def test_returns_of_turns_are_refused_where_an_episode_is_one_sample(returns: st
 def test_unknown_returns_are_refused(layout: Layout) -> None:
     with pytest.raises(ConfigError, match=f"returns=sum: choose one of {', '.join(RETURNS)}"):
         check_returns("sum", layout)
+
+
+# ------------------------------------------------------------------ a vLLM server beside TRL
+
+
+class ToyTokenizer:
+    eos_token_id = toy_tokens.END
+
+    def apply_chat_template(self, chat: list[dict[str, str]], **_: object) -> list[int]:
+        return toy_tokens.prompt(chat)
+
+
+def trainer_with_a_server(url: str, mode: str = "server") -> Any:
+    """What is asked of a trainer, and nothing else."""
+    return SimpleNamespace(
+        use_vllm=True, vllm_mode=mode, temperature=0.7, top_p=1.0, top_k=0, min_p=None, repetition_penalty=1.0,
+        max_completion_length=64, processing_class=ToyTokenizer(), chat_template_kwargs={}, state=SimpleNamespace(global_step=3),
+        model=SimpleNamespace(training=True, name_or_path="test-model"),
+        accelerator=SimpleNamespace(process_index=0, unwrap_model=lambda model: model),
+        args=SimpleNamespace(seed=1, generation_kwargs=None, vllm_server_base_url=url, vllm_server_host="", vllm_server_port=0),
+    )  # fmt: skip
+
+
+@pytest.mark.usefixtures("bare_environment")
+def test_a_trainer_with_a_vllm_server_is_given_what_that_server_sampled() -> None:
+    with VLLMServer(["No."] * 3) as server, BlockingVerifier(Checker) as verifier:
+        rollouts = Rollouts([ONE, TWO], verifier, EngineConfig(EpisodeConfig(max_turns=1)))
+        prompts = [rollouts.rows[at]["prompt"] for at in (0, 1, 0)]
+        given = rollouts(prompts, trainer_with_a_server(server.base_url.removesuffix("/v1")))
+    assert given["prompt_ids"] == [toy_tokens.prompt(prompt) for prompt in prompts]
+    assert given["completion_ids"] == [[*b"No.", toy_tokens.END]] * 3
+    assert given["logprobs"] == [toy_tokens.logprobs(4)] * 3 and given["env_mask"] == [[1] * 4] * 3
+    assert verified_return(**given) == [0.0] * 3
+    bodies = [request.body for request in server.requests]
+    assert {(body["model"], body["temperature"], body["max_tokens"]) for body in bodies} == {("test-model", 0.7, 64)}
+    assert len({body["seed"] for body in bodies}) == 2, "members of a group differ"
+
+
+@pytest.mark.usefixtures("bare_environment")
+def test_vllm_in_the_trainers_own_process_is_refused() -> None:
+    with BlockingVerifier(Checker) as verifier:
+        rollouts = Rollouts([ONE], verifier, EngineConfig(EpisodeConfig(max_turns=1)))
+        with pytest.raises(ConfigError, match="vllm_mode=colocate of GRPOConfig: use server"):
+            rollouts([rollouts.rows[0]["prompt"]], trainer_with_a_server("http://localhost:1", "colocate"))

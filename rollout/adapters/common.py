@@ -79,7 +79,7 @@ async def play(
     shaping: Shaping | None = None,
 ) -> list[Episode]:
     """An episode for each of `problems`, in their order. A problem that is there several times is a group: `config.samples` is not
-    used. A group that the trainer has split between its processes is smaller than the others, and comes after those of its size.
+    used. Groups of one size are played together, the smaller ones first: those that a trainer has split between its processes.
 
     Raises what `Engine.play` raises: a member's failure is an end of that member.
     """

@@ -5,7 +5,7 @@
         data = Dataset.from_list(rollouts.rows)
         GRPOTrainer(model, verified_return, args, data, rollout_func=rollouts).train()
 
-The trainer's model replies itself, or the vLLM server that the trainer keeps in step (`vllm_mode="server"`, which was never run).
+The trainer's model replies itself, or the vLLM server that the trainer keeps in step (`vllm_mode="server"`, never run with vLLM).
 The trainer decides how replies are drawn: `temperature`, `top_p`, `seed`, `num_generations`, and `max_completion_length`, which is
 the limit of one reply.
 
@@ -104,10 +104,10 @@ class Rollouts:
             await policy.aclose()
 
     def _seed(self, trainer: Any) -> int:
-        """Of this very batch of this process, the same again after a restart from a checkpoint."""
+        """Of this very batch, in all processes, and again after a restart from a checkpoint."""
         step = trainer.state.global_step, bool(trainer.model.training)
         self._calls[step] += 1
-        return derive_seed(trainer.args.seed, "batch", *step, self._calls[step], trainer.accelerator.process_index)
+        return derive_seed(trainer.args.seed, "batch", *step, self._calls[step])
 
 
 def verified_return(
@@ -140,7 +140,8 @@ def _sampling(trainer: Any, seed: int) -> Sampling:
         raise ConfigError(f"{', '.join(odd)} of GRPOConfig: replies are drawn with temperature and top_p only; leave it out")
     if not trainer.temperature > 0:
         raise ConfigError("temperature of GRPOConfig must be above 0: the trainer divides by it")
-    return Sampling(trainer.temperature, trainer.max_completion_length, trainer.top_p, seed)
+    own = derive_seed(seed, "process", trainer.accelerator.process_index)  # a group may be split between processes
+    return Sampling(trainer.temperature, trainer.max_completion_length, trainer.top_p, own)
 
 
 def _renderer(trainer: Any, config: EngineConfig) -> Renderer:
