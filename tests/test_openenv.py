@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -20,7 +21,7 @@ from kernel_env.env import KernelBenchEnv
 from kernel_env.schema import Problem, StopReason
 from kernel_env.verifier import BlockingVerifier
 from rollout.adapters.openenv import KernelClient, Reply, Seen, make_app
-from tests.adapter_scene import MANY, PROBLEMS, RECORDED, REPLIES, STATUSES, Blind, Together, played, reply
+from tests.adapter_scene import MANY, PROBLEMS, RECORDED, REPLIES, STATUSES, Blind, Together, guide, played, reply
 from tests.eval_server import EvalServer
 from tests.judge_server import ServerThread
 from tests.players import Checker, Fails
@@ -35,11 +36,10 @@ class Served(ServerThread):
 
     def __init__(self, app: Any) -> None:
         async def served(on_listening: Callable[[str], None], stop: asyncio.Event) -> None:
-            server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, ws="websockets-sansio"))
-            serving = asyncio.ensure_future(server.serve())
-            while not server.started:
-                await asyncio.sleep(0.01)
-            on_listening(f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}")
+            listening = socket.create_server(("127.0.0.1", 0))
+            server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="websockets-sansio"))
+            serving = asyncio.ensure_future(server.serve([listening]))
+            on_listening(f"http://127.0.0.1:{listening.getsockname()[1]}")
             await stop.wait()
             server.should_exit = True
             await serving
@@ -146,3 +146,21 @@ def test_what_is_sent_comes_back_as_it_was() -> None:
     seen = Seen(problem="p", messages=[{"role": "user", "content": "ü\n"}], feedback="ü\n", reward=0.1)
     parsed = client._parse_result({"observation": seen.model_dump(exclude={"reward", "done"}), "reward": 0.1, "done": False})
     assert parsed.observation == seen
+
+
+def test_the_guides_server_and_client_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[Any] = []
+
+    async def model(_: object) -> str:
+        return "no code"
+
+    def run(app: Any, port: int) -> None:
+        with Served(app) as server:
+            client = guide("import KernelClient").replace(f"http://127.0.0.1:{port}", server.url)
+            scope: dict[str, Any] = {}
+            exec(compile(client, "docs/train.md", "exec"), scope)  # noqa: S102 - it is our own guide
+            found.append(asyncio.run(scope["episode"](model, 1)))
+
+    monkeypatch.setattr(uvicorn, "run", run)
+    exec(compile(guide("import make_app"), "docs/train.md", "exec"), {})  # noqa: S102
+    assert found == [[0.0, 0.0, 0.0]]

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 
 if find_spec("skyrl_gym") is None:
     pytest.skip("needs the extra `skyrl`: run `make test-adapters`", allow_module_level=True)
@@ -24,11 +26,12 @@ from kernel_env.errors import ConfigError, VerifierError
 from kernel_env.schema import Problem
 from kernel_env.verifier import BlockingVerifier
 from rollout.adapters.skyrl import ENV_CLASS, register, rows
-from tests.adapter_scene import MANY, PROBLEMS, RECORDED, REPLIES, STATUSES, Blind, Together, played, reply
+from tests.adapter_scene import MANY, PROBLEMS, RECORDED, REPLIES, STATUSES, Blind, Together, guide, played, reply
 from tests.eval_server import EvalServer
 from tests.players import Checker, Fails
 from tests.test_recordings import CONFIG
 
+pytestmark = pytest.mark.external
 TURNS = 2
 Registered = Callable[..., None]
 
@@ -118,3 +121,16 @@ def test_rows_of_another_environment_are_refused(registered: Registered) -> None
         trajectory({**row, "problem": "level9_problem1"}, reply)
     with pytest.raises(ConfigError, match="row has no problem: make it of `rows`"):
         skyrl_gym.make(ENV_CLASS, env_config={}, extras={"max_turns": TURNS})
+
+
+def test_the_guides_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, Any] = {}
+    exec(compile(guide("adapters.skyrl import"), "docs/train.md", "exec"), scope)  # noqa: S102 - it is our own guide
+    try:
+        row: Any = Dataset.from_parquet("kernels.parquet", cache_dir="cache")[0]
+        _, _, steps = trajectory(row, lambda *_: "no code")
+    finally:
+        deregister(ENV_CLASS)
+        scope["verifier"].close()
+    assert [step["metadata"]["status"] for step in steps] == ["no_code"] * TURNS

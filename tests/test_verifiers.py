@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import tomllib
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,7 +26,7 @@ from kernel_env.prompts import initial_messages
 from kernel_env.verifier import BlockingVerifier, Verifier
 from rollout.adapters.verifiers import REWARD, KernelEnv
 from rollout.returns import RETURNS
-from tests.adapter_scene import RECORDED, REPLIES, STATUSES, Blind, played, reply
+from tests.adapter_scene import RECORDED, REPLIES, STATUSES, Blind, guide, played, reply
 from tests.chat_server import ChatServer, Reply, refuse
 from tests.eval_server import EvalServer
 from tests.players import Checker, Fails
@@ -171,3 +172,14 @@ async def test_a_model_that_does_not_reply_is_an_error_and_no_reward(served: Ser
     episode, trace = await one([reply(KEYS[0], 0), refuse(400)], verifier=served(Checker))
     assert not episode.ok and not trace.rewards
     assert trace.last_error.type == "ProviderError"
+
+
+# ------------------------------------------------------------------ the guide
+
+
+async def test_the_guides_configuration_plays() -> None:
+    (source,) = tomllib.loads(guide("kernel-env-verifiers", "toml"))["orchestrator"]["train"]["source"]
+    with EvalServer(Checker) as verifying, ChatServer(said) as model:
+        env = vf.load_environment(vf.resolve_env_config({**source["env"], "verifier": verifying.url}))
+        (episode,) = await episodes(env, model, KEYS[0])
+    assert episode.ok and episode.traces[0].metrics["turns"] == 3
