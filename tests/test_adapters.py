@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 
 from kernel_env.episode import EpisodeConfig
-from kernel_env.errors import ConfigError, PolicyError
+from kernel_env.errors import ConfigError, PolicyError, VerifierError
 from kernel_env.prompts import initial_messages
 from kernel_env.schema import Episode, Generation, Problem, Reward, StopReason
-from rollout.adapters.common import Rows, check_returns, play, training_samples
+from rollout.adapters.common import Facts, Rows, check_returns, facts, known, metrics, play, training_samples
 from rollout.engine import EngineConfig
 from rollout.policies import GenerationRequest
 from rollout.returns import GROUP_RETURNS, RETURNS
@@ -179,3 +179,26 @@ def test_returns_of_turns_are_refused_where_an_episode_is_one_sample(returns: st
 def test_unknown_returns_are_refused(layout: Layout) -> None:
     with pytest.raises(ConfigError, match=f"returns=sum: choose one of {', '.join(RETURNS)}"):
         check_returns("sum", layout)
+
+
+# ------------------------------------------------------------------ what is told of each turn
+
+
+def test_facts_are_the_verdicts_and_the_rewards() -> None:
+    for turn in played([ONE])[0].turns:
+        told = facts(turn.verdict, turn.reward)
+        assert (told.status, told.compiled, told.correct) == (turn.verdict.status, turn.verdict.compiled, turn.verdict.correct)
+        assert (told.speedup, told.reward, told.message) == (turn.verdict.speedup, turn.reward.value, turn.verdict.message)
+
+
+def test_metrics_of_an_episode_have_the_best_speedup_and_none_where_nothing_was_timed() -> None:
+    wrong, slow, fast = (Facts("s", True, speedup is not None, speedup, 0.0, "") for speedup in (None, 0.5, 1.5))
+    assert metrics([wrong, fast, slow]) == {"turns": 3, "correct": 1, "speedup": 1.5}
+    assert metrics([wrong]) == {"turns": 1, "correct": 0}
+    assert metrics([]) == {"turns": 0, "correct": 0}
+
+
+def test_what_was_not_scored_is_an_error_for_trainers_that_have_no_word_for_it() -> None:
+    assert known(0.0, ONE, "") == 0.0
+    with pytest.raises(VerifierError, match="level1_problem1 has no reward: no such device"):
+        known(None, ONE, "no such device")

@@ -28,7 +28,7 @@ from rollout.adapters.verifiers import REWARD, KernelEnv
 from rollout.returns import RETURNS
 from tests.adapter_scene import RECORDED, REPLIES, STATUSES, Blind, guide, played, reply
 from tests.chat_server import ChatServer, Reply, refuse
-from tests.eval_server import EvalServer
+from tests.eval_server import EvalServer, until_async
 from tests.players import Checker, Fails
 
 pytestmark = pytest.mark.external
@@ -172,6 +172,16 @@ async def test_a_model_that_does_not_reply_is_an_error_and_no_reward(served: Ser
     episode, trace = await one([reply(KEYS[0], 0), refuse(400)], verifier=served(Checker))
     assert not episode.ok and not trace.rewards
     assert trace.last_error.type == "ProviderError"
+
+
+async def test_a_rollout_that_the_trainer_gives_up_frees_its_slot(served: Served) -> None:
+    hanging = Checker(lambda _: asyncio.Event().wait())
+    playing = asyncio.ensure_future(one(said, verifier=served(lambda: hanging)))
+    await until_async(lambda: hanging.busy.now)
+    playing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await playing
+    await until_async(lambda: hanging.busy.cancelled == 1 and hanging.busy.now == 0)
 
 
 # ------------------------------------------------------------------ the guide
