@@ -4,6 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 JOBS ?= auto
+ADAPTERS := $(VENV)/adapters
+STEPPING := verifiers openenv skyrl
+package_verifiers := verifiers==0.4.0
+package_openenv := -c constraints.txt openenv
+package_skyrl := -c constraints.txt skyrl-gym
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-thorough test-slow test-sglang test-adapters test-slurm scorecard check docs clean
@@ -14,7 +19,7 @@ help:
 	@echo "make test-thorough  the rest of the real problems and recordings"
 	@echo "make test-slow      every test that needs no GPU, those that take minutes too"
 	@echo "make test-sglang    the scripted SGLang server, each request and reply held against SGLang's own types (40 MB)"
-	@echo "make test-adapters  the adapters, each with its trainer: TRL trains a tiny model for a few minutes"
+	@echo "make test-adapters  the adapters, each with its trainer's packages: TRL trains a tiny model for a few minutes"
 	@echo "make test-slurm     those on a real SLURM, which is there (tests/local_slurm.sh starts one)"
 	@echo "make scorecard      the corpus of cheats and honest kernels, judged"
 	@echo "make check          formatting, lints, types, layers, generated docs"
@@ -47,10 +52,20 @@ test-sglang: setup
 	@test -d $(VENV)/sglang-types || $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/sglang-types sglang==0.5.23 msgspec
 	@PYTHONPATH=$(VENV)/sglang-types $(BIN)/pytest --require-external -m "not slow and not thorough" tests/test_sglang_policy.py
 
-# a directory for each trainer, since not all can share one; what TRL needs is in the environment
-test-adapters: setup
+# what TRL needs is in the environment
+test-adapters: setup $(STEPPING:%=$(ADAPTERS)/%/.ready)
 	@test -d $(VENV)/adapters/trl || $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/adapters/trl -c constraints.txt trl
 	@PYTHONPATH=$(VENV)/adapters/trl $(BIN)/pytest --require-external tests/test_trl.py
+	@for trainer in $(STEPPING); do $(ADAPTERS)/$$trainer/bin/python -m pytest --require-external tests/test_$$trainer.py || exit; done
+
+# An environment for each of the others, since not all can share one. It has what ours has, except where pip finds that this does not
+# fit: verifiers wants openai 2, which pip says of kernel-env and does all the same.
+$(ADAPTERS)/%/.ready: $(READY)
+	@$(BIN)/python -m venv --clear --without-pip $(@D)
+	@cd $(@D)/lib/python3*/site-packages && $(CURDIR)/$(BIN)/python -c 'import sysconfig; \
+		print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' > ours.pth
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check $(package_$*)
+	@touch $@
 
 test-slurm: setup
 	@$(BIN)/pytest -m slurm

@@ -121,13 +121,7 @@ class KernelBenchEnv(gym.Env[str, str]):
         return self._verifier
 
     def _made(self) -> Verifier:
-        if not isinstance(self._given, str):
-            return LocalVerifier(VerifierConfig(clock=self._clock))
-        if not self._given.startswith("http"):
-            return SocketVerifier(self._given)
-        from kernel_env.remote.client import RemoteVerifier
-
-        return RemoteVerifier(self._given.split(","))
+        return verifier_at(self._given) if isinstance(self._given, str) else LocalVerifier(VerifierConfig(clock=self._clock))
 
     def render(self) -> str | None:
         """The conversation's turns as text, with statuses and rewards."""
@@ -145,6 +139,15 @@ class KernelBenchEnv(gym.Env[str, str]):
         if self._verifier is not None and self._verifier is not self._given:
             self._verifier.close()
         self._verifier = None
+
+
+def verifier_at(address: str) -> Verifier:
+    """A shared one (`unix:...`), or those of servers (`http://a:18188,http://b:18188`). Raises ConfigError for what is neither."""
+    if not address.startswith("http"):
+        return SocketVerifier(address)
+    from kernel_env.remote.client import RemoteVerifier
+
+    return RemoteVerifier(address.split(","))
 
 
 def turn_line(turn: Turn) -> str:

@@ -232,7 +232,8 @@ class ChatServer:
 
 def completion(choice: dict[str, Any], **more: Any) -> Response:
     usage = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
-    document = {"id": "chat-1", "object": "chat.completion", "model": "test-model@1", "choices": [choice], "usage": usage, **more}
+    document = {"id": "chat-1", "object": "chat.completion", "created": 0, "model": "test-model@1"}
+    document |= {"choices": [choice], "usage": usage, **more}
     # escaped, not UTF-8, so that lone surrogates travel as they do from real servers
     return Response(json.dumps(document), media_type="application/json")
 

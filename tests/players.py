@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
+from kernel_env.errors import VerifierError
 from kernel_env.referee.config import VerifyConfig
 from kernel_env.referee.slots import ORDINARY, Order
 from kernel_env.schema import Candidate, Generation, Problem, Stage, Stats, Status, Timing, Verdict
@@ -84,6 +85,23 @@ class Checker:
     ) -> Verdict:
         with self.busy.one():
             await self._wait(candidate.digest)
+        return verdict(problem, candidate, seed)
+
+    async def aclose(self) -> None: ...
+
+
+class Fails:
+    """A scripted verifier that fails where it is told to, by the ordinal numbers of its questions."""
+
+    def __init__(self, fails: Callable[[int], bool]) -> None:
+        self._fails, self._asked = fails, 0
+
+    async def verify(
+        self, problem: Problem, candidate: Candidate, config: VerifyConfig, seed: int, order: Order = ORDINARY
+    ) -> Verdict:
+        self._asked += 1
+        if self._fails(self._asked):
+            raise VerifierError("nobody can tell")
         return verdict(problem, candidate, seed)
 
     async def aclose(self) -> None: ...

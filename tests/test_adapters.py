@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from kernel_env.episode import EpisodeConfig
-from kernel_env.errors import ConfigError, PolicyError
+from kernel_env.errors import ConfigError, PolicyError, VerifierError
 from kernel_env.prompts import initial_messages
 from kernel_env.schema import Episode, Generation, Problem, Reward, StopReason
 from kernel_env.verifier import BlockingVerifier
-from rollout.adapters.common import Rows, check_returns, play, training_samples
+from rollout.adapters.common import Facts, Rows, check_returns, facts, known, metrics, play, training_samples
 from rollout.adapters.trl import Rollouts, verified_return
 from rollout.engine import EngineConfig
 from rollout.policies import GenerationRequest
@@ -232,3 +232,26 @@ def test_vllm_in_the_trainers_own_process_is_refused() -> None:
         rollouts = Rollouts([ONE], verifier, EngineConfig(EpisodeConfig(max_turns=1)))
         with pytest.raises(ConfigError, match="vllm_mode=colocate of GRPOConfig: use server"):
             rollouts([rollouts.rows[0]["prompt"]], trainer_with_a_server("http://localhost:1", "colocate"))
+
+
+# ------------------------------------------------------------------ what is told of each turn
+
+
+def test_facts_are_the_verdicts_and_the_rewards() -> None:
+    for turn in played([ONE])[0].turns:
+        told = facts(turn.verdict, turn.reward)
+        assert (told.status, told.compiled, told.correct) == (turn.verdict.status, turn.verdict.compiled, turn.verdict.correct)
+        assert (told.speedup, told.reward, told.message) == (turn.verdict.speedup, turn.reward.value, turn.verdict.message)
+
+
+def test_metrics_of_an_episode_have_the_best_speedup_and_none_where_nothing_was_timed() -> None:
+    wrong, slow, fast = (Facts("s", True, speedup is not None, speedup, 0.0, "") for speedup in (None, 0.5, 1.5))
+    assert metrics([wrong, fast, slow]) == {"turns": 3, "correct": 1, "speedup": 1.5}
+    assert metrics([wrong]) == {"turns": 1, "correct": 0}
+    assert metrics([]) == {"turns": 0, "correct": 0}
+
+
+def test_what_was_not_scored_is_an_error_for_trainers_that_have_no_word_for_it() -> None:
+    assert known(0.0, ONE, "") == 0.0
+    with pytest.raises(VerifierError, match="level1_problem1 has no reward: no such device"):
+        known(None, ONE, "no such device")

@@ -20,9 +20,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(next(out.glob("*.whl")))
 
 
-def test_four_packages_and_nothing_else_at_the_top(wheel: zipfile.ZipFile) -> None:
+def test_our_packages_and_nothing_else_at_the_top(wheel: zipfile.ZipFile) -> None:
     tops = {name.split("/")[0] for name in wheel.namelist()}
-    assert {t for t in tops if not t.endswith(".dist-info")} == {"kernel_env", "rollout", "rewards", "conf"}
+    assert {t for t in tops if not t.endswith(".dist-info")} == {"kernel_env", "kernel_env_verifiers", "rollout", "rewards", "conf"}
 
 
 @pytest.mark.parametrize(

@@ -20,17 +20,15 @@ import pytest
 
 from benchmarks import learning
 from kernel_env.episode import EpisodeConfig
-from kernel_env.errors import ConfigError, VerifierError
-from kernel_env.referee.config import VerifyConfig
-from kernel_env.referee.slots import ORDINARY, Order
-from kernel_env.schema import Candidate, Problem, Verdict
+from kernel_env.errors import ConfigError
+from kernel_env.schema import Problem
 from kernel_env.verifier import BlockingVerifier
 from rollout.adapters.trl import Rollouts, verified_return
 from rollout.engine import EngineConfig
 from rollout.policies import Sampling
 from rollout.returns import grpo
 from tests.conftest import QUICK, REFERENCE, python_candidate
-from tests.players import verdict
+from tests.players import Fails
 from tests.tiny_model import SPECIAL, TEMPLATE, tiny_model, tokenizer_of
 
 pytestmark = [
@@ -181,23 +179,6 @@ def test_the_log_probabilities_are_those_that_the_trainers_weights_give(trained:
 
 
 # ------------------------------------------------------------------ what was not scored
-
-
-class Fails:
-    """A scripted verifier that fails where it is told to, by the ordinal numbers of its questions."""
-
-    def __init__(self, fails: Callable[[int], bool]) -> None:
-        self._fails, self._asked = fails, 0
-
-    async def verify(
-        self, problem: Problem, candidate: Candidate, config: VerifyConfig, seed: int, order: Order = ORDINARY
-    ) -> Verdict:
-        self._asked += 1
-        if self._fails(self._asked):
-            raise VerifierError("nobody can tell")
-        return verdict(problem, candidate, seed)
-
-    async def aclose(self) -> None: ...
 
 
 def made(tmp_path: Path, scripted: BlockingVerifier, turns: int = TURNS, **options: Any) -> tuple[Rollouts, Any]:

@@ -1,5 +1,5 @@
-"""What the adapter of every trainer is made of: problems as rows of its data set, batches of them played by the engine, and what
-of each episode is trained on.
+"""What the adapter of every trainer is made of: problems as rows of its data set, batches of them played by the engine, what of
+each episode is trained on, and what trainers that step through an episode themselves are told of each turn.
 
 The trainer owns the model, the batches and the optimiser. Who turns its model into a `Policy` gets episodes from `play`, and
 from these `training_samples`: the tokens are those of the canonical record (`rollout.tokens`), the numbers those of
@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from typing import TypedDict
 
 from kernel_env.episode import EpisodeConfig
-from kernel_env.errors import ConfigError
+from kernel_env.errors import ConfigError, VerifierError
 from kernel_env.prompts import initial_messages
 from kernel_env.reward import Shaping
-from kernel_env.schema import Episode, Message, Problem, episode_key
+from kernel_env.schema import Episode, Message, Problem, Reward, Verdict, episode_key
 from kernel_env.verifier import Verifier
 from rollout.engine import Engine, EngineConfig, MemoryJournal
 from rollout.policies import Policy
@@ -160,3 +160,46 @@ def _training_sample(sample: Sample, credits_T: Sequence[float | None]) -> Train
         logprobs=None if sample.logprobs is None else sample.logprobs[start:],
         credit=credit,
     )
+
+
+# ------------------------------------------------------------------ what is told of each turn
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What became of one reply, in plain values."""
+
+    status: str
+    compiled: bool
+    correct: bool
+    speedup: float | None
+    """Of a correct kernel that was timed."""
+    reward: float | None
+    """None: not scored."""
+    message: str
+    """As the verdict has it."""
+
+
+def facts(verdict: Verdict, reward: Reward) -> Facts:
+    return Facts(
+        status=str(verdict.status),
+        compiled=verdict.compiled,
+        correct=verdict.correct,
+        speedup=verdict.speedup,
+        reward=reward.value,
+        message=verdict.message,
+    )
+
+
+def metrics(facts_T: Sequence[Facts]) -> dict[str, float]:
+    """Of an episode, for the trainer's log. `speedup` is the best one, and is not there where no kernel was timed."""
+    speedups = [told.speedup for told in facts_T if told.speedup is not None]
+    found = {"turns": float(len(facts_T)), "correct": float(any(told.correct for told in facts_T))}
+    return found | ({"speedup": max(speedups)} if speedups else {})
+
+
+def known(value: float | None, problem: Problem, why: str) -> float:
+    """`value`, for trainers that have no word for what was not scored. Raises VerifierError for None."""
+    if value is None:
+        raise VerifierError(f"{problem.key} has no reward: {why or 'a turn was not scored'}")
+    return value
