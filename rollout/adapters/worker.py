@@ -121,6 +121,12 @@ class Environment:
         (samples,) = training_samples([episode], renderer.layout, rollout.returns, rollout.gamma)
         return Played(episode, samples)
 
+    async def aclose(self) -> None:
+        """Close what was made for this event loop."""
+        verifier = self._verifiers.pop(asyncio.get_running_loop(), None)
+        if verifier is not None:
+            await verifier.aclose()
+
     def _verifier(self) -> Verifier:
         loop = asyncio.get_running_loop()
         if loop not in self._verifiers:
