@@ -14,7 +14,7 @@ help:
 	@echo "make test-thorough  the rest of the real problems and recordings"
 	@echo "make test-slow      every test that needs no GPU, those that take minutes too"
 	@echo "make test-sglang    the scripted SGLang server, each request and reply held against SGLang's own types (40 MB)"
-	@echo "make test-adapters  the adapters, each with its trainer: TRL trains a tiny model for a few minutes"
+	@echo "make test-adapters  the adapters, each with its trainer: TRL trains a tiny model for a few minutes, verl and slime play (SLIME_ROOT=CHECKOUT)"
 	@echo "make test-slurm     those on a real SLURM, which is there (tests/local_slurm.sh starts one)"
 	@echo "make scorecard      the corpus of cheats and honest kernels, judged"
 	@echo "make check          formatting, lints, types, layers, generated docs"
@@ -47,10 +47,25 @@ test-sglang: setup
 	@test -d $(VENV)/sglang-types || $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/sglang-types sglang==0.5.23 msgspec
 	@PYTHONPATH=$(VENV)/sglang-types $(BIN)/pytest --require-external -m "not slow and not thorough" tests/test_sglang_policy.py
 
-# a directory for each trainer, since not all can share one; what TRL needs is in the environment
+# a directory for each trainer, since not all can share one; what they have in common is in the environment
+ADAPTERS := $(CURDIR)/$(VENV)/adapters
+INTO = $(BIN)/pip install --quiet --disable-pip-version-check --target
+VERL := verl==0.9.1 TransferQueue==0.1.11 tensordict==0.10.0 transformers==5.9.0 tokenizers==0.22.2 peft torchdata
+VERL_NEEDS := ray==2.60.0 "huggingface_hub<2" aiohttp cachetools cloudpickle codetiming importlib_metadata msgspec orjson pillow pyvers pyzmq
+SLIME_NEEDS := aiohttp blobfile httpx pillow pybase64 pylatexenc
+
 test-adapters: setup
-	@test -d $(VENV)/adapters/trl || $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/adapters/trl -c constraints.txt trl
-	@PYTHONPATH=$(VENV)/adapters/trl $(BIN)/pytest --require-external tests/test_trl.py
+	@test -d $(ADAPTERS)/trl || $(INTO) $(ADAPTERS)/trl --no-deps -c constraints.txt trl
+	@PYTHONPATH=$(ADAPTERS)/trl $(BIN)/pytest --require-external tests/test_trl.py
+	@test -d $(ADAPTERS)/verl || { $(INTO) $(ADAPTERS)/verl.new $(VERL_NEEDS) && $(INTO) $(ADAPTERS)/verl.new --no-deps $(VERL) \
+		&& mv $(ADAPTERS)/verl.new $(ADAPTERS)/verl; }
+	@PYTHONPATH=$(ADAPTERS)/verl $(BIN)/pytest --require-external tests/test_verl.py
+ifdef SLIME_ROOT
+	@test -d $(ADAPTERS)/slime || $(INTO) $(ADAPTERS)/slime $(SLIME_NEEDS)
+	@PYTHONPATH=$(ADAPTERS)/slime $(BIN)/pytest --require-external tests/test_slime.py
+else
+	@echo "slime is left out: SLIME_ROOT names no checkout of github.com/THUDM/slime"
+endif
 
 test-slurm: setup
 	@$(BIN)/pytest -m slurm

@@ -24,7 +24,7 @@ from rollout.adapters import worker as adapters_worker
 from rollout.adapters.worker import environment
 from rollout.returns import dr_grpo, grpo
 from tests import toy_tokens
-from tests.chat_server import Reply
+from tests.chat_server import Reply, refuse
 from tests.players import Checker
 from tests.sglang_server import SGLangServer
 from tests.slime_plugin import SETTINGS
@@ -278,6 +278,17 @@ def test_an_unscored_episode_is_in_no_baseline_and_none_of_its_tokens_is_trained
     assert math.fsum(raw) / len(raw) == pytest.approx(math.fsum(known) / len(known)), "what slime logs is the mean of the others"
     expected = iter(grpo(known))
     assert advantages == pytest.approx([0.0 if sample.index == lost else next(expected) for sample in flat])
+
+
+def test_an_episode_without_a_reply_is_a_sample_that_slime_can_hold(sglang_rollout: Any, checkpoint: Path, checked: None) -> None:
+    with SGLangServer([refuse(400, "the input is longer than the model's context")]) as server:
+        args = args_of(server, checkpoint)
+        group = played(sglang_rollout, args)
+    for sample in group:
+        assert sample.remove_sample and math.isnan(sample.reward) and sample.loss_mask == [0] and sample.rollout_log_probs == [0.0]
+        assert toy_tokens.conversation(sample.tokens) == sample.prompt
+    raw, advantages = slime.advantages(args, group)
+    assert all(map(math.isnan, raw)) and advantages == [0.0] * GROUP
 
 
 def sample_of(rewards: Sequence[float | None], turn: int = 0, *, index: int, group: int = 0) -> Any:

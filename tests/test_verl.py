@@ -213,6 +213,18 @@ def test_a_reply_that_is_broken_off_goes_on_after_its_tokens(hub: Any, tmp_path:
     assert [token for token, one in zip(response, mask, strict=True) if one] in group.servers.sampled.values()
 
 
+def test_an_episode_is_no_longer_than_verls_response(hub: Any, tmp_path: Path, scripted: None) -> None:
+    config = configured(tmp_path, OPTIONS)
+    whole = played(hub, config, [said(RIGHT, NO_CODE)], OPTIONS)
+    config.actor_rollout_ref.rollout.response_length = most = LIMIT // 2
+    cut = played(hub, config, [said(RIGHT, NO_CODE)], OPTIONS)
+    assert {request[2]["max_tokens"] for request in cut.servers.asked} == {most}
+    for name in ("responses", "response_mask", "rollout_log_probs"):
+        ((all_of_it,), (beginning,)) = whole.field(name), cut.field(name)
+        assert beginning == all_of_it[:most] != all_of_it
+    assert cut.scores == whole.scores
+
+
 def test_a_template_that_forgets_thoughts_makes_a_sequence_of_each_turn_with_the_reward_of_the_episode(
     hub: Any, tmp_path: Path, scripted: None
 ) -> None:
