@@ -263,7 +263,7 @@ def test_an_unscored_episode_is_in_no_baseline_and_none_of_its_tokens_is_trained
     from slime.utils.types import Sample
 
     monkeypatch.setattr(adapters_worker, "make_verifier", lambda settings: FailsOnce())
-    with SGLangServer(scripted([RIGHT, RIGHT], [RIGHT, RIGHT], [NO_CODE, RIGHT])) as server:
+    with SGLangServer(scripted([NO_CODE, RIGHT], [NO_CODE, RIGHT], [NO_CODE, NO_CODE])) as server:
         args = args_of(server, checkpoint, said(layout))
         group = played(sglang_rollout, args)
     flat = [sample for samples in group for sample in (samples if isinstance(samples, list) else [samples])]
@@ -274,6 +274,7 @@ def test_an_unscored_episode_is_in_no_baseline_and_none_of_its_tokens_is_trained
         assert len(sample.tokens) > sample.response_length == len(sample.loss_mask) == len(sample.rollout_log_probs) > 0
     raw, advantages = slime.advantages(args, flat)
     known = [sample.reward for sample in flat if sample.index != lost]
+    assert 0.0 in known and any(known), "some are worth more than others"
     assert [value for value, sample in zip(raw, flat, strict=True) if sample.index != lost] == known
     assert math.fsum(raw) / len(raw) == pytest.approx(math.fsum(known) / len(known)), "what slime logs is the mean of the others"
     expected = iter(grpo(known))

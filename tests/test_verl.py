@@ -31,7 +31,7 @@ pytestmark = [
 ]
 KEEPS = TEMPLATE.replace("loop.index0 > last.question and ", "")
 """A chat template that changes nothing of the past."""
-LIMIT, RESPONSE = 2000, 6000
+LIMIT, RESPONSE = 4000, 12000
 OPTIONS = ("problems.levels=1", "problems.ids=1", "rollout.max_turns=2", f"sampling.max_tokens={LIMIT}", "run.seed=7")
 UNTIMED = ("verify.measure_performance=false",)
 RECORDED = Path(__file__).parents[1] / "rollout" / "recordings" / "bundled" / "cpp"
@@ -64,6 +64,7 @@ class Servers:
         text, end = part
         ids = self._tokenizer.encode(text, add_special_tokens=False) + ([] if end else [self._tokenizer.eos_token_id])
         self.sampled.setdefault(request_id, []).extend(ids)
+        assert len(ids) <= LIMIT, "the script keeps to what an episode asks for"
         step = len(self.asked)
         return TokenOutput(
             token_ids=ids,
@@ -215,9 +216,9 @@ def test_a_reply_that_is_broken_off_goes_on_after_its_tokens(hub: Any, tmp_path:
 
 def test_an_episode_is_no_longer_than_verls_response(hub: Any, tmp_path: Path, scripted: None) -> None:
     config = configured(tmp_path, OPTIONS)
-    whole = played(hub, config, [said(RIGHT, NO_CODE)], OPTIONS)
-    config.actor_rollout_ref.rollout.response_length = most = LIMIT // 2
-    cut = played(hub, config, [said(RIGHT, NO_CODE)], OPTIONS)
+    whole = played(hub, config, [said(NO_CODE, RIGHT)], OPTIONS)
+    config.actor_rollout_ref.rollout.response_length = most = 1000
+    cut = played(hub, config, [said(NO_CODE, RIGHT)], OPTIONS)
     assert {request[2]["max_tokens"] for request in cut.servers.asked} == {most}
     for name in ("responses", "response_mask", "rollout_log_probs"):
         ((all_of_it,), (beginning,)) = whole.field(name), cut.field(name)
@@ -231,6 +232,7 @@ def test_a_template_that_forgets_thoughts_makes_a_sequence_of_each_turn_with_the
     options = (*OPTIONS, "rollout.returns=best")
     group = played(hub, configured(tmp_path, options, TEMPLATE), [said(RIGHT, NO_CODE)], options)
     assert [key.rsplit("_", 1)[1] for key in group.keys] == ["0", "1"]
+    assert SPECIAL[2] * 2 not in group.tokenizer.decode(group.servers.asked[1][1]), "a sampled end of turn is no part of the text"
     best = max(next(iter(group.data["extra_fields"]))["turn_scores"])
     assert best > 0 and group.scores == [pytest.approx(best)] * 2
     assert all(all(mask) for mask in group.field("response_mask"))
@@ -266,7 +268,7 @@ class FailsOnce(Checker):
 @pytest.mark.parametrize(
     ("made", "scripts"),
     [
-        pytest.param(FailsOnce, [said(RIGHT), said(NO_CODE, RIGHT), said(NO_CODE, NO_CODE)], id="no verdict"),
+        pytest.param(FailsOnce, [said(NO_CODE, RIGHT), said(NO_CODE, RIGHT), said(NO_CODE, NO_CODE)], id="no verdict"),
         pytest.param(
             Checker,
             [[(RIGHT, None), ValueError("the prompt is too long")], said(NO_CODE, RIGHT), said(NO_CODE, NO_CODE)],

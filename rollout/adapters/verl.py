@@ -133,10 +133,10 @@ class ServerPolicy(TrainersModel):
         if output.num_preempted is not None:
             self.preempted = max(self.preempted, 0) + output.num_preempted
         sampled = tuple(output.token_ids)
-        finish = _finish(output.stop_reason, limit is not None and len(sampled) >= limit)
-        ended = finish == "stop" and sampled[-1:] and sampled[-1] in self._ends
+        ended = bool(sampled) and sampled[-1] in self._ends
+        finish = _finish(output.stop_reason, not ended and limit is not None and len(sampled) >= limit)
         return Generation(
-            text=self._template.decode(sampled[:-1] if ended else sampled),
+            text=self._template.decode(sampled[:-1] if ended and finish == "stop" else sampled),
             finish_reason=finish,
             usage=Usage(len(prompt), len(sampled)),
             duration_s=time.monotonic() - began_s,
