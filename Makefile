@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 JOBS ?= auto
-ADAPTERS := $(VENV)/adapters
+ADAPTERS := $(CURDIR)/$(VENV)/adapters
 STEPPING := verifiers openenv skyrl
 package_verifiers := verifiers==0.4.0
 package_openenv := -c constraints.txt openenv
@@ -19,7 +19,7 @@ help:
 	@echo "make test-thorough  the rest of the real problems and recordings"
 	@echo "make test-slow      every test that needs no GPU, those that take minutes too"
 	@echo "make test-sglang    the scripted SGLang server, each request and reply held against SGLang's own types (40 MB)"
-	@echo "make test-adapters  the adapters, each with its trainer's packages: TRL trains a tiny model for a few minutes"
+	@echo "make test-adapters  the adapters, each with its trainer: TRL trains a tiny model for a few minutes, the others play (SLIME_ROOT=CHECKOUT)"
 	@echo "make test-slurm     those on a real SLURM, which is there (tests/local_slurm.sh starts one)"
 	@echo "make scorecard      the corpus of cheats and honest kernels, judged"
 	@echo "make check          formatting, lints, types, layers, generated docs"
@@ -52,10 +52,24 @@ test-sglang: setup
 	@test -d $(VENV)/sglang-types || $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/sglang-types sglang==0.5.23 msgspec
 	@PYTHONPATH=$(VENV)/sglang-types $(BIN)/pytest --require-external -m "not slow and not thorough" tests/test_sglang_policy.py
 
-# what TRL needs is in the environment
+# What TRL and verl need beside what they share with us lies in a directory each, which is put before ours.
+INTO = $(BIN)/pip install --quiet --disable-pip-version-check --target
+VERL := verl==0.9.1 TransferQueue==0.1.11 tensordict==0.10.0 transformers==5.9.0 tokenizers==0.22.2 peft torchdata
+VERL_NEEDS := ray==2.60.0 "huggingface_hub<2" aiohttp cachetools cloudpickle codetiming importlib_metadata msgspec orjson pillow pyvers pyzmq
+SLIME_NEEDS := aiohttp blobfile httpx pillow pybase64 pylatexenc
+
 test-adapters: setup $(STEPPING:%=$(ADAPTERS)/%/.ready)
-	@test -d $(VENV)/adapters/trl || $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/adapters/trl -c constraints.txt trl
-	@PYTHONPATH=$(VENV)/adapters/trl $(BIN)/pytest --require-external tests/test_trl.py
+	@test -d $(ADAPTERS)/trl || $(INTO) $(ADAPTERS)/trl --no-deps -c constraints.txt trl
+	@PYTHONPATH=$(ADAPTERS)/trl $(BIN)/pytest --require-external tests/test_trl.py
+	@test -d $(ADAPTERS)/verl || { $(INTO) $(ADAPTERS)/verl.new $(VERL_NEEDS) && $(INTO) $(ADAPTERS)/verl.new --no-deps $(VERL) \
+		&& mv $(ADAPTERS)/verl.new $(ADAPTERS)/verl; }
+	@PYTHONPATH=$(ADAPTERS)/verl $(BIN)/pytest --require-external tests/test_verl.py
+ifdef SLIME_ROOT
+	@test -d $(ADAPTERS)/slime || $(INTO) $(ADAPTERS)/slime $(SLIME_NEEDS)
+	@PYTHONPATH=$(ADAPTERS)/slime $(BIN)/pytest --require-external tests/test_slime.py
+else
+	@echo "slime is left out: SLIME_ROOT names no checkout of github.com/THUDM/slime"
+endif
 	@for trainer in $(STEPPING); do $(ADAPTERS)/$$trainer/bin/python -m pytest --require-external tests/test_$$trainer.py || exit; done
 
 # An environment for each of the others, since not all can share one. It has what ours has, except where pip finds that this does not

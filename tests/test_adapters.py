@@ -18,10 +18,13 @@ from kernel_env.errors import ConfigError, PolicyError, VerifierError
 from kernel_env.prompts import initial_messages
 from kernel_env.schema import Episode, Generation, Problem, Reward, StopReason
 from kernel_env.verifier import BlockingVerifier
+from rollout.adapters import worker
 from rollout.adapters.common import Facts, Rows, check_returns, facts, known, metrics, play, training_samples
 from rollout.adapters.trl import Rollouts, verified_return
+from rollout.adapters.worker import Environment, Played, environment
+from rollout.compose import composed
 from rollout.engine import EngineConfig
-from rollout.policies import GenerationRequest
+from rollout.policies import GenerationRequest, Sampling
 from rollout.returns import GROUP_RETURNS, RETURNS
 from rollout.tokens import Layout, Renderer, record_of
 from tests import toy_tokens
@@ -255,3 +258,70 @@ def test_what_was_not_scored_is_an_error_for_trainers_that_have_no_word_for_it()
     assert known(0.0, ONE, "") == 0.0
     with pytest.raises(VerifierError, match="level1_problem1 has no reward: no such device"):
         known(None, ONE, "no such device")
+
+
+# ------------------------------------------------------------------ in a worker process
+
+
+QWEN3 = plain("qwen3")
+"""Its template forgets what earlier replies thought."""
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verdicts without a build."""
+    monkeypatch.setattr(worker, "make_verifier", lambda settings: Checker())
+
+
+def described(*options: str) -> Environment:
+    return Environment(composed(["problems.levels=1", "run.seed=7", *options])[0])
+
+
+def played_here(here: Environment, policy: TokenWriter, group: object = 1) -> Played:
+    problem = here.rows.rows[0]["problem"]
+    return asyncio.run(here.play(policy, problem, Sampling(), here.renderer(DIALECT.template), group))
+
+
+@both_layouts
+def test_an_episode_is_played_as_the_options_say(layout: Layout, scripted: None) -> None:
+    here = described("rollout.max_turns=2", f"rollout.layout={layout}", "rollout.returns=best", "rollout.gamma=0.5")
+    played = played_here(here, TokenWriter(DIALECT))
+    assert len(played.episode.turns) == 2 and len(played.samples) == (2 if layout is Layout.PER_TURN else 1)
+    assert [list(played.samples)] == training_samples([played.episode], layout, "best", 0.5)
+    assert played.correct == any(turn.verdict.correct for turn in played.episode.turns)
+
+
+def test_members_of_a_group_are_verified_with_the_same_seeds(scripted: None) -> None:
+    here = described()
+    seeds = [
+        [turn.verdict.seed for turn in played_here(here, TokenWriter(DIALECT), group).episode.turns] for group in ("a", "a", "b")
+    ]
+    assert seeds[0] == seeds[1] and not set(seeds[0]) & set(seeds[2])
+
+
+def test_an_episode_that_fails_says_so_in_the_log_and_has_no_sample(scripted: None, caplog: pytest.LogCaptureFixture) -> None:
+    played = played_here(described(), Speechless(DIALECT))
+    assert played.episode.error and not played.samples and not played.correct
+    assert "is left out, it was not scored: policy: nothing to say" in caplog.text
+
+
+def test_a_template_that_forgets_is_no_matter_where_there_is_one_turn() -> None:
+    assert described("rollout.max_turns=1").renderer(QWEN3.template).layout is Layout.APPEND
+    several = described("rollout.max_turns=2")
+    assert several.renderer(QWEN3.template).layout is Layout.PER_TURN
+    assert several.renderer(QWEN3.template) is several.renderer(QWEN3.template)
+
+
+def test_a_reply_has_the_shorter_one_of_both_limits() -> None:
+    here = described("sampling.max_tokens=100")
+    assert [here.sampling(1.0, 1.0, most).max_tokens for most in (50, 500)] == [50, 100]
+
+
+def test_how_replies_are_drawn_is_said_to_the_trainer() -> None:
+    with pytest.raises(ConfigError, match="the trainer decides how replies are drawn"):
+        described("sampling.temperature=0.3")
+
+
+def test_a_process_has_one_environment_for_the_same_options() -> None:
+    options = ("problems.levels=1", "rollout.max_turns=2")
+    assert environment(options) is environment(options) is not environment(options[:1])

@@ -1,1 +1,1 @@
-"""Into the trainers: one module each, over `common`. None has rollout logic of its own, and nothing else imports them."""
+"""Into the trainers: one module each, over `common` and `worker`. None has rollout logic of its own; nothing else imports them."""

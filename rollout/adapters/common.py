@@ -138,15 +138,15 @@ def training_samples(episodes: Sequence[Episode], layout: Layout, returns: str, 
         groups[episode.problem.key].append(at)
     found: list[list[TrainingSample]] = [[] for _ in episodes]
     for group in groups.values():
-        credits_GT = credits(returns, [_rewards(episodes[at]) for at in group], gamma)
+        credits_GT = credits(returns, [rewards_of(episodes[at]) for at in group], gamma)
         for at, credits_T in zip(group, credits_GT, strict=True):
             record = record_of(episodes[at].turns, layout)
             found[at] = [_training_sample(sample, credits_T) for sample in (record.samples if record else ())]
     return found
 
 
-def _rewards(episode: Episode) -> tuple[float | None, ...]:
-    """What nobody knows the end of has no return."""
+def rewards_of(episode: Episode) -> tuple[float | None, ...]:
+    """Of each turn; all None where nobody knows the end, which has no return."""
     return (None,) * len(episode.turns) if episode.cut_short else episode.rewards_T
 
 
