@@ -7,7 +7,7 @@
 `two_processes` has the candidate write its outputs to a file and compares them in a second process, in the same directory.
 
 Run as a program, this file is such an evaluator: `python -m tests.naive EVALUATOR DIRECTORY`. Builds go to our Builder, for
-speed only.
+speed only: what it refuses is built as torch does it.
 """
 
 from __future__ import annotations
@@ -226,11 +226,29 @@ def main() -> None:
                 tuple(frame["link_flags"]),
             )
         )  # fmt: skip
-        return {"ok": result.ok, "module": result.module, "path": result.path, "log": result.log}
+        return {"ok": True, "module": result.module, "path": result.path} if result.ok else _built_by_torch(frame)
 
     with routed_builds(build):
         found = _EVALUATORS[evaluator](problem, candidate)
     print(json.dumps(found), flush=True)
+
+
+_TORCHS_BUILD = """
+import json, sys
+from torch.utils.cpp_extension import load_inline
+frame = json.load(sys.stdin)
+sources = [code for _, code in frame["sources"]]
+flags = {"extra_cflags": frame["compile_flags"], "extra_ldflags": frame["link_flags"]}
+print(load_inline("stock", sources, functions=dict(frame["functions"]) or None, build_directory="stock", **flags).__file__)
+"""
+
+
+def _built_by_torch(frame: dict[str, Any]) -> dict[str, Any]:
+    Path("stock").mkdir(exist_ok=True)
+    command = [sys.executable, "-P", "-c", _TORCHS_BUILD]
+    run = subprocess.run(command, input=json.dumps(frame), capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    path = run.stdout.rpartition("\n")[0].rpartition("\n")[2]
+    return {"ok": run.returncode == 0, "module": "stock", "path": path, "log": run.stderr[-2000:]}
 
 
 def _child(*arguments: object) -> dict[str, Any]:

@@ -3,11 +3,10 @@
 # problem: problems/wide_product.py
 # verdict: wrong_output tampered rejected
 # timed: yes
-# fools: nobody
+# fools: inprocess kernelbench subprocess small_shapes two_processes
 # twin: c21_wide_product_computed.py
-# note: Of 604 MB one round in 72 is compared, and timing takes 5 to 20 rounds: it passes in 4 of 5 verifications at least. With the
-#    1 GB of KernelBench's level 1 #7 (profile cpu) it is one round in 128; with the 6.4 GB of its elementwise problems in full
-#    size, one in 768. The words that are read at each reply could be compared in every round.
+# note: It beats evaluators that look at timed outputs seldom, or not at all, because they are large. Here blocks at random places are
+#    compared in every round.
 
 import sys
 import time
