@@ -33,7 +33,7 @@ from rollout.health import status
 from rollout.markdown import noise_text, page
 from rollout.metrics import THRESHOLDS
 from rollout.report import write_report
-from rollout.runner import episode_config, make_verifier, profile
+from rollout.runner import episode_config, make_verifier, profile, reached
 from rollout.settings import Settings
 from rollout.store import RunReader, open_run, run_directory
 from rollout.tritonforge import read_dump
@@ -71,6 +71,7 @@ async def _judged(state: EpisodeState, text: str, settings: Settings, *, bare: b
     """Of source code when `bare`, else of a reply that holds it."""
     verifier = make_verifier(settings.verifier)
     try:
+        await reached(verifier, settings)
         if bare:
             verdict = await state.judge(text, state.seed, verifier)
             return verdict, measured_reward(verdict, settings.reward)

@@ -42,7 +42,19 @@ _NONE = "–"
 T = TypeVar("T")
 
 
-class State(StrEnum):
+class Standing(StrEnum):
+    """How something stands. What is in capitals needs a look."""
+
+    @property
+    def wrong(self) -> bool:
+        return self.isupper()
+
+    @property
+    def colour(self) -> str:
+        return "red" if self.wrong else {"running": "cyan", "waiting": "dim"}.get(self, "green")
+
+
+class State(Standing):
     """In the order in which they are shown."""
 
     FAILED = "FAILED"
@@ -54,14 +66,6 @@ class State(StrEnum):
     RUNNING = "running"
     WAITING = "waiting"
     OK = "ok"
-
-    @property
-    def wrong(self) -> bool:
-        return self not in (State.RUNNING, State.WAITING, State.OK)
-
-    @property
-    def colour(self) -> str:
-        return "red" if self.wrong else {"running": "cyan", "waiting": "dim"}.get(self, "green")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from kernel_env.reward import measured_part, measured_reward
 from kernel_env.schema import Candidate, Problem, Timing, Turn, Verdict
 from kernel_env.verifier import Verifier
 from rollout.fingerprint import changes, fingerprint
-from rollout.runner import make_verifier
+from rollout.runner import make_verifier, reached
 from rollout.settings import Settings, settings
 from rollout.store import RunReader, run_directory
 
@@ -101,6 +101,7 @@ async def _replayed(reader: RunReader, chosen: Sequence[tuple[str, Turn]], store
     problems: dict[str, Problem] = {}
     results = []
     try:
+        await reached(verifier, stored)
         for key, turn in chosen:
             problem = problems.setdefault(turn.verdict.problem, reader.load_problem(turn.verdict.problem))
             result = await _compared(key, turn, problem, stored, verifier)

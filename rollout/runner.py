@@ -208,6 +208,12 @@ def make_verifier(settings: VerifierSettings) -> Verifier:
     raise ConfigError(f"verifier.kind={settings.kind}: choose process or inprocess")
 
 
+async def reached(verifier: Verifier, settings: Settings) -> None:
+    """A verifier on other machines answers now, or is not waited for. Raises VerifierError, ConfigError."""
+    if isinstance(verifier, RemoteVerifier):
+        await verifier.start(settings.backend.name)
+
+
 async def run(
     settings: Settings,
     config_text: str,
@@ -235,6 +241,7 @@ async def run(
                 verifier = make_verifier(settings.verifier)
                 stack.push_async_callback(verifier.aclose)
             if not played:
+                await reached(verifier, settings)
                 await planned.policy.preflight()
                 check_thinking(settings.thinking, planned.policy)  # it may know better now
                 await _try_canaries(settings, verifier)

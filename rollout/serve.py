@@ -5,37 +5,25 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from kernel_env.errors import ConfigError
-from kernel_env.remote.wire import API_KEY, PORT
+from kernel_env.problems.selection import did_you_mean
+from kernel_env.remote.config import ServeOptions, ServerConfig
+from kernel_env.remote.wire import API_KEY
 from kernel_env.verifier import LocalVerifier
 from rollout import compose
 from rollout.options import names, typed
+from rollout.reference import groups
 from rollout.settings import Settings
-
-
-@dataclass(frozen=True)
-class ServeOptions:
-    """What `kernel-env serve` takes as NAME=VALUE, besides `backend=`, `verifier.*` and `verify.*` of the configuration."""
-
-    host: str = "127.0.0.1"
-    """Where to listen: `0.0.0.0` for other machines."""
-    port: int = PORT
-    """0: any free one."""
-    api_key: str = ""
-    """Who asks has to send it. Default: the environment's KERNEL_ENV_API_KEY, or nobody has to."""
-    queue: int = 1000
-    """Jobs that are not finished; beyond them it answers 429."""
-    keep_s: float = 3600.0
-    """How long an answer that nobody asked for is kept."""
-    drain_s: float = 600.0
-    """How long it works on when it is told to stop, for the jobs it has and until their answers are fetched."""
 
 
 def serve(overrides: Sequence[str]) -> int:
     """Serve until SIGINT or SIGTERM, and then until what was taken is done. Raises ConfigError."""
-    mine = [override for override in overrides if override.partition("=")[0] in names(ServeOptions)]
+    ours, plain = names(ServeOptions), {override: override.partition("=")[0] for override in overrides}
+    mine = [override for override, name in plain.items() if name in ours]
+    for name in plain.values():
+        if "." not in name and name not in (*ours, *groups()):
+            raise ConfigError(f"unknown option {name}; there are {' '.join(ours)}{did_you_mean(name, ours)}")
     options = typed(ServeOptions, mine)
     settings, _ = compose.composed([override for override in overrides if override not in mine])
     if settings.verifier.kind != "process" or settings.verifier.remote:
@@ -46,19 +34,11 @@ def serve(overrides: Sequence[str]) -> int:
 
 async def _serve(options: ServeOptions, settings: Settings) -> None:
     try:
-        from kernel_env.remote.server import ServerConfig, serve
+        from kernel_env.remote.server import serve
     except ImportError as error:
         raise ConfigError(f"{error.name} is missing: pip install 'kernel-env[serve]'") from error
-    config = ServerConfig(
-        host=options.host,
-        port=options.port,
-        api_key=options.api_key or os.environ.get(API_KEY, ""),
-        queue=options.queue,
-        slots=settings.verifier.slots,
-        keep_s=options.keep_s,
-        drain_s=options.drain_s,
-        verify=settings.verify,
-    )
+    key = options.api_key or os.environ.get(API_KEY, "")
+    config = ServerConfig(**{**vars(options), "api_key": key}, slots=settings.verifier.slots, verify=settings.verify)
 
     def listening(address: str) -> None:
         anybody = "" if config.api_key else ", for anybody: no api_key is set"

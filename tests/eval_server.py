@@ -24,7 +24,8 @@ from kernel_env import errors
 from kernel_env.processes import die_with_parent
 from kernel_env.referee.config import VerifyConfig
 from kernel_env.referee.slots import ORDINARY, Order
-from kernel_env.remote.server import ServerConfig, serve
+from kernel_env.remote.config import ServerConfig
+from kernel_env.remote.server import serve
 from kernel_env.remote.wire import Answer, Job, write
 from kernel_env.schema import Candidate, Problem, Stage, Status, Verdict, from_json
 from kernel_env.verifier import Verifier

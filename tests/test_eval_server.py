@@ -26,8 +26,8 @@ from openai import OpenAI
 from kernel_env.errors import ConfigError
 from kernel_env.referee.config import VerifyConfig
 from kernel_env.remote import jobs as module
+from kernel_env.remote.config import ServerConfig
 from kernel_env.remote.counters import Counters
-from kernel_env.remote.server import ServerConfig
 from kernel_env.remote.wire import Answer, Health, Job, read
 from kernel_env.schema import Candidate, Status, Verdict, from_json
 from rollout.cli import main
@@ -544,7 +544,7 @@ def test_the_command_serves_the_real_verifier() -> None:
     [
         (["now"], "usage"),
         (["port=x"], "give a number"),
-        (["prot=1"], "prot"),
+        (["prot=1"], "unknown option prot; there are host port api_key queue keep_s drain_s; did you mean port or host?"),
         (["queue=0", "port=0"], "queue=0"),
         (["verify.baseline=times.json"], "verify.baseline"),
         (["verifier.remote=[http://a:1]"], "verifier.remote"),

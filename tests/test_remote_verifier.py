@@ -33,11 +33,13 @@ from kernel_env.referee.config import VerifyConfig
 from kernel_env.referee.slots import Order
 from kernel_env.remote import client, endpoint
 from kernel_env.remote.client import RemoteVerifier
-from kernel_env.remote.server import ServerConfig, Service
+from kernel_env.remote.config import ServerConfig
+from kernel_env.remote.server import Service
 from kernel_env.remote.wire import write
 from kernel_env.schema import Candidate, Problem, Status, StopReason, Verdict
 from kernel_env.verifier import BlockingVerifier, Load, LocalVerifier
 from rewards.judge.static import StaticJudge
+from rollout.cli import main
 from rollout.compose import composed
 from rollout.doctor import Level, server
 from rollout.runner import make_verifier, run
@@ -446,6 +448,29 @@ async def test_a_run_verifies_on_the_servers_that_its_configuration_names(tmp_pa
     asked = [turn.verdict.candidate_digest for episode in result.episodes for turn in episode.turns if turn.code is not None]
     assert len(asked) == len(first.verified) + len(second.verified) > 5
     assert first.verified and second.verified
+
+
+async def test_a_run_whose_servers_are_gone_is_not_begun(tmp_path: Path) -> None:
+    settings, text = composed(["verifier.remote=[http://127.0.0.1:9]", f"run.root={tmp_path}", "run.name=x", "problems.limit=1"])
+    with pytest.raises(VerifierError, match=r"no server verifies \(http://127.0.0.1:9: .*is verifier.remote right"):
+        await run(settings, text)
+    assert not (tmp_path / "x").exists(), "no episode has an infrastructure failure for it"
+
+
+def test_commands_say_at_once_that_servers_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And do not begin: a verification waits a minute for a server that is started again."""
+
+    async def begun(*_: object) -> None:
+        raise AssertionError("a verification was begun")
+
+    monkeypatch.setattr(RemoteVerifier, "verify", begun)
+    (tmp_path / "kernel.py").write_text("class ModelNew: ...")
+    example = str(Path(__file__).parents[1] / "runs/example")
+    for command in (["verify", "1/3", str(tmp_path / "kernel.py")], ["replay", example, "level1_problem2", "0"]):
+        assert main([*command, "verifier.clock=live", "verifier.remote=[http://127.0.0.1:9]"]) == VerifierError.exit_code
+        assert "no server verifies (http://127.0.0.1:9" in capsys.readouterr().err
 
 
 async def test_the_doctor_tries_each_server(real: EvalServer) -> None:

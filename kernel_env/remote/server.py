@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Annotated, Any, TypeVar
 
 from fastapi import FastAPI, Query, Request, Response
@@ -23,14 +23,12 @@ from kernel_env.backends import BACKENDS
 from kernel_env.errors import ConfigError
 from kernel_env.exposition import PROMETHEUS
 from kernel_env.httpd import BodyLimit, Hosting, KeyLock, hosted
-from kernel_env.referee.config import EAGER, VerifyConfig
+from kernel_env.remote.config import ServerConfig
 from kernel_env.remote.counters import Counters
 from kernel_env.remote.jobs import Jobs, Refused
 from kernel_env.remote.kernelbench import EvalRequest, eval_answer
 from kernel_env.remote.wire import (
-    MAX_BODY_BYTES,
     MAX_WAIT_S,
-    PORT,
     Accepted,
     AcceptedBatch,
     Answer,
@@ -54,35 +52,6 @@ GRACE_S = 10
 _JSON = "application/json"
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class ServerConfig:
-    """Where to listen, and how much may wait."""
-
-    host: str = "127.0.0.1"
-    port: int = PORT
-    """0: any free one."""
-    api_key: str = ""
-    """Who asks has to send it. Empty: nobody has to."""
-    queue: int = 1000
-    """Jobs that are not finished; beyond them it answers 429."""
-    slots: int = 1
-    """Verifications at a time, as the verifier has it: clients share out their work by it."""
-    keep_s: float = 3600.0
-    """How long an answer that nobody asked for is kept."""
-    drain_s: float = 600.0
-    """How long a server that is told to stop works on, for the jobs it has and until their answers are fetched."""
-    max_body_bytes: int = MAX_BODY_BYTES
-    verify: VerifyConfig = field(default_factory=VerifyConfig)
-    """What a request to `/eval` does not say."""
-
-    def __post_init__(self) -> None:
-        for name in ("queue", "slots", "keep_s", "drain_s", "max_body_bytes"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name}={getattr(self, name)}: give a number above 0")
-        if self.verify.baseline != EAGER:
-            raise ConfigError("verify.baseline names a file, and a server reads none: use verify.baseline=eager")
 
 
 class Service:

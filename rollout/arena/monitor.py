@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 
 from rich.box import SIMPLE
@@ -24,11 +23,11 @@ from rollout.arena.plan import Plan
 from rollout.arena.play import Count
 from rollout.durable import lock_holder
 from rollout.markdown import duration_text
-from rollout.monitor import PLAIN_WIDTH, watch
+from rollout.monitor import PLAIN_WIDTH, Standing, watch
 from rollout.store import RunReader
 
 
-class State(StrEnum):
+class State(Standing):
     """In the order in which they are shown."""
 
     DAMAGED = "DAMAGED"
@@ -47,14 +46,6 @@ class State(StrEnum):
     @property
     def going(self) -> bool:
         return self in (State.STUCK, State.RUNNING, State.WAITING)
-
-    @property
-    def wrong(self) -> bool:
-        return self not in (State.RUNNING, State.WAITING, State.OK)
-
-    @property
-    def colour(self) -> str:
-        return "red" if self.wrong else {"running": "cyan", "waiting": "dim"}.get(self, "green")
 
 
 @dataclass(frozen=True)
