@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -167,11 +168,19 @@ def test_half_a_line_is_none(made: Pairing, path: Path) -> None:
         assert path.read_bytes() == whole and len(judge.asked) == 6
 
 
-def test_a_damaged_line_is_nobodys_to_overwrite(made: Pairing, path: Path) -> None:
-    path.write_text('{"question_id": "level1_problem1", "games": []}\n')
-    with pytest.raises(ConfigError, match=r"m.jsonl, line 1 is damaged"):
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('{"uid": "level1_problem1", "games": []}', "line 1 is no judgment"),
+        ('{"question_id": "level1_problem1"}', "line 1 is no judgment"),
+        ('{"question_id": "level1_problem1", "judge": "scripted", "games": []}', "another baseline (unknown, not base)"),
+    ],
+)
+def test_a_line_that_is_damaged_or_older_is_nobodys_to_overwrite(made: Pairing, path: Path, line: str, says: str) -> None:
+    path.write_text(f"{line}\n")
+    with pytest.raises(ConfigError, match=rf"m.jsonl.*{re.escape(says)}"):
         played(made, path)
-    assert path.read_text().startswith('{"question_id"')
+    assert path.read_text() == f"{line}\n"
 
 
 def test_a_file_belongs_to_one_process_one_judge_and_one_baseline(tmp_path: Path, made: Pairing, path: Path) -> None:

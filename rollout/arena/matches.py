@@ -7,38 +7,25 @@ and is gone with the next start. A match that lacked a verdict is replaced in it
 from __future__ import annotations
 
 import glob
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from kernel_env.errors import ConfigError
-from kernel_env.schema import dumps, from_json
+from kernel_env.schema import dumps
+from rollout.arena.reader import SUFFIX, read_judgments
 from rollout.arena.records import Match
 from rollout.durable import DirectoryLock, append_file, remove_leftovers, write_file
 
 
 def match_file(directory: Path, model: str) -> Path:
-    return directory / f"{model}.jsonl"
+    return directory / f"{model}{SUFFIX}"
 
 
 def read_matches(path: Path) -> dict[str, Match]:
-    """What is on the disk, by uid, also while somebody writes it. Raises ConfigError for a line that is damaged."""
-    try:
-        lines = path.read_bytes().split(b"\n")[:-1]
-    except FileNotFoundError:
-        return {}
-    found = {}
-    for number, line in enumerate(lines, 1):
-        try:
-            match = from_json(Match, json.loads(line))
-        except (ValueError, TypeError) as error:
-            raise ConfigError(
-                f"{path}, line {number} is damaged ({str(error)[:120]}); delete it to have it judged again"
-            ) from error
-        found[match.uid] = match
-    return found
+    """What is on the disk, by uid, also while somebody writes it. Raises DatasetError for a line that is damaged."""
+    return {match.uid: match for match in read_judgments(path).matches} if path.exists() else {}
 
 
 class MatchFile:
