@@ -48,6 +48,8 @@ FEW_FAULTS = 256
 BLOCK_S = 1e-2
 """What a block of timed calls should last."""
 BLOCK_CALLS = 16
+SINGLE_CALLS = 8
+"""Calls of short programs in a block that are sent singly, at most: they only have to show what is gained by more in a message."""
 TOGETHER = 128
 TOGETHER_S = 16e-3
 LONGEST_TOGETHER_S = 0.05
@@ -324,7 +326,8 @@ class Session:
         message_s = max(side.call_s * together, 1e-6)
         if message_s >= SETTLE_BELOW_S:
             return 1
-        wanted = min(BLOCK_CALLS // together, int(BLOCK_S / message_s))
+        most = SINGLE_CALLS if self._scatters and together == 1 else BLOCK_CALLS // together
+        wanted = min(most, int(BLOCK_S / message_s))
         wanted = max(2, wanted)  # any of them may be the last: none is safe to skip
         return self._rng.randint(1, wanted)
 
@@ -335,15 +338,19 @@ class Session:
     def _block(self, side: Side, last: Draw, together: int, count: int) -> list[Message]:
         """So many messages. Ends with the side frozen after a call on `last`. It is noted who of the others goes on meanwhile.
 
-        The pages of generated code are others than in the block before: what a program owes to those evens out over rounds.
+        The pages of generated code are others than in the block before: what a program owes to those evens out over rounds. So it is
+        with the heaps of short calls, which are laid out anew before each message. Where those are sent singly, once is enough: what
+        they show counts beyond `SINGLE` only.
         """
         if self._deck:
             deck = self._rng.sample(self._deck, count * together - 1)
         else:
             self.pool.deal()
             deck = [self.pool.draw() for _ in range(count * together - 1)]
-        side.ask({"op": "move_code", "seed": self._rng.getrandbits(32)})
-        self._settle(side, together)
+        coarse = self._scatters and together == 1
+        if not coarse:
+            side.ask({"op": "move_code", "seed": self._rng.getrandbits(32)})
+        self._settle(side)
         times = []
         self._empty_messages(side, together)
         stopped = [entry for entry in self._entries.values() if entry.side is not side and entry.side not in self.faults]
@@ -352,7 +359,8 @@ class Session:
             for left in reversed(range(count)):
                 draws = [deck.pop() for _ in range(together if left else together - 1)]
                 self._unchanged(side)
-                times.append(self._message(side, draws, waits, last=None if left else last))
+                scatter = self._scatters and not (coarse and times)
+                times.append(self._message(side, draws, waits, last=None if left else last, scatter=scatter))
         side.endpoint.freeze()
         self._unchanged(side)
         for entry, then in zip(stopped, since, strict=True):
@@ -402,10 +410,10 @@ class Session:
         side.endpoint.place(self.cores)
         side.endpoint.thaw()
 
-    def _settle(self, side: Side, together: int) -> None:
-        """Calls of some length after each thaw that do not count."""
+    def _settle(self, side: Side) -> None:
+        """Calls of some length after each thaw that do not count; together, for singly their exchanges would take longer."""
         settled_s = SETTLE_S if side.call_s >= SETTLE_BELOW_S else 0.0
-        calls = min(together, math.ceil(SETTLE_S / max(side.call_s, 1e-6)))
+        calls = min(len(side.slots), math.ceil(SETTLE_S / max(side.call_s, 1e-6)))
         while settled_s < SETTLE_S:
             settled_s += self._message(side, [self.pool.stale() for _ in range(calls)]).elapsed_s
 
@@ -415,21 +423,26 @@ class Session:
             self._message(side, [self.pool.stale() for _ in range(calls)], empty=True)
 
     def _message(
-        self, side: Side, draws: list[Draw], waits: Waits | None = None, *, last: Draw | None = None, empty: bool = False
+        self,
+        side: Side,
+        draws: list[Draw],
+        waits: Waits | None = None,
+        *,
+        last: Draw | None = None,
+        empty: bool = False,
+        scatter: bool = False,
     ) -> Message:
         """Write the inputs, send one request, and wait for its reply. With `waits`, the message counts.
 
         One of its calls is looked at, and no one there knows which; `last` is that one.
 
-        Where calls are short the side's heap is laid out anew before each that counts: what a program owes to the places of its
-        tensors evens out over messages. The tensors of long calls are too large to move without new pages. Messages that do not
-        count are called on what is there, where new inputs would take long to write.
+        Messages that do not count are called on what is there, where new inputs would take long to write.
         """
         side.index = self._rng.randrange(len(draws) + (last is not None))
         if last is not None:
             draws.insert(side.index, last)
         outside_s = self._used_s(side.endpoint.pid) - side.cpu_s if side.cpu_s else 0.0
-        if self._scatters and waits:
+        if scatter:
             side.ask({"op": "scatter", "seed": self._rng.getrandbits(32)})
         side.cpu_s = self._used_s(side.endpoint.pid)  # a program may save itself that work, and gains nothing by it
         os.sched_yield()  # the side shares our core, and has yet to go to sleep after its last reply
