@@ -145,9 +145,23 @@ def test_what_slows_both_sides_of_some_rounds_does_not_widen_the_interval() -> N
 )
 def test_how_narrow_is_narrow_enough(baseline_ms: float, speedup: float, allowed: float) -> None:
     """Nobody has to know whether something is 9.8 or 10 times as fast."""
-    found = timing(singles([baseline_ms / speedup] * 9, [baseline_ms] * 9), seed=0)
+    rounds = singles([baseline_ms / speedup] * 9, [baseline_ms] * 9)
+    assert_precise_from(rounds, allowed)
+
+
+def assert_precise_from(rounds: Sequence[Round], allowed: float) -> None:
+    """Their interval may be so many times as wide."""
+    found = timing(rounds, seed=0)
     exact = (found.speedup_high - found.speedup_low) / 2 / found.speedup / allowed
-    assert precise(found, exact * 1.01) and not precise(found, exact * 0.99)
+    assert precise(rounds, exact * 1.01) and not precise(rounds, exact * 0.99)
+
+
+@pytest.mark.parametrize(("single_ms", "allowed"), [(0.03, 2), (0.08, 3)])
+def test_short_calls_that_count_as_they_are_when_sent_singly_need_not_be_known_as_well(single_ms: float, allowed: float) -> None:
+    """Sent singly they show half the speedup in the second case, which counts."""
+    rounds = [Round(64, (0.01,), (0.02,)), Round(1, (single_ms,), (single_ms + 0.03,))] * 9
+    assert timing(rounds, 0).runtime.median_ms == pytest.approx(0.01 if allowed == 2 else single_ms)
+    assert_precise_from(rounds, allowed)
 
 
 def test_more_rounds_narrow_the_interval() -> None:

@@ -88,7 +88,7 @@ def test_blocks_vary_in_length_so_that_the_last_call_is_not_known() -> None:
     rounds = found.rounds(80)
     single = [len(r.candidate_ms) for r in rounds if r.together == 1]
     several = [len(r.candidate_ms) for r in rounds if r.together == 16]
-    assert len(set(single)) > 1 and all(1 <= count <= 8 for count in single)
+    assert len(set(single)) > 1 and all(1 <= count <= 16 for count in single)
     assert set(several) == {1, 2} and len(single) + len(several) == 80
     assert {len(r.candidate_ms) for r in scene(1e-4, 1e-4, slots=4).rounds(80) if r.together > 1} == {1, 2, 3, 4}
 

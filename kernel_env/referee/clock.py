@@ -27,6 +27,9 @@ CACHE_BYTES_S = 768e9
 """What a core can write into its first cache in a second: 128 bytes a cycle at 6 GHz, which is more than any has."""
 SHORT_MS = 0.05
 """Of shorter calls, what a single one costs beside a hot loop is part of its time: work on several at once could not be told."""
+SHORT_WIDER, SINGLY_WIDER = 2, 3
+"""Half a microsecond is a tenth of a very short call, and is dear to tell. Where such calls count as they are when sent singly, most
+of what is told is the cost of waking up, which is the same for both."""
 LAYOUT, LAYOUT_OF_SHORT = 0.01, 0.02
 """Two processes that run one program differ by about so much (one standard deviation): their memory lies elsewhere. No number of
 rounds of one session tells by how much, so each interval is widened by it. Half a microsecond is much of a short call."""
@@ -41,8 +44,8 @@ _NORMAL_95 = 1.96
 class TimingPlan:
     """How long to measure. Rounds (a block of calls of the baseline and one of the candidate, in random order) end when there are
     `rounds`, or when `budget_s` is spent in calls, but not before `min_rounds`. While the interval's half-width is above
-    `precision` then (a share of the speedup; twice that for calls below `SHORT_MS`, and so much more for each doubling beyond 2),
-    they go on, up to `extended` times both."""
+    `precision` then (a share of the speedup; `SHORT_WIDER` times that for calls below `SHORT_MS`, and so much more for each doubling
+    beyond 2), they go on, up to `extended` times both."""
 
     rounds: int = 100
     min_rounds: int = 5
@@ -53,11 +56,12 @@ class TimingPlan:
     """Times with more noise will not be used."""
 
 
-def precise(timing: Timing, precision: float) -> bool:
-    """Whether its interval is as narrow as wanted. Half a microsecond is a tenth of a very short call, and is dear to tell; and
-    nobody has to know whether something is 9.8 or 10 times as fast."""
-    doublings = max(0.0, abs(math.log2(timing.speedup)) - 1)
-    return half_width(timing) <= precision * (2 if timing.baseline.median_ms < SHORT_MS else 1) * (1 + doublings)
+def precise(rounds: Sequence[Round], precision: float) -> bool:
+    """Whether their interval is as narrow as wanted: a share of the speedup, `SHORT_WIDER` times that for very short calls. Nobody
+    has to know whether something is 9.8 or 10 times as fast."""
+    found, wider = _told(rounds, 0)
+    doublings = max(0.0, abs(math.log2(found.speedup)) - 1)
+    return half_width(found) <= precision * wider * (1 + doublings)
 
 
 def half_width(timing: Timing) -> float:
@@ -142,18 +146,25 @@ def timing(rounds: Sequence[Round], seed: int) -> Timing:
     single calls show a speedup that is smaller beyond noise, theirs counts: working on several calls at once gains nothing. A
     single call costs more, for its caches are cold; so much as that is for the baseline is taken off both sides' single calls.
     """
+    return _told(rounds, seed)[0]
+
+
+def _told(rounds: Sequence[Round], seed: int) -> tuple[Timing, int]:
+    """And how many times as wide as usual its interval may be."""
     rng = np.random.default_rng(seed % (1 << 63))
     groups = []
     for together in sorted({r.together for r in rounds}):
         mine = [r for r in rounds if r.together == together]
         groups.append(_Group(mine, rng.integers(0, len(mine), (_BOOTSTRAPS, len(mine)))))
     single, main = groups[0], groups[-1]
+    usual = SHORT_WIDER if np.median(main.baseline) < SHORT_MS else 1
     if single is main or len(single.rounds) < 2:  # one round has no interval
-        return main.timing()
-    if np.median(main.candidate) >= SHORT_MS:
+        return main.timing(), usual
+    short = np.median(main.candidate) < SHORT_MS
+    if not short:
         single.less(max(0.0, float(np.median(single.baseline) - np.median(main.baseline))))
     smaller = np.quantile(single.resampled - main.resampled, 0.975) < -SINGLE
-    return (single if smaller else main).timing()
+    return (single.timing(), SINGLY_WIDER if short else usual) if smaller else (main.timing(), usual)
 
 
 def stats(values_ms: Sequence[float], median_ms: float) -> Stats:

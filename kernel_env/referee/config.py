@@ -25,8 +25,8 @@ class VerifyConfig:
     """Seconds in timed calls, of both sides, after which no further round starts (at least 5 rounds are made)."""
     timing_precision: float = 0.03
     """Half-width of the speedup's 95% interval, as a share of the speedup, that is precise enough (twice that for calls
-    below 50 us, and so much more for each doubling of the speedup beyond 2). Until it is, up to 4 times as many rounds and seconds
-    are spent; once it is, half of them are enough."""
+    below 50 us, three times where they count as they are when sent singly, and so much more for each doubling of the speedup
+    beyond 2). Until it is, up to 4 times as many rounds and seconds are spent; once it is, half of them are enough."""
     timeout_s: float = 60.0
     """Limit for the candidate's import, construction and trials, builds not counted, or 5 times what the reference needs for the
     same calls if that is more."""

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from kernel_env.errors import BuilderError, VerifierError
-from kernel_env.referee.clock import FLOOR_MS, Round, TimingPlan, precise, timing
+from kernel_env.referee.clock import FLOOR_MS, Round, TimingPlan, precise
 from kernel_env.referee.exchange import Exchange, Message, Taken
 from kernel_env.referee.inputs import Draw, InputPool
 from kernel_env.referee.memory import Samples, is_readable
@@ -48,8 +48,6 @@ FEW_FAULTS = 256
 BLOCK_S = 1e-2
 """What a block of timed calls should last."""
 BLOCK_CALLS = 16
-SINGLE_CALLS = 8
-"""Calls of short programs in a block that are sent singly, at most: they only have to show what is gained by more in a message."""
 TOGETHER = 128
 TOGETHER_S = 16e-3
 LONGEST_TOGETHER_S = 0.05
@@ -120,6 +118,8 @@ class Session:
     _kinds: list[bool] = field(default_factory=list)
     """Whether messages of the next rounds have several calls, the last one first."""
     _entries: dict[Side, Entry] = field(default_factory=dict)
+    _write_s: float = 0.0
+    """How long it takes to write the inputs of a call."""
     _waited_s: float = 0.0
     _spent_s: float = 0.0
     _made: int = 0
@@ -190,7 +190,7 @@ class Session:
             return False
         few = share < 1.0 and len(entry.taken) < _EARLY_ROUNDS
         last = share >= plan.extended or entry.wall_s >= _LONGEST_WALL * plan.budget_s
-        if not last and (few or not precise(timing(self._rounds(entry.taken), 0), plan.precision)):
+        if not last and (few or not precise(self._rounds(entry.taken), plan.precision)):
             entry.due += _LOOK * (1 + (share - entry.due) // _LOOK)
             return False
         if entry.worked_on > max(1, MOST_MOVING * len(entry.taken)):
@@ -322,12 +322,13 @@ class Session:
         return max(1, min(int(most), TOGETHER, len(self.baseline.slots)))
 
     def _count(self, side: Side, together: int) -> int:
-        """How many messages a block has; the program can't know it."""
+        """How many messages a block has; the program can't know it. Inputs that take longer to write than to work on are worth more
+        in other rounds: there the other side is called, too."""
         message_s = max(side.call_s * together, 1e-6)
         if message_s >= SETTLE_BELOW_S:
             return 1
-        most = SINGLE_CALLS if self._scatters and together == 1 else BLOCK_CALLS // together
-        wanted = min(most, int(BLOCK_S / message_s))
+        message_s += self._write_s * together
+        wanted = min(BLOCK_CALLS // together, int(BLOCK_S / message_s))
         wanted = max(2, wanted)  # any of them may be the last: none is safe to skip
         return self._rng.randint(1, wanted)
 
@@ -416,6 +417,7 @@ class Session:
         calls = min(len(side.slots), math.ceil(SETTLE_S / max(side.call_s, 1e-6)))
         while settled_s < SETTLE_S:
             settled_s += self._message(side, [self.pool.stale() for _ in range(calls)]).elapsed_s
+            calls = min(len(side.slots), 2 * calls)
 
     def _empty_messages(self, side: Side, calls: int) -> None:
         """Which tell what an exchange costs. That is little of a long call: there one is enough."""
@@ -448,8 +450,10 @@ class Session:
         os.sched_yield()  # the side shares our core, and has yet to go to sleep after its last reply
         slots = self._rng.sample(range(len(side.slots)), len(draws))
         if waits or len(draws) * self.pool.size <= _FEW_BYTES:
+            started = time.perf_counter()
             for slot, draw in zip(slots, draws, strict=True):
                 self.pool.write(draw, side.slots[slot])
+            self._write_s = (time.perf_counter() - started) / len(draws)
         frame: Frame = {"op": "call", "indices": slots, "empty": empty}
         if self.random_forward:
             frame["seeds"] = [draw.seed for draw in draws]
