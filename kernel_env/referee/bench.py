@@ -19,6 +19,7 @@ from kernel_env.referee.inputs import InputSet, can_be_nudged, nudge
 from kernel_env.referee.layout import Arena, Buffer, Part
 from kernel_env.referee.memory import code_files, is_readable, private_bytes
 from kernel_env.referee.ownership import traits
+from kernel_env.referee.protocol import Frame
 from kernel_env.referee.reference import Reference, fetched, output_at
 from kernel_env.referee.secret import Secret
 from kernel_env.referee.sides import Side, give_slots
@@ -161,9 +162,9 @@ class Oracle:
         give_slots(self.side, inputs, 1)
         self.side.slots[0].copy_from(inputs.arena)
         started = self._now()
-        self._ask_for(seed, beside=beside)
+        answer = self._ask_for(seed, beside=beside)
         took_s = self.side.call_s = self._now() - started
-        return bool(self.reference.ask({"op": "is_random", "seed": seed})["random"]), took_s
+        return bool(answer["random"]), took_s
 
     def expected(self, part: Any = None, *, lasting: bool = False) -> Expected:
         """The side's last output, or a part of it."""
@@ -194,10 +195,11 @@ class Oracle:
             self.reference.endpoint.freeze()
             yield self.expected()
 
-    def _ask_for(self, seed: int, *, beside: bool = False) -> None:
+    def _ask_for(self, seed: int, *, beside: bool = False) -> Frame:
         """A call on what is in its first place. The output is the side's then."""
-        answer = self.reference.ask({"op": "call", "indices": [0], "seeds": [seed], "beside": beside})
+        answer = self.reference.ask({"op": "call", "indices": [0], "seeds": [seed], "beside": beside, "trial": True})
         self.side.output, self.side.index, self.side.slot = output_at(answer, 0), 0, 0
+        return answer
 
     def close(self) -> None:
         """Idempotent."""

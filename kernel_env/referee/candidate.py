@@ -361,16 +361,14 @@ class OnTrial:
         self.reference_s += trial.took_s
         spent_s = self.spent_s
         self.endpoint.freeze_at_reply = True  # what is not there now does not count
-        side.output = output_at(self.ask({"op": "call", "indices": [0], "seeds": [step.forward], "beside": step.beside}), 0)
+        frame: Frame = {"op": "call", "indices": [0], "seeds": [step.forward], "beside": step.beside, "trial": True}
+        side.output = output_at(self.ask(frame), 0)
         side.index, side.call_s = 0, self.spent_s - spent_s
         opinions = functools.partial(bench.opinions, step.index, trial.inputs, trial.write, step.forward)
         self.compare(trial.expected, step.where, step.tolerance, side.output, opinions)
         if not bench.changes and not same_bytes(side.slots[0], trial.inputs.arena):
             raise self.mutated(step.where)
         self.check_ownership(lambda: trial.traits, step.where, earlier)
-        self.endpoint.thaw()
-        self.ask({"op": "is_random", "seed": step.forward})  # its answer is not needed; the same history is
-        self.endpoint.freeze()
 
     def compare(
         self,

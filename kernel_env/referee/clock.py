@@ -28,8 +28,8 @@ CACHE_BYTES_S = 768e9
 SHORT_MS = 0.05
 """Of shorter calls, what a single one costs beside a hot loop is part of its time: work on several at once could not be told."""
 SHORT_WIDER, SINGLY_WIDER = 2, 3
-"""Half a microsecond is a tenth of a very short call, and is dear to tell. Where such calls count as they are when sent singly, most
-of what is told is the cost of waking up, which is the same for both."""
+"""Half a microsecond is a tenth of a very short call, and is dear to tell. Where such calls count as they are when sent singly,
+most of what is told is the cost of waking up, which is the same for both."""
 LAYOUT, LAYOUT_OF_SHORT = 0.01, 0.02
 """Two processes that run one program differ by about so much (one standard deviation): their memory lies elsewhere. No number of
 rounds of one session tells by how much, so each interval is widened by it. Half a microsecond is much of a short call."""
@@ -44,8 +44,8 @@ _NORMAL_95 = 1.96
 class TimingPlan:
     """How long to measure. Rounds (a block of calls of the baseline and one of the candidate, in random order) end when there are
     `rounds`, or when `budget_s` is spent in calls, but not before `min_rounds`. While the interval's half-width is above
-    `precision` then (a share of the speedup; `SHORT_WIDER` times that for calls below `SHORT_MS`, and so much more for each doubling
-    beyond 2), they go on, up to `extended` times both."""
+    `precision` then (a share of the speedup; `SHORT_WIDER` times that for calls below `SHORT_MS`, and so much more for each
+    doubling beyond 2), they go on, up to `extended` times both."""
 
     rounds: int = 100
     min_rounds: int = 5

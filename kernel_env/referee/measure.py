@@ -339,9 +339,9 @@ class Session:
     def _block(self, side: Side, last: Draw, together: int, count: int) -> list[Message]:
         """So many messages. Ends with the side frozen after a call on `last`. It is noted who of the others goes on meanwhile.
 
-        The pages of generated code are others than in the block before: what a program owes to those evens out over rounds. So it is
-        with the heaps of short calls, which are laid out anew before each message. Where those are sent singly, once is enough: what
-        they show counts beyond `SINGLE` only.
+        The pages of generated code are others than in the block before: what a program owes to those evens out over rounds. So it
+        is with the heaps of short calls, which are laid out anew before each message. Where those are sent singly, once is enough:
+        what they show counts beyond `SINGLE` only.
         """
         if self._deck:
             deck = self._rng.sample(self._deck, count * together - 1)
@@ -352,7 +352,7 @@ class Session:
         if not coarse:
             side.ask({"op": "move_code", "seed": self._rng.getrandbits(32)})
         self._settle(side)
-        times = []
+        times: list[Message] = []
         self._empty_messages(side, together)
         stopped = [entry for entry in self._entries.values() if entry.side is not side and entry.side not in self.faults]
         since = [self._stopped_since(entry.side.endpoint.pid) for entry in stopped]  # they have had the time to stop

@@ -132,9 +132,11 @@ class ZygoteClient:
             self._fork(role, slot)
         return runner
 
-    def finish(self, until: Callable[[], bool] = lambda: False) -> None:
-        """Wait for everything that was asked. Raises ZygoteGone."""
-        while self._owed and not until():
+    def finish(self, unless: socket.socket | None = None) -> None:
+        """Wait for everything that was asked; no longer than until something can be read there. Raises ZygoteGone."""
+        while self._owed:
+            if unless is not None and unless in select.select([self.channel.sock, unless], [], [])[0]:
+                return
             self._collect()
 
     def _fork(self, role: str, slot: Slot) -> None:

@@ -84,7 +84,7 @@ class Runner:
             "load": self._load, "init_inputs": self._init_inputs, "init": self._init, "export_state": self._export_state,
             "sync_state": self._sync_state, "make_inputs": self._make_inputs, "take_inputs": self._take_inputs,
             "drop_inputs": self._drop_inputs, "scatter": self._scatter, "move_code": self._move_code, "call": self._call,
-            "is_random": self._is_random, "collect": self._collect, "write": self._write, "signals": self._signals,
+            "collect": self._collect, "write": self._write, "signals": self._signals,
             "trace": self._traced, "ablate": self._ablated, "compile": self._compiled_ahead, "work": self._work,
             "peaks": self._peaks,
         }  # fmt: skip
@@ -265,7 +265,8 @@ class Runner:
         """Run forward on each of the named inputs in turn; say where the outputs lie, and how long it took. They stay until the
         next call. The time is believed of a reference only, to learn what the exchange around it costs; so is that of an
         `empty` call, which runs nothing. Of several calls the first one counts as much as the others do: what it takes more,
-        while threads wake and caches are cold, belongs to the exchange. With `beside`, earlier outputs stay alive meanwhile."""
+        while threads wake and caches are cold, belongs to the exchange. With `beside`, earlier outputs stay alive meanwhile; in
+        a `trial` it says whether random numbers were drawn."""
         earlier = self._outputs if frame.get("beside") else []
         self._outputs = []
         model, outputs = _first if frame.get("empty") else self._model, self._outputs
@@ -281,7 +282,12 @@ class Runner:
         first_s, others_s = times[1] - times[0], times[2] - times[1]
         took_s = others_s / (len(calls) - 1) * len(calls) if len(calls) > 1 else first_s
         earlier.clear()
-        return {"outputs": values.described_all(outputs), "took_s": took_s}
+        answer = {"outputs": values.described_all(outputs), "took_s": took_s}
+        if frame.get("trial"):
+            now = torch.get_rng_state()
+            torch.manual_seed(frame["seeds"][-1])
+            answer["random"] = not torch.equal(now, torch.get_rng_state())
+        return answer
 
     def _watched(self, module: ModuleType | None) -> None:
         self._watcher().loaded(module)
@@ -339,12 +345,6 @@ class Runner:
                 raise
             ended = self._error_text(error)[:MAX_ERROR_TEXT]
         return {"kernels": self._ahead.found(MOST_ASSEMBLY_BYTES), "ended": ended}
-
-    def _is_random(self, frame: Frame, fds: Sequence[int]) -> Frame:
-        """Whether the last call drew random numbers, after `seed` had been set for it."""
-        now = torch.get_rng_state()
-        torch.manual_seed(frame["seed"])
-        return {"random": not torch.equal(now, torch.get_rng_state())}
 
     def _collect(self, frame: Frame, fds: Sequence[int]) -> Frame:
         """Write one of the last outputs into the mapping, if it is of the size that the referee expects."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import select
 import signal
 import socket
 import sys
@@ -63,8 +62,8 @@ def inprocess_referee(
     return Referee(launch, builder, clock, lock, mode="inprocess", reuse_bytes=reuse_bytes)
 
 
-def serve(channel: Channel, referee: Referee, meanwhile: Callable[[Callable[[], bool]], None]) -> None:
-    """Answer jobs until the verifier closes the channel; do something after each, until the next one is there."""
+def serve(channel: Channel, referee: Referee, meanwhile: Callable[[socket.socket], None]) -> None:
+    """Answer jobs until the verifier closes the channel; do something after each, until the next one is there to be read."""
     while True:
         try:
             frame, _ = channel.recv()
@@ -74,7 +73,7 @@ def serve(channel: Channel, referee: Referee, meanwhile: Callable[[Callable[[], 
             channel.send(answer)
         if private_bytes(os.getpid()) > MUCH_BYTES:
             ctypes.CDLL(None).malloc_trim(0)  # the allocator is told to keep what was freed: large outputs would stay for ever
-        meanwhile(lambda: bool(select.select([channel.sock], [], [], 0)[0]))
+        meanwhile(channel.sock)
 
 
 def answers(referee: Referee, frame: Frame) -> Iterator[Frame]:
