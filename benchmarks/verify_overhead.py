@@ -1,10 +1,12 @@
 """What does a verdict cost beyond the candidate's own work?
 
 The last recorded reply to each bundled problem is verified several times (no two sources equal, so nothing is remembered of a
-candidate), with and without times. Overhead is the wall time of `verify` less the candidate's builds, its import, construction,
-trial and timed calls, and less the reference's timed calls (shown beside it). The same candidates are judged in the usual way: a
-fresh Python process for each, which imports torch, checks five trials and times a hundred calls of either program itself. That
-program is ours; it has no sandbox and finds its extensions already built, as the verifier does; its overhead is counted likewise.
+candidate): as the first of a group, for which the problem's inputs and outputs are made; as another one of the same group, which
+shares them; and with times, as the first. Overhead is the wall time of `verify` less the candidate's builds, its import,
+construction, trial and timed calls, and less the reference's timed calls (shown beside it). The same candidates are judged in the
+usual way: a fresh Python process for each, which imports torch, checks five trials and times a hundred calls of either program
+itself. That program is ours; it has no sandbox and finds its extensions already built, as the verifier does; its overhead is
+counted likewise.
 
     python -m benchmarks.verify_overhead                 # 3 verdicts a problem
     python -m benchmarks.verify_overhead --repeats 20    # enough for a p99
@@ -155,7 +157,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the numbers there")
     chosen = parser.parse_args()
     untimed = VerifyConfig(measure_performance=False)
-    ways = {"verdict": untimed, "verdict, timed": replace(untimed, measure_performance=True, noise_limit=1e9)}
+    timed = replace(untimed, measure_performance=True, noise_limit=1e9)
+    ways = {"first verdict": untimed, "verdict": untimed, "first verdict, timed": timed}
     costs: dict[str, list[Cost]] = {name: [] for name in (*ways, "fresh process, timed")}
     rows = []
     with BlockingVerifier(lambda: LocalVerifier(VerifierConfig())) as verifier:
@@ -163,9 +166,9 @@ def main() -> None:
             verified(verifier, problem, code, untimed, 0)  # builds it, and what is kept of a problem
             mine: dict[str, list[Cost]] = {name: [] for name in costs}
             for repeat in range(chosen.repeats):
-                source = f"{code}\n# {problem.key}, verdict {repeat}\n"
                 for name, config in ways.items():
-                    mine[name].append(verified(verifier, problem, source, config, repeat))
+                    source = f"{code}\n# {problem.key}, {name} {repeat}\n"
+                    mine[name].append(verified(verifier, problem, source, config, 1 + repeat))
                 mine["fresh process, timed"].append(fresh(problem, source))
             medians = {name: statistics.median(cost.overhead_ms for cost in found) for name, found in mine.items()}
             print(f"{problem.key:<20} " + "  ".join(f"{name} {ms:7.1f} ms" for name, ms in medians.items()), flush=True)
@@ -181,8 +184,14 @@ def main() -> None:
         line = f"{statistics.median(overheads):>15.1f} ms {quantile(overheads, 0.99):>7.0f} ms {own:>9.1f} ms {baseline:>9.1f} ms"
         print(f"{name:>24} {line}")
     print("\n" + plotted(costs) + "\n")
-    usual, ours = (statistics.median(c.overhead_ms for c in costs[name]) for name in ("fresh process, timed", "verdict, timed"))
-    print(f"overhead of a timed verdict: median {ours:.0f} ms; a fresh process: {usual:.0f} ms, {usual / ours:.1f} times as much")
+    usual, ours, further = (
+        statistics.median(cost.overhead_ms for cost in costs[name])
+        for name in ("fresh process, timed", "first verdict, timed", "verdict")
+    )
+    print(
+        f"overhead of a timed verdict: median {ours:.0f} ms; a fresh process: {usual:.0f} ms, {usual / ours:.1f} times as much; "
+        f"of a verdict without times, in a group: {further:.0f} ms"
+    )
 
 
 if __name__ == "__main__":

@@ -20,14 +20,13 @@ from kernel_env.referee.compare import compare, excused, same_bytes
 from kernel_env.referee.config import VerifyConfig
 from kernel_env.referee.inputs import InputSet
 from kernel_env.referee.layout import Buffer, leaves
-from kernel_env.referee.measure import ENDS
 from kernel_env.referee.memory import private_bytes
 from kernel_env.referee.outputs import Unreadable
 from kernel_env.referee.ownership import traits
 from kernel_env.referee.process import BuildHandler, Endpoint, RunnerDied, RunnerTimeout
 from kernel_env.referee.protocol import MAX_ERROR_TEXT, Frame
 from kernel_env.referee.reference import fetched, output_at
-from kernel_env.referee.sides import Fault, Side, Tampered, give_slots
+from kernel_env.referee.sides import ENDS, Fault, Side, Tampered, give_slots
 from kernel_env.referee.tolerance import Tolerance, tolerance
 from kernel_env.schema import Candidate, Compiled, Problem, Stage, Status, Verdict
 

@@ -25,8 +25,6 @@ from kernel_env.errors import BuilderError, VerifierError
 from kernel_env.referee.clock import FLOOR_MS, Round, TimingPlan, precise
 from kernel_env.referee.exchange import Exchange, Message, Taken
 from kernel_env.referee.inputs import Draw, InputPool
-from kernel_env.referee.memory import Samples, is_readable
-from kernel_env.referee.outputs import watched
 from kernel_env.referee.placement import OtherWork, Waits, cpu_s, page_faults
 from kernel_env.referee.process import ZygoteGone
 from kernel_env.referee.protocol import Frame
@@ -56,7 +54,6 @@ those of the slower one less than that): what an exchange and cold caches cost i
 sent singly, so that nothing is gained by working on several at once."""
 
 
-ENDS = "a call ends when its output is there"
 _EMPTY_MESSAGES = 2
 _FEW_BYTES = 1 << 20
 """Of a message's inputs that are always new."""
@@ -485,28 +482,7 @@ class Session:
         return self._exchanges.setdefault(together, Exchange())
 
     def _watch(self, side: Side) -> None:
-        """Read some words of the output at once, before anything else takes time."""
-        side.words = None
-        places = watched(side.watched)
-        sizes = tuple(size for _, size in places)
-        if side.samples is None or sizes != side.sizes:
-            side.samples, side.sizes = Samples(sizes, self._words), sizes
-        try:
-            side.words = side.samples.read(side.endpoint.pid, [address for address, _ in places])
-        except OSError as error:
-            if side is not self.baseline and is_readable(side.endpoint.pid):
-                raise Tampered("late_work", f"the output's memory cannot be read when the reply is there: {error}") from error
+        side.watch(self._words, trusted=side is self.baseline)
 
     def _unchanged(self, side: Side) -> None:
-        """Raises Tampered when a candidate's last output is another than at its reply. Looks once, and elsewhere the next time."""
-        if side.words is None or side.samples is None:
-            return
-        try:
-            now = side.samples.read(side.endpoint.pid, [address for address, _ in watched(side.watched)])
-        except OSError as error:
-            if side is not self.baseline:
-                raise Tampered("late_work", f"the output's memory was given back after forward() had returned: {ENDS}") from error
-        else:
-            if now != side.words and side is not self.baseline:
-                raise Tampered("late_work", f"the output went on changing after forward() had returned: {ENDS}")
-        side.samples, side.words = Samples(side.sizes, self._words), None
+        side.expect_unchanged(self._words, trusted=side is self.baseline)

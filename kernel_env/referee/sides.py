@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from kernel_env.referee.exchange import Taken
 from kernel_env.referee.inputs import InputSet
 from kernel_env.referee.layout import Arena, Part, paged
-from kernel_env.referee.memory import Samples
+from kernel_env.referee.memory import Samples, is_readable
+from kernel_env.referee.outputs import watched
 from kernel_env.referee.process import Endpoint
 from kernel_env.referee.reference import Ask
 
+ENDS = "a call ends when its output is there"
 FIRST_LOOK = 0.5
 """The share of a plan after which it is first seen whether the interval is narrow enough."""
 
@@ -60,6 +64,33 @@ class Side:
     """The CPU time that it had used at its last reply."""
     words: bytes | None = None
     """What was there at the reply."""
+
+    def watch(self, places: np.random.Generator, *, trusted: bool) -> None:
+        """Read some words of the output at its reply, before anything else takes time. Raises Tampered."""
+        self.words = None
+        parts = watched(self.watched)
+        sizes = tuple(size for _, size in parts)
+        if self.samples is None or sizes != self.sizes:
+            self.samples, self.sizes = Samples(sizes, places), sizes
+        try:
+            self.words = self.samples.read(self.endpoint.pid, [address for address, _ in parts])
+        except OSError as error:
+            if not trusted and is_readable(self.endpoint.pid):
+                raise Tampered("late_work", f"the output's memory cannot be read when the reply is there: {error}") from error
+
+    def expect_unchanged(self, places: np.random.Generator, *, trusted: bool) -> None:
+        """Raises Tampered when its last output is another than at its reply. Looks once, and elsewhere the next time."""
+        if self.words is None or self.samples is None:
+            return
+        try:
+            now = self.samples.read(self.endpoint.pid, [address for address, _ in watched(self.watched)])
+        except OSError as error:
+            if not trusted:
+                raise Tampered("late_work", f"the output's memory was given back after forward() had returned: {ENDS}") from error
+        else:
+            if now != self.words and not trusted:
+                raise Tampered("late_work", f"the output went on changing after forward() had returned: {ENDS}")
+        self.samples, self.words = Samples(self.sizes, places), None
 
     def drop_slots(self) -> None:
         for part in self.slots:
