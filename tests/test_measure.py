@@ -16,7 +16,7 @@ import torch
 
 from kernel_env.errors import MachineBusy, VerifierError
 from kernel_env.referee import measure as module
-from kernel_env.referee import placement
+from kernel_env.referee import placement, sides
 from kernel_env.referee.clock import FLOOR_MS, TimingPlan
 from kernel_env.referee.inputs import Draw
 from kernel_env.referee.measure import LONGEST_TOGETHER_S, TOGETHER, TOGETHER_S
@@ -748,7 +748,7 @@ def test_a_candidate_that_is_slower_later_is_timed_as_planned() -> None:
 def test_an_output_that_cannot_be_read_at_the_reply_is_late(readable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the machine lets none be read, comparing is left to tell."""
     found = scene()
-    monkeypatch.setattr(module, "is_readable", lambda pid: readable)
+    monkeypatch.setattr(sides, "is_readable", lambda pid: readable)
     ask = found.ours.ask
 
     def elsewhere(frame: Frame, fds: Sequence[int] = ()) -> Frame:
