@@ -6,6 +6,7 @@ import ctypes
 import itertools
 import mmap
 import os
+import time
 import types
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -110,6 +111,34 @@ def test_short_calls_settle_for_a_while_after_each_thaw() -> None:
     for messages, counted in list(zip(candidate, rounds, strict=True))[1:]:
         settling = len(messages) - len(counted.candidate_ms) - 2  # the empty ones
         assert settling == 1, "of as many calls as make a millisecond, where calls that count are sent singly, too"
+
+
+def test_a_side_whose_calls_are_shorter_than_thought_settles_in_few_messages() -> None:
+    found = scene(1e-5, 1e-5, slots=128)
+    found.ours.call_s = 5e-4
+    found.session._wake(found.ours)
+    found.session._settle(found.ours)
+    [(_, messages)] = found.blocks()
+    assert [len(calls) for _, _, calls in messages] == [2, 4, 8, 16, 32]  # 0.1 ms of exchange each, and the calls
+
+
+def test_blocks_are_short_where_inputs_take_longer_to_write_than_to_work_on() -> None:
+    """The other side's calls, which come once a round as well, are worth more."""
+    for write_s, longest in ((0.0, 16), (4e-3, 2)):
+        found = scene(5e-4, 5e-4, slots=2)
+        found.session.pool.write = taking(found.session.pool.write, write_s)  # type: ignore[method-assign]
+        singly = [
+            len(r.candidate_ms) for r in found.rounds(40)[2:] if r.together == 1
+        ]  # by then it is known how long writing takes
+        assert longest * 3 / 4 <= max(singly) <= longest
+
+
+def taking(write: Callable[..., None], write_s: float) -> Callable[..., None]:
+    def slow(*arguments: Any) -> None:
+        time.sleep(write_s)
+        write(*arguments)
+
+    return slow
 
 
 # ---------------------------------------------------------- inputs

@@ -265,8 +265,15 @@ def test_a_runner_is_replaced_and_another_ends_while_the_worker_works(tmp_path: 
     runner = client.runner("candidate", Slot((0,)), no_builds)
     runner.close()
     assert not runner.alive and runner.scratch.exists() and not zygote.may.is_set(), "nothing was waited for"
+    job, verifier = socket.socketpair()
+    verifier.send(b"{")
+    client.finish(unless=job)
+    assert runner.scratch.exists() and not zygote.may.is_set(), "a job that is there is not kept waiting"
+    job.recv(1)
     zygote.may.set()
-    client.finish()
+    client.finish(unless=job)
+    job.close()
+    verifier.close()
     assert zygote.asked == ["fork", "fork", "reap"] and list(zygote.forked) and not runner.scratch.exists()
     other = client.runner("candidate", Slot((0,)), no_builds)
     assert other.pid in zygote.forked, "the one that waited"

@@ -65,20 +65,20 @@ class Side:
     words: bytes | None = None
     """What was there at the reply."""
 
-    def watch(self, places: np.random.Generator, *, trusted: bool) -> None:
+    def watch(self, rng: np.random.Generator, *, trusted: bool) -> None:
         """Read some words of the output at its reply, before anything else takes time. Raises Tampered."""
         self.words = None
         parts = watched(self.watched)
         sizes = tuple(size for _, size in parts)
         if self.samples is None or sizes != self.sizes:
-            self.samples, self.sizes = Samples(sizes, places), sizes
+            self.samples, self.sizes = Samples(sizes, rng), sizes
         try:
             self.words = self.samples.read(self.endpoint.pid, [address for address, _ in parts])
         except OSError as error:
             if not trusted and is_readable(self.endpoint.pid):
                 raise Tampered("late_work", f"the output's memory cannot be read when the reply is there: {error}") from error
 
-    def expect_unchanged(self, places: np.random.Generator, *, trusted: bool) -> None:
+    def expect_unchanged(self, rng: np.random.Generator, *, trusted: bool) -> None:
         """Raises Tampered when its last output is another than at its reply. Looks once, and elsewhere the next time."""
         if self.words is None or self.samples is None:
             return
@@ -90,7 +90,7 @@ class Side:
         else:
             if now != self.words and not trusted:
                 raise Tampered("late_work", f"the output went on changing after forward() had returned: {ENDS}")
-        self.samples, self.words = Samples(self.sizes, places), None
+        self.samples, self.words = Samples(self.sizes, rng), None
 
     def drop_slots(self) -> None:
         for part in self.slots:
