@@ -478,6 +478,31 @@ def test_the_baseline_alone_is_timed_as_it_was_beside_the_candidate() -> None:
     assert len(messages[-1]) == max(r.together for r in rounds), "those before it let the side settle"
 
 
+@pytest.mark.parametrize(("most", "moved"), [(1 << 30, 4 * TOGETHER * (4096 + 64) * 4), (1 << 20, 1 << 20)])
+def test_before_each_block_alone_the_caches_are_left_as_a_candidate_would_leave_them(
+    monkeypatch: pytest.MonkeyPatch, most: int, moved: int
+) -> None:
+    """Inputs and outputs of a message, several times: or the baseline would be faster alone for no fault of the candidate's."""
+    found = scene(2e-4, 1e-4, slots=TOGETHER)
+    found.rounds(12)
+    before = len(found.events)
+    monkeypatch.setattr(module, "_MOST_MOVED", most)
+    monkeypatch.setattr(module, "move", lambda memory: found.events.append(("referee", ("moved", memory.nbytes))))
+    alone_ms = found.session.alone(0.2, TOGETHER)
+    order = [
+        event[1] if who == "referee" else "block"
+        for who, event in found.events[before:]
+        if event[0] == "placed" or who == "referee"
+    ]
+    assert len(alone_ms) > 1 and order == [moved, "block"] * len(alone_ms)
+
+
+def test_memory_is_moved_by_reading_and_writing_all_of_it() -> None:
+    memory = np.arange(1000, dtype=np.uint64)
+    module.move(memory)
+    assert (memory == np.arange(1, 1001)).all()
+
+
 def test_as_many_go_together_as_there_are_places() -> None:
     found = scene(1e-5, 1e-5, slots=3)
     assert {r.together for r in found.rounds(20)} == {1, 3}
