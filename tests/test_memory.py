@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import mmap
 import os
 import subprocess
@@ -17,7 +18,7 @@ import numpy.typing as npt
 import pytest
 
 from kernel_env.referee import memory as module
-from kernel_env.referee.memory import Samples, areas, code_files, is_readable, own_memory, read_memory, read_runs
+from kernel_env.referee.memory import Samples, are_own, areas, code_files, is_readable, read_memory, read_runs
 from tests.holder import Holder
 
 PAGE = mmap.PAGESIZE
@@ -172,6 +173,28 @@ def test_places_are_the_generators() -> None:
     assert words(1) == words(1) != words(2)
 
 
+@pytest.fixture(params=["asked", "read"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An older kernel can't be asked for one area: its whole map is read."""
+    if request.param == "read":
+        monkeypatch.setattr(module, "_PROCMAP_QUERY", 0x5401 | 1 << 20)
+    return str(request.param)
+
+
+def test_this_kernel_can_be_asked_for_one_area() -> None:
+    """Or what follows would see one way twice."""
+    release = tuple(map(int, os.uname().release.split("-")[0].split(".")[:2]))
+    with open("/proc/self/maps", "rb", buffering=0) as maps:
+        data = np.zeros(8)
+        if release >= (6, 11):
+            assert module._asked(maps.fileno(), data.ctypes.data, data.ctypes.data + 64)
+            return
+        with pytest.raises(OSError, match=r"\w") as caught:
+            module._asked(maps.fileno(), data.ctypes.data, data.ctypes.data + 64)
+        assert caught.value.errno == errno.ENOTTY
+
+
+@pytest.mark.usefixtures("way")
 def test_the_pages_of_a_file_are_not_a_programs_own() -> None:
     """Not even private copies of them: a small file that is mapped many times would be a large output that nobody wrote."""
     with tempfile.TemporaryFile() as file:
@@ -180,14 +203,49 @@ def test_the_pages_of_a_file_are_not_a_programs_own() -> None:
         mapped = mmap.mmap(file.fileno(), 1 << 16, flags=mmap.MAP_PRIVATE)
         mapped[0] = 1
         anonymous = mmap.mmap(-1, 1 << 16, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        own = own_memory(os.getpid())
-        for memory, expected in ((mapped, False), (anonymous, True)):
-            buffer = (ctypes.c_char * (1 << 16)).from_buffer(memory)
+        for place, expected in ((mapped, False), (anonymous, True)):
+            buffer = (ctypes.c_char * (1 << 16)).from_buffer(place)
             address = ctypes.addressof(buffer)
-            assert any(start <= address and address + (1 << 16) <= end for start, end in own) == expected
+            assert are_own(os.getpid(), [(address, address + (1 << 16))]) == expected
             del buffer
 
 
+@pytest.mark.usefixtures("way")
+def test_memory_is_the_programs_own_from_its_first_to_its_last_byte() -> None:
+    """Across areas of other rights that lie side by side, and not beyond them."""
+    pages = mmap.mmap(-1, 4 * 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    buffer = (ctypes.c_char * len(pages)).from_buffer(pages)
+    start = ctypes.addressof(buffer)
+    libc = ctypes.CDLL(None)
+
+    def protect(page: int, rights: int) -> None:
+        assert libc.mprotect(ctypes.c_void_p(start + page * 4096), 4096, rights) == 0
+
+    protect(1, 7)  # another area, and as much its own
+    assert are_own(os.getpid(), [(start, start + 4 * 4096)]) and are_own(os.getpid(), [])
+    protect(3, 1)
+    assert are_own(os.getpid(), [(start, start + 3 * 4096)])
+    for outside in ((start, start + 3 * 4096 + 1), (start + 3 * 4096 + 8, start + 4 * 4096)):
+        assert not are_own(os.getpid(), [(start, start + 8), outside])
+    protect(3, 3)
+    del buffer
+    shared = mmap.mmap(-1, 4096)
+    place = np.frombuffer(shared, np.uint8).ctypes.data
+    assert not are_own(os.getpid(), [(place, place + 8)])
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("start", [0, 1 << 46, 1 << 63, (1 << 64) - 8, 1 << 64, -8])
+def test_where_nothing_lies_nothing_is_a_programs_own(start: int) -> None:
+    assert not are_own(os.getpid(), [(start, start + 8)])
+
+
+@pytest.mark.usefixtures("way")
+def test_of_a_process_that_is_gone_nothing_is_known() -> None:
+    assert are_own((1 << 22) + 1, [(8, 16)])
+
+
+@pytest.mark.usefixtures("way")
 def test_a_name_forges_no_line_of_the_map(tmp_path: Path) -> None:
     """A file's name may hold anything that other readers of lines take for an end of one."""
     forged = "x\x0c0-7fffffffffff rw-p 00000000 00:00 0\x1c\u2028\r" + "y"
@@ -197,9 +255,8 @@ def test_a_name_forges_no_line_of_the_map(tmp_path: Path) -> None:
         with contextlib.closing(mmap.mmap(file.fileno(), 8192, flags=mmap.MAP_PRIVATE)) as memory:
             place = np.frombuffer(memory, np.uint8).ctypes.data
             found = [area for area in areas(os.getpid()) if area.start <= place < area.end]
-            own = own_memory(os.getpid())
+            assert not are_own(os.getpid(), [(place, place + 8)]) and not are_own(os.getpid(), [(0, 8)])
     assert len(found) == 1 and found[0].rights == "rw-p" and found[0].inode and "7fffffffffff" in found[0].name
-    assert all(start for start, _ in own) and not any(start <= place < end for start, end in own)
 
 
 def test_whether_a_process_may_be_read_at_all(holder: Holder) -> None:

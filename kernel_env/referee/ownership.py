@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from kernel_env.referee.layout import ITEM_BYTES, TensorSpec, leaves
-from kernel_env.referee.memory import own_memory
+from kernel_env.referee.memory import are_own
 
 _MOST_MAPPED = 1 << 26
 """Elements that are looked at one by one."""
@@ -26,7 +26,7 @@ FOREIGN = "lies in memory that is not the program's own, such as an input"
 def traits(output: Any, earlier: Any = None, pid: int | None = None) -> frozenset[str]:
     """What an output (as its runner described it) does not own. `earlier` is one that was kept alive beside it.
 
-    With `pid`, the process's memory map is read too. Nothing is found where an output is malformed or a map cannot be read:
+    With `pid`, the process's memory map is asked too. Nothing is found where an output is malformed or a map cannot be read:
     comparing tells of the one, and the other is a machine that does not allow it.
     """
     mine, before = _tensors(output), _tensors(earlier)
@@ -38,10 +38,8 @@ def traits(output: Any, earlier: Any = None, pid: int | None = None) -> frozense
         found.add(SHARED)
     if any(_overlap(a, b) for a in spans for spec in before if (b := _span(spec))):
         found.add(EARLIER)
-    if pid is not None and spans:
-        own = own_memory(pid)
-        if own and not all(any(start <= a and b <= end for start, end in own) for a, b in spans):
-            found.add(FOREIGN)
+    if pid is not None and not are_own(pid, spans):
+        found.add(FOREIGN)
     return frozenset(found)
 
 
