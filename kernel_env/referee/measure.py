@@ -54,7 +54,6 @@ LONGEST_TOGETHER_S = 0.05
 those of the slower one less than that): what an exchange and cold caches cost is then small against them. In the others they are
 sent singly, so that nothing is gained by working on several at once."""
 
-
 _EMPTY_MESSAGES = 2
 _FEW_BYTES = 1 << 20
 """Of a message's inputs that are always new."""
@@ -69,7 +68,6 @@ many times if its interval is not narrow enough."""
 _LOOK, _EARLY_ROUNDS = FIRST_LOOK, 16
 """After each such share of the budget it is seen whether the interval is narrow enough: seldom, for each look is one more chance to
 stop by luck. Before all of the budget is spent only if there are so many rounds."""
-
 
 STOPPED_S, STOPPED, MOST_MOVING = 1e-3, 0.01, 0.2
 """So much CPU time, or this share of the time, is no work while it is stopped; in more than such a share of the rounds it is. (A
@@ -88,9 +86,11 @@ Check = Callable[[Side, Side, Draw], None]
 """Compares the last calls of a round, of the baseline and of a candidate, both on the same draw and both frozen. Raises Fault."""
 
 
-def move(memory: np.ndarray[Any, np.dtype[np.uint64]]) -> None:
-    """Through the caches, reading and writing: what is only written may go past them."""
+def move(memory: np.ndarray[Any, np.dtype[np.uint64]]) -> float:
+    """Through the caches, reading and writing: what is only written may go past them. Returns for how many seconds."""
+    started = time.perf_counter()
     memory += np.uint64(1)
+    return time.perf_counter() - started
 
 
 @dataclass(eq=False)
@@ -226,14 +226,14 @@ class Session:
         return self._entries[side].together
 
     def alone(self, budget_s: float, together: int) -> list[float]:
-        """Milliseconds a call of the baseline, a median a block, once the candidates are gone."""
+        """Milliseconds a call of the baseline, a median a block, once the candidates are gone: for so many seconds in all."""
         blocks: list[float] = []
         call_bytes = self.pool.size + sum(spec.nbytes for spec in leaves(self.baseline.output))
         memory = np.zeros(min(_MOVED * together * call_bytes, _MOST_MOVED) // 8, np.uint64)
         with self._own_core():
             self._spent_s, self._deck = 0.0, []
             while len(blocks) < _LEAST_ALONE or self._spent_s < budget_s:
-                move(memory)
+                self._spent_s += move(memory)
                 self._wake(self.baseline)
                 times = self._block(self.baseline, self.pool.last(), together, self._count(self.baseline, together))
                 blocks.append(statistics.median(self._calls_ms(times, together, of_baseline=True)))
