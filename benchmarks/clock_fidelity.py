@@ -8,6 +8,8 @@ of 40 verifications is compared with the in-process run right before it, and the
 slower for minutes. Beside it stands a hot loop: one input again and again. Two more kernels, bound by the memory that neighbours
 share, show what is harder.
 
+All processes of one verifier have common addresses, so that its verdicts are less independent than they look: hence several.
+
     python benchmarks/clock_fidelity.py                  # 100 repeats, 10 of the longest
     python benchmarks/clock_fidelity.py --repeats 20     # a quick look
     python benchmarks/clock_fidelity.py --burn           # single-threaded, while another process burns another core
@@ -24,9 +26,11 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import numpy as np
 
 from kernel_env.errors import MachineBusy
 from kernel_env.referee.config import VerifyConfig
@@ -189,6 +193,8 @@ class Row:
     """Repeats that gave no time."""
     intervals: list[tuple[float, float, float]]
     """Of each repeat: the speedup, and between what it lies."""
+    by_verifier: list[float]
+    """The mean speedup of each verifier's repeats. All processes of one have common addresses."""
 
 
 def in_process_ms(source: str, cores: int) -> tuple[float, float]:
@@ -206,7 +212,8 @@ def in_process_ms(source: str, cores: int) -> tuple[float, float]:
     return fresh, hot
 
 
-def measured(verifier: BlockingVerifier, kernel: Kernel, repeats: int, cores: int) -> Row:
+def measured(opened: Callable[[], BlockingVerifier], kernel: Kernel, repeats: int, verifiers: int, cores: int) -> Row:
+    """Repeats, with a new verifier (`opened`) after each share of them."""
     name = kernel.name
     source, rows = kernel.sized(cores)
     problem = Problem(1, 1, "Self", source, origin="benchmark")
@@ -215,16 +222,21 @@ def measured(verifier: BlockingVerifier, kernel: Kernel, repeats: int, cores: in
     timings: list[Timing] = []
     in_process: list[tuple[float, float]] = []
     pairs: list[tuple[float, float]] = []
-    for seed in range(repeats):
-        paired = seed % max(1, repeats // IN_PROCESS_RUNS) == 0
-        if paired:
-            in_process.append(in_process_ms(source, cores))
-        with contextlib.suppress(MachineBusy):
-            verdict = verifier.verify(problem, candidate, config, seed)
-            if verdict.timing is None:
-                raise SystemExit(f"{name}: {verdict.status}: {verdict.message}")
-            timings.append(verdict.timing)
-            pairs += [(verdict.timing.baseline.median_ms, in_process[-1][0])] if paired else []
+    groups: list[list[float]] = []
+    for share in np.array_split(range(repeats), min(verifiers, repeats)):
+        groups.append([])
+        with opened() as verifier:
+            for seed in map(int, share):
+                paired = seed % max(1, repeats // IN_PROCESS_RUNS) == 0
+                if paired:
+                    in_process.append(in_process_ms(source, cores))
+                with contextlib.suppress(MachineBusy):
+                    verdict = verifier.verify(problem, candidate, config, seed)
+                    if verdict.timing is None:
+                        raise SystemExit(f"{name}: {verdict.status}: {verdict.message}")
+                    timings.append(verdict.timing)
+                    groups[-1].append(verdict.timing.speedup)
+                    pairs += [(verdict.timing.baseline.median_ms, in_process[-1][0])] if paired else []
     if not pairs:
         raise SystemExit(f"{name}: this machine is too busy to take times")
     return Row(
@@ -241,6 +253,7 @@ def measured(verifier: BlockingVerifier, kernel: Kernel, repeats: int, cores: in
         pairs,
         repeats - len(timings),
         [(t.speedup, t.speedup_low, t.speedup_high) for t in timings],
+        [statistics.mean(group) for group in groups if group],
     )
 
 
@@ -262,13 +275,15 @@ def burning(burn: bool) -> Iterator[None]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=100, help="a tenth as many of the 1 s kernel")
+    parser.add_argument("--verifiers", type=int, default=5, help="so many, one after the other, share a kernel's repeats")
     parser.add_argument("--burn", action="store_true", help="one thread, while another process burns the last core")
     parser.add_argument("--only", help="part of a kernel's name")
     parser.add_argument("--json", type=Path, help="write the numbers there")
     chosen = parser.parse_args()
     kernels = [kernel for kernel in KERNELS if not chosen.only or chosen.only in kernel.name]
-    if not kernels or chosen.repeats < 1:
-        parser.error(f"--only is part of one of {', '.join(kernel.name for kernel in KERNELS)}; --repeats is 1 or more")
+    if not kernels or min(chosen.repeats, chosen.verifiers) < 1:
+        names = ", ".join(kernel.name for kernel in KERNELS)
+        parser.error(f"--only is part of one of {names}; --repeats and --verifiers are 1 or more")
     cores = len(os.sched_getaffinity(0))
     threads = 1 if chosen.burn else cores
     config = VerifierConfig(slots=cores if chosen.burn else 1)  # with a slot a core, the first one's runner has one thread
@@ -281,12 +296,13 @@ def main() -> None:
         ("in process", 11),
         ("apart", 7),
         ("hot loop", 11),
+        ("by verifier", 13),
     )
     print(f"{'kernel':<20} " + " ".join(f"{head:>{width}}" for head, width in heads))
-    with burning(chosen.burn), BlockingVerifier(lambda: LocalVerifier(config)) as verifier:
+    with burning(chosen.burn):
         for kernel in kernels:
             repeats = max(1, chosen.repeats // 10) if kernel.target_ms >= 1000 else chosen.repeats
-            row = measured(verifier, kernel, repeats, threads)
+            row = measured(lambda: BlockingVerifier(lambda: LocalVerifier(config)), kernel, repeats, chosen.verifiers, threads)
             rows.append(row)
             busy = f"  ({row.too_busy} too busy)" if row.too_busy else ""
             if chosen.json:
@@ -294,7 +310,7 @@ def main() -> None:
             print(
                 f"{row.kernel:<20} {row.covered:>6} of {row.repeats:<3} {row.half_width:>10.1%} {row.speedup:>8.3f} "
                 f"{row.referee_ms:>8.4g} ms {row.in_process_ms:>8.4g} ms {row.disagreement:>+7.1%} "
-                f"{row.hot_loop_ms:>8.4g} ms{busy}",
+                f"{row.hot_loop_ms:>8.4g} ms {min(row.by_verifier):>7.3f}-{max(row.by_verifier):.3f}{busy}",
                 flush=True,
             )
     rows = [row for row in rows if "(memory)" not in row.kernel] or rows  # the headline is about the six
