@@ -229,7 +229,7 @@ class Session:
         """Milliseconds a call of the baseline, a median a block, once the candidates are gone: for so many seconds in all."""
         blocks: list[float] = []
         call_bytes = self.pool.size + sum(spec.nbytes for spec in leaves(self.baseline.output))
-        memory = np.zeros(min(_MOVED * together * call_bytes, _MOST_MOVED) // 8, np.uint64)
+        memory = np.ones(min(_MOVED * together * call_bytes, _MOST_MOVED) // 8, np.uint64)  # touched: new pages are dear
         with self._own_core():
             self._spent_s, self._deck = 0.0, []
             while len(blocks) < _LEAST_ALONE or self._spent_s < budget_s:
