@@ -127,9 +127,8 @@ def test_blocks_are_short_where_inputs_take_longer_to_write_than_to_work_on() ->
     for write_s, longest in ((0.0, 16), (4e-3, 2)):
         found = scene(5e-4, 5e-4, slots=2)
         found.session.pool.write = taking(found.session.pool.write, write_s)  # type: ignore[method-assign]
-        singly = [
-            len(r.candidate_ms) for r in found.rounds(40)[2:] if r.together == 1
-        ]  # by then it is known how long writing takes
+        known = found.rounds(40)[2:]  # by then it is known how long writing takes
+        singly = [len(r.candidate_ms) for r in known if r.together == 1]
         assert longest * 3 / 4 <= max(singly) <= longest
 
 

@@ -173,11 +173,17 @@ def test_places_are_the_generators() -> None:
     assert words(1) == words(1) != words(2)
 
 
-@pytest.fixture(params=["asked", "read"])
+@pytest.fixture(params=["asked", "unknown", "forbidden"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An older kernel can't be asked for one area: its whole map is read."""
-    if request.param == "read":
+    """An older kernel can't be asked for one area, and a container may forbid it: then the whole map is read."""
+
+    def refuse(*arguments: object) -> None:
+        raise PermissionError(errno.EPERM, "no")
+
+    if request.param == "unknown":
         monkeypatch.setattr(module, "_PROCMAP_QUERY", 0x5401 | 1 << 20)
+    elif request.param == "forbidden":
+        monkeypatch.setattr(module.fcntl, "ioctl", refuse)
     return str(request.param)
 
 
@@ -232,6 +238,21 @@ def test_memory_is_the_programs_own_from_its_first_to_its_last_byte() -> None:
     shared = mmap.mmap(-1, 4096)
     place = np.frombuffer(shared, np.uint8).ctypes.data
     assert not are_own(os.getpid(), [(place, place + 8)])
+
+
+@pytest.mark.parametrize(
+    ("rights", "inode", "own"),
+    [(3, 0, True), (7, 0, True), (2, 0, True), (11, 0, False), (3, 5, False), (1, 0, False), (8, 0, False)],
+)
+def test_memory_that_is_private_and_writable_and_no_files_is_its_own(
+    monkeypatch: pytest.MonkeyPatch, rights: int, inode: int, own: bool
+) -> None:
+    def answer(maps: int, request: int, query: bytearray) -> None:
+        assert request == module._PROCMAP_QUERY and len(query) == 104
+        module._QUERY.pack_into(query, 0, 104, 0, 8, 0, 64, rights, 4096, 0, inode, *[0] * 6)
+
+    monkeypatch.setattr(module.fcntl, "ioctl", answer)
+    assert are_own(os.getpid(), [(8, 16)]) == own
 
 
 @pytest.mark.usefixtures("way")
