@@ -47,6 +47,7 @@ class Program:
     isolation: tuple[str, ...] = ()
     frozen: bool = False
     freeze_at_reply: bool = False
+    readable: bool = True
     places: list[memoryview] = field(default_factory=list)
     output: Any = field(default_factory=lambda: torch.zeros(64))
     on_freeze: Callable[[], None] = lambda: None
@@ -95,6 +96,12 @@ class Program:
 
     def log(self) -> str:
         return ""
+
+    def is_readable(self) -> bool:
+        return self.readable and self.pid == os.getpid()
+
+    def wait_end(self) -> None:
+        assert self.frozen
 
     def kill(self) -> None:
         self.frozen = True  # for ever

@@ -9,6 +9,7 @@ import os
 import time
 import types
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from kernel_env.errors import MachineBusy, VerifierError
 from kernel_env.referee import measure as module
 from kernel_env.referee import placement, sides
 from kernel_env.referee.clock import FLOOR_MS, TimingPlan
+from kernel_env.referee.exchange import Exchange
 from kernel_env.referee.inputs import Draw
 from kernel_env.referee.measure import LONGEST_TOGETHER_S, TOGETHER, TOGETHER_S
 from kernel_env.referee.placement import PAUSES_S, quiet
@@ -540,14 +542,14 @@ def test_an_output_that_changes_while_the_block_ends_is_late_work() -> None:
 
 def test_an_output_that_changes_before_the_next_request_is_late_work() -> None:
     found = scene()
-    watch = found.session._watch
+    watch = found.ours.watch
 
-    def watched(side: Side) -> None:
-        watch(side)
+    def watched(rng: np.random.Generator, *, trusted: bool) -> None:
+        watch(rng, trusted=trusted)
         if found.checked:  # before the next request
             found.candidate.output += 1
 
-    found.session._watch = watched  # type: ignore[method-assign]
+    found.ours.watch = watched  # type: ignore[method-assign]
     with pytest.raises(Tampered, match="went on changing"):
         found.rounds(10)
     assert 1 <= len(found.checked) < 10
@@ -804,10 +806,10 @@ def test_a_candidate_that_is_slower_later_is_timed_as_planned() -> None:
 
 
 @pytest.mark.parametrize("readable", [True, False])
-def test_an_output_that_cannot_be_read_at_the_reply_is_late(readable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_output_that_cannot_be_read_at_the_reply_is_late(readable: bool) -> None:
     """Where the machine lets none be read, comparing is left to tell."""
     found = scene()
-    monkeypatch.setattr(sides, "is_readable", lambda pid: readable)
+    found.candidate.readable = readable
     ask = found.ours.ask
 
     def elsewhere(frame: Frame, fds: Sequence[int] = ()) -> Frame:
@@ -824,6 +826,24 @@ def test_an_output_that_cannot_be_read_at_the_reply_is_late(readable: bool, monk
             found.rounds(3)
     else:
         found.rounds(3)
+
+
+@pytest.mark.parametrize(("count", "ends"), [(sides.THREADS + 2, False), (sides.THREADS + 3, True)])
+def test_a_candidate_that_keeps_many_threads_cannot_be_watched(monkeypatch: pytest.MonkeyPatch, count: int, ends: bool) -> None:
+    found = scene()
+    monkeypatch.setattr(sides, "threads", lambda pid: frozenset(range(count)))
+    found.baseline.pid = found.candidate.pid = NOBODY
+    found.baseline.readable = found.candidate.readable = False
+    with pytest.raises(Tampered, match="threads") if ends else nullcontext():
+        found.rounds(3)
+
+
+def test_slow_empty_messages_are_no_gain() -> None:
+    """What is taken off a message grows with its call; slow messages without any would turn that around."""
+    exchange = Exchange(empty_s=[5.0] * 3)
+    for _ in range(3):
+        exchange.learn(elapsed_s=1.5, calls_s=1.0, outside_s=0.0)
+    assert exchange.cost_s(0.6) == exchange.cost_s(1.5) == exchange.cost_s(9.0) == 0.5
 
 
 # ---------------------------------------------------------- several candidates

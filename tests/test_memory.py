@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pytest
 
 from kernel_env.referee import memory as module
-from kernel_env.referee.memory import Samples, are_own, areas, code_files, is_readable, read_memory, read_runs
+from kernel_env.referee.memory import Samples, are_own, areas, code_files, is_readable, private_bytes, read_memory, read_runs
 from tests.holder import Holder
 
 PAGE = mmap.PAGESIZE
@@ -278,6 +278,19 @@ def test_a_name_forges_no_line_of_the_map(tmp_path: Path) -> None:
             found = [area for area in areas(os.getpid()) if area.start <= place < area.end]
             assert not are_own(os.getpid(), [(place, place + 8)]) and not are_own(os.getpid(), [(0, 8)])
     assert len(found) == 1 and found[0].rights == "rw-p" and found[0].inode and "7fffffffffff" in found[0].name
+
+
+def test_a_name_says_nothing_about_memory() -> None:
+    """A carriage return ends no line of /proc/PID/status."""
+    code = "import ctypes; ctypes.CDLL(None).prctl(15, b'\\rRssAnon: 1'); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
+        assert program.stdout is not None
+        program.stdout.readline()
+        assert private_bytes(program.pid) > 1 << 20
+        program.kill()
+        while Path(f"/proc/{program.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+            pass
+        assert private_bytes(program.pid) == 0, "it has ended, and is not yet waited for"
 
 
 def test_whether_a_process_may_be_read_at_all(holder: Holder) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from kernel_env.referee import placement as module
-from kernel_env.referee.placement import OtherWork, Waits, ended_s, page_faults, place_workers, threads
+from kernel_env.referee.placement import OtherWork, Waits, booked_s, cpu_s, ended_s, page_faults, place_workers, threads
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))
 WORKERS = """
@@ -297,3 +297,23 @@ def test_a_core_that_is_not_there_is_never_busy() -> None:
     other = OtherWork((100_000,), ())
     time.sleep(0.05)
     assert other.share() == 0.0
+
+
+def test_what_a_thread_has_run_is_booked_when_asked() -> None:
+    """The kernel does so once a tick; a program could work in between, unseen."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as program:
+        try:
+            os.sched_setaffinity(program.pid, CORES[-1:])
+            time.sleep(0.2)
+            counts = []
+            for read in (cpu_s, booked_s):
+                seen = set()
+                until = time.perf_counter() + 0.2
+                while time.perf_counter() < until:
+                    seen.add(read(program.pid))
+                counts.append(len(seen))
+            assert os.sched_getscheduler(program.pid) == os.SCHED_OTHER
+        finally:
+            program.kill()
+    assert counts[1] > 3 * counts[0], "a tick is 1 to 10 ms, and asking takes microseconds"
+    assert booked_s(program.pid) == 0.0 and booked_s(os.getpid()) == 0.0

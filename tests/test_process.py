@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import platform
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from kernel_env.referee import process
+from kernel_env.referee.memory import is_readable
 from kernel_env.referee.process import (
     FREE_BUILD_S,
     FREE_BUILDS,
@@ -145,11 +148,81 @@ def test_a_reply_can_freeze_and_a_request_for_a_build_is_none(tmp_path: Path, bu
         runner.freeze_at_reply = True
         with asking(channel, builds):
             runner.request({"op": "call"}, timeout_s=5)
-        assert stopped(runner) and seen == [True] * builds
+        assert stopped(runner) and seen == [False] * builds, "a program that is frozen when it asks knows that it is looked at"
         runner.thaw()
         with asking(channel, builds):
             runner.request({"op": "call"}, timeout_s=5)
-        assert not stopped(runner) and seen == [True] * builds + [False] * builds, "only the next one was meant"
+        assert not stopped(runner) and seen == [False] * 2 * builds, "only the next one was meant"
+
+
+@pytest.mark.parametrize(
+    ("body", "ends"),
+    [
+        (b'{"build": {}}', False),
+        (b'{"build":{"build": 1}, "done": true}', False),
+        (b'{"done": true}', False),
+        (b'{"outputs": {"build": {}}}', False),
+        (b' {"build": {}}', True),
+        (b'{"done": true, "build": {}}', True),
+        (b'{"\\u0062uild": {}}', True),
+    ],
+)
+def test_a_question_is_one_from_its_first_byte_on(tmp_path: Path, body: bytes, ends: bool) -> None:
+    """What freezes a program as an answer does is none."""
+    with connected(tmp_path) as (runner, theirs):
+        runner.build_handler = lambda frame: {"ok": True}
+
+        def answer() -> None:
+            with suppress(ChannelClosed):
+                theirs.recv()
+                theirs.sock.sendall(HEADER.pack(len(body), 0) + body)
+                if body.startswith(b'{"build":'):
+                    theirs.recv()
+                    theirs.send({"done": True})
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(RunnerDied, match="no answer") if ends else nullcontext():
+            runner.request({"op": "call"}, timeout_s=5)
+        thread.join()
+
+
+HIDES = """
+import ctypes, sys, threading, time
+libc = ctypes.CDLL(None)
+if sys.argv[1] == "leaves":
+    threading.Thread(target=lambda: (time.sleep(0.1), print("done", flush=True), time.sleep(1000))).start()
+    libc.syscall(60, 0)
+if sys.argv[1] == "ends":
+    print("done", flush=True)
+    sys.exit()
+print("done", flush=True)
+time.sleep(1000)
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the number of a system call")
+@pytest.mark.parametrize(("how", "expected"), [("stays", True), ("leaves", True), ("ends", False)])
+def test_a_program_cannot_make_this_a_machine_where_nobody_may_read(tmp_path: Path, how: str, expected: bool) -> None:
+    """Its first thread's end leaves nothing to read, and the rest of it alive: its own doing. Another's end is told as such."""
+    ours, theirs = map(Channel, socket.socketpair())
+    log, log_end = os.pipe()
+    command = [sys.executable, "-c", f"import sys; sys.stdin.readline()\n{HIDES}", how]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0) as program:
+        assert program.stdin is not None and program.stdout is not None
+        slot, pidfd = Slot((0,)), os.pidfd_open(program.pid)
+        runner = RunnerProcess(cast(Any, Zygote()), "candidate", slot, program.pid, pidfd, tmp_path / "none", ours, log)
+        theirs.send({"ready": True, "isolation": []})
+        with asking(theirs, 0):
+            runner.request({"op": "call"}, timeout_s=5)
+        program.stdin.write(b"\n")
+        program.stdin.flush()
+        assert program.stdout.readline() == b"done\n"
+        assert runner.is_readable() == expected and is_readable(program.pid) == (how == "stays")
+        runner.close()
+        theirs.close()
+        os.close(log_end)
+    assert not runner.is_readable()
 
 
 def test_a_program_goes_on_once_its_build_is_there(tmp_path: Path) -> None:

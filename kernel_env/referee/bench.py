@@ -17,7 +17,7 @@ from kernel_env.referee.compare import compare, same_bytes
 from kernel_env.referee.config import VerifyConfig, derive_seed
 from kernel_env.referee.inputs import InputSet, can_be_nudged, nudge
 from kernel_env.referee.layout import Arena, Buffer, Part
-from kernel_env.referee.memory import code_files, is_readable, private_bytes
+from kernel_env.referee.memory import code_files, private_bytes
 from kernel_env.referee.ownership import traits
 from kernel_env.referee.protocol import Frame
 from kernel_env.referee.reference import Reference, fetched, output_at
@@ -139,8 +139,6 @@ class Oracle:
         self.side = Side(reference.endpoint, reference.ask)
         self.made = 0
         """Trials so far."""
-        self.readable = is_readable(reference.endpoint.pid)
-        """Whether its outputs can be read from here."""
 
     def construct(self, made: Construction) -> Construction:
         """The same, with the weights. Raises ProblemError."""

@@ -43,6 +43,12 @@ class Exchange:
     """CPU time before them, since the last reply. Some of it belongs to the calls: the kernel books a thread that still spins on
     another core late, by a tick at most."""
 
+    def learn(self, elapsed_s: float, calls_s: float, outside_s: float) -> None:
+        """From a message of the baseline's that counts."""
+        self.around_calls_s.append(elapsed_s - calls_s)
+        self.calls_s.append(calls_s)
+        self.outside_s.append(outside_s)
+
     def charged_s(self, outside_s: float) -> float:
         """What counts as time of a message although it lay before it: a program that works while its inputs are being written gains
         nothing. What the baseline's threads do then (they look for work for a while before they sleep) is free."""
@@ -52,6 +58,7 @@ class Exchange:
     def cost_s(self, message_s: float) -> float:
         """Of a message that lasted so long. A long call leaves cold caches behind, which make its reply dearer; so what is taken
         off grows with the call, from an empty message's cost to that of a message with the baseline's calls."""
-        empty_s, full_s = statistics.median(self.empty_s), statistics.median(self.around_calls_s)
+        full_s = statistics.median(self.around_calls_s)
+        empty_s = min(statistics.median(self.empty_s), full_s)  # else a program that slows empty messages gains by it
         share = (message_s - full_s) / statistics.median(self.calls_s)
         return empty_s + (full_s - empty_s) * min(1.0, max(0.0, share))

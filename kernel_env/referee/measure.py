@@ -26,7 +26,7 @@ from kernel_env.referee.clock import FLOOR_MS, Round, TimingPlan, precise
 from kernel_env.referee.exchange import Exchange, Message, Taken
 from kernel_env.referee.inputs import Draw, InputPool
 from kernel_env.referee.layout import leaves
-from kernel_env.referee.placement import OtherWork, Waits, cpu_s, page_faults
+from kernel_env.referee.placement import OtherWork, Waits, booked_s, page_faults
 from kernel_env.referee.process import ZygoteGone
 from kernel_env.referee.protocol import Frame
 from kernel_env.referee.reference import output_at
@@ -116,7 +116,7 @@ class Session:
     _rng: random.Random = field(default_factory=Secret)
     _words: np.random.Generator = field(default_factory=np.random.default_rng)
     _exchanges: dict[int, Exchange] = field(default_factory=dict)
-    _used_s: Callable[[int], float] = cpu_s
+    _used_s: Callable[[int], float] = booked_s
     _scatters: bool = False
     """Whether calls are short enough for heaps to be laid out anew."""
     _deck: list[Draw] = field(default_factory=list)
@@ -202,11 +202,12 @@ class Session:
         if entry.worked_on > max(1, MOST_MOVING * len(entry.taken)):
             words = f"its threads worked while it was stopped, in {entry.worked_on} of {len(entry.taken)} rounds"
             raise Tampered("not_stopped", words)
-        before_s, now_s = entry.first_s, entry.side.call_s
-        if now_s * UNEVEN > before_s or self._calls_together(entry.side) <= 2 * entry.together:
+        rounds = self._rounds([taken for taken in entry.taken if taken.together == entry.together])
+        now_s = statistics.median(ms for r in rounds for ms in r.candidate_ms) / 1e3
+        if now_s * UNEVEN > entry.first_s or self._calls_together(now_s) <= 2 * entry.together:
             return True
         if entry.plans == PLANS:
-            words = f"a call takes {now_s * 1e3:.3g} ms when it counts and {before_s * 1e3:.3g} ms when it does not"
+            words = f"a call takes {now_s * 1e3:.3g} ms when it counts and {entry.first_s * 1e3:.3g} ms when it does not"
             self.noise = max(self.noise, now := noise())
             if now > plan.noise_limit:
                 return True
@@ -324,9 +325,9 @@ class Session:
         wall_s, cpu_s = (now - then for now, then in zip(self._stopped_since(pid), since, strict=True))
         return cpu_s > STOPPED_S + STOPPED * wall_s
 
-    def _calls_together(self, side: Side) -> int:
-        """How many calls most messages have."""
-        times_s = self.baseline.call_s, side.call_s
+    def _calls_together(self, call_s: float) -> int:
+        """How many calls most messages have of a candidate whose calls are so long."""
+        times_s = self.baseline.call_s, call_s
         most = min(TOGETHER_S / max(min(times_s), 1e-6), LONGEST_TOGETHER_S / max(*times_s, 1e-6))
         return max(1, min(int(most), TOGETHER, len(self.baseline.slots)))
 
@@ -373,6 +374,8 @@ class Session:
                 times.append(self._message(side, draws, waits, last=None if left else last, scatter=scatter))
         side.endpoint.freeze()
         self._unchanged(side)
+        if side is not self.baseline:
+            side.expect_few_threads(len(self.cores))
         for entry, then in zip(stopped, since, strict=True):
             went_on = self._went_on(entry.side.endpoint.pid, then)
             entry.worked_on += went_on and side is self.baseline
@@ -389,7 +392,7 @@ class Session:
                     self._get_warm(entry.side, entry.together if several else 1, several)
             entries = self._faultless(entries)
             for entry in entries:
-                entry.together, entry.first_s = self._calls_together(entry.side), entry.side.call_s
+                entry.together, entry.first_s = self._calls_together(entry.side.call_s), entry.side.call_s
             smallest = 0
             for entry in sorted(entries, key=lambda entry: entry.together):
                 smallest = entry.together if entry.together > LIKE * smallest else smallest
@@ -466,17 +469,17 @@ class Session:
         frame: Frame = {"op": "call", "indices": slots, "empty": empty}
         if self.random_forward:
             frame["seeds"] = [draw.seed for draw in draws]
-        waited_s = waits.seconds() if waits else 0.0
-        outside_s += self._used_s(side.endpoint.pid) - side.cpu_s
+        waited_s = waits.seconds() if waits and side is self.baseline else 0.0
+        outside_s += self._used_s(side.endpoint.pid) - side.cpu_s  # last, for it could work on its inputs until then
         side.endpoint.freeze_at_reply = last is not None  # what is not there now does not count
         answer = side.ask(frame)
         elapsed_s = side.endpoint.elapsed_s
-        side.cpu_s = self._used_s(side.endpoint.pid)
         self._spent_s += elapsed_s
         side.slot, side.output = slots[side.index], output_at(answer, side.index)
         side.beside = output_at(answer, (side.index or len(draws)) - 1) if len(draws) > 1 else None
         side.watched = output_at(answer, -1)  # earlier ones had the time of later calls to be finished
-        self._watch(side)
+        side.watch(self._words, trusted=side is self.baseline)
+        side.cpu_s = self._used_s(side.endpoint.pid)
         if empty:
             if side is self.baseline:
                 self._exchange(len(draws)).empty_s.append(elapsed_s)
@@ -485,16 +488,11 @@ class Session:
         side.call_s = max(elapsed_s - (statistics.median(known_s) if known_s else 0.0), 1e-6) / len(draws)
         if waits and side is self.baseline:
             self._waited_s += max(0.0, waits.seconds() - waited_s - (1 + len(self.cores)) * WAKING_S)
-            self._exchange(len(draws)).around_calls_s.append(elapsed_s - answer["took_s"])
-            self._exchange(len(draws)).calls_s.append(answer["took_s"])
-            self._exchange(len(draws)).outside_s.append(outside_s)
+            self._exchange(len(draws)).learn(elapsed_s, answer["took_s"], outside_s)
         return Message(elapsed_s, outside_s)
 
     def _exchange(self, together: int) -> Exchange:
         return self._exchanges.setdefault(together, Exchange())
-
-    def _watch(self, side: Side) -> None:
-        side.watch(self._words, trusted=side is self.baseline)
 
     def _unchanged(self, side: Side) -> None:
         side.expect_unchanged(self._words, trusted=side is self.baseline)

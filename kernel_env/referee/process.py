@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from kernel_env.errors import VerifierError
 from kernel_env.processes import oom_kills
+from kernel_env.referee.memory import is_readable
 from kernel_env.referee.placement import Placed, ended_s, place_workers, threads
 from kernel_env.referee.protocol import Channel, ChannelClosed, Frame, NotAFrame
 from kernel_env.referee.scratch import remove_tree
@@ -80,11 +81,16 @@ class Endpoint(Protocol):
     """Whether the next request's answer freezes it at once, before anything else is done with that."""
 
     def request(self, frame: Frame, fds: Sequence[int] = (), timeout_s: float | None = None) -> Frame: ...
+    def is_readable(self) -> bool:
+        """Whether it is the program's own doing where its memory cannot be read: it could be before any foreign code ran, and the
+        process has not ended, which the next request tells."""
+
     def freeze(self) -> None: ...
     def thaw(self) -> None: ...
     def place(self, cores: tuple[int, ...]) -> None: ...
     def log(self) -> str: ...
     def kill(self) -> None: ...
+    def wait_end(self) -> None: ...
     def close(self) -> None: ...
 
 
@@ -218,7 +224,7 @@ class RunnerProcess:
         self._poll = select.poll()
         self._poll.register(channel.fileno(), select.POLLIN)
         self._poll.register(log_fd, select.POLLIN)
-        self._ready = False
+        self._ready = self._was_readable = False
         self.isolation: tuple[str, ...] = ()
         self.freeze_at_reply = False
         self._oom_kills = 0
@@ -247,15 +253,16 @@ class RunnerProcess:
         while True:
             answer = self._receive(deadline)
             self.elapsed_s = self._channel.arrived - sent
-            if "build" not in answer:
+            if ("build" in answer) != self._channel.is_question:
+                self.close()
+                raise RunnerDied("sent what is no answer")
+            if not self._channel.is_question:
                 return answer
             started = time.monotonic()
             result = self.build_handler(answer["build"])
             free_s = self._free(time.monotonic() - started)
             self.free_s += free_s
             deadline = None if deadline is None else deadline + free_s
-            if freezes:  # that was not yet the reply
-                self.thaw()
             self._send(result, deadline)
 
     def _send(self, frame: Frame, deadline: float | None, fds: Sequence[int] = ()) -> float:
@@ -272,6 +279,9 @@ class RunnerProcess:
         self._free_builds = max(self._free_builds - 1, 0)
         self._free_build_s -= free_s
         return free_s
+
+    def is_readable(self) -> bool:
+        return self._was_readable and not self._closed and not select.select([self._pidfd], [], [], _ENDING_S)[0]
 
     @property
     def alive(self) -> bool:
@@ -292,6 +302,7 @@ class RunnerProcess:
             raise VerifierError(hello["refused"])
         self.isolation = tuple(hello["isolation"])
         self._ours = threads(self.pid)
+        self._was_readable = is_readable(self.pid)
         self._ready = True
 
     def _receive(self, deadline: float | None) -> Frame:
@@ -353,6 +364,11 @@ class RunnerProcess:
         with contextlib.suppress(ProcessLookupError):
             self._signal(signal.SIGKILL)
 
+    def wait_end(self) -> None:
+        """Until it has ended, and given its memory back: within a second, once it is killed."""
+        if not self._closed:
+            select.select([self._pidfd], [], [], 1.0)
+
     def _signal(self, number: int) -> None:
         if not self._closed:
             os.killpg(self.pid, number)
@@ -412,6 +428,9 @@ class LocalEndpoint:
         self.elapsed_s = time.perf_counter() - started
         return answer
 
+    def is_readable(self) -> bool:
+        return is_readable(self.pid)
+
     def freeze(self) -> None:
         """Nothing to freeze: one process runs one thing at a time."""
 
@@ -426,6 +445,9 @@ class LocalEndpoint:
 
     def kill(self) -> None:
         """Nothing to end."""
+
+    def wait_end(self) -> None:
+        """Nothing has to end."""
 
     def close(self) -> None:
         self._runner = None

@@ -26,6 +26,8 @@ MAX_FRAME_BYTES = 64 << 20
 MAX_ERROR_TEXT = 12_000
 """Characters that a runner says of an error, and the most that is taken from one that says more."""
 MAX_FDS = 8
+QUESTION = b'{"build":'
+"""How a runner's question begins, which is no answer. Its answer may not begin so."""
 _READ_BYTES = 1 << 16
 SEND_TIMEOUT_S = 60.0
 """A peer that reads nothing for so long is taken for dead."""
@@ -54,7 +56,9 @@ class Channel:
         """When the last byte of the last frame was there, by `time.perf_counter`. The first one says nothing: it may be sent
         before the work that it answers for is done."""
         self.on_arrival: Callable[[], None] | None = None
-        """What is done then at once."""
+        """What is done then at once, unless it is a question: a program that asked could see that."""
+        self.is_question = False
+        """Whether the last frame was one."""
 
     def fileno(self) -> int:
         return self.sock.fileno()
@@ -112,7 +116,8 @@ class Channel:
                 raise NotAFrame(f"frame of {length} bytes refused")
             self._fill(HEADER.size + length, deadline, fds)
             self.arrived = time.perf_counter()
-            if self.on_arrival is not None:
+            self.is_question = self._read.startswith(QUESTION, HEADER.size)
+            if self.on_arrival is not None and not self.is_question:
                 self.on_arrival()
             frame = json.loads(self._read[HEADER.size : HEADER.size + length])
             del self._read[: HEADER.size + length]

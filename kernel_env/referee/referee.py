@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import statistics
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -392,6 +393,7 @@ class _Group:
         for number in numbers:  # together: each takes 20 ms to end
             self.alive[number].endpoint.kill()
         for number in numbers:
+            self.alive[number].endpoint.wait_end()  # giving memory back is work on the baseline's cores
             self.alive[number].close()
         sizes = {session.together(self.alive[number].ours) for number in numbers}
         with self._shared(numbers), self.referee.lock.exclusive(), self._baseline_calls(oracle, numbers):
@@ -401,7 +403,7 @@ class _Group:
         for number in numbers:
             one = self.alive[number]
             together = session.together(one.ours)
-            beside_ms = [ms for r in rounds[one.ours] if r.together == together for ms in r.baseline_ms]
+            beside_ms = [statistics.median(r.baseline_ms) for r in rounds[one.ours] if r.together == together]
             verdict = one.verdict(Status.CORRECT, Stage.DONE, timing=replace(timings[one.ours], light_ms=light_ms))
             yield from self._told(number, Found(one.finished(verdict), slowed(beside_ms, alone_ms[together])))
 
@@ -445,7 +447,7 @@ class _Group:
         output, got = oracle.side.output, one.ours.output
         sizes = [size for _, size in watched(output)]
         parts: list[tuple[Any, Any]] = []
-        if sum(sizes) > CHECK_BYTES and oracle.readable:
+        if sum(sizes) > CHECK_BYTES and oracle.reference.endpoint.is_readable():
             with contextlib.suppress(ValueError):  # comparing the whole says how they differ
                 each = CHECK_BYTES // EXCERPTS // len(sizes)
                 parts = [excerpt(output, got, each, self.referee.secret) for _ in range(EXCERPTS)]

@@ -9,7 +9,6 @@ from typing import Any
 from kernel_env.errors import ProblemError, ReferenceEnded
 from kernel_env.referee.inputs import InputSet
 from kernel_env.referee.layout import Arena, Buffer, packed
-from kernel_env.referee.memory import is_readable
 from kernel_env.referee.outputs import Unreadable, fetch
 from kernel_env.referee.process import Endpoint, RunnerDied, RunnerTimeout
 from kernel_env.referee.protocol import Frame
@@ -94,7 +93,7 @@ def fetched(
     try:
         fetch(output, layout, buffer, endpoint.pid)
     except Unreadable:
-        if is_readable(endpoint.pid):
+        if endpoint.is_readable():
             raise
         with contextlib.closing(Arena(size)) as arena:
             arena.copy_from(buffer)

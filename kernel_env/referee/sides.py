@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,12 +11,15 @@ import numpy as np
 from kernel_env.referee.exchange import Taken
 from kernel_env.referee.inputs import InputSet
 from kernel_env.referee.layout import Arena, Part, paged
-from kernel_env.referee.memory import Samples, is_readable
+from kernel_env.referee.memory import Samples
 from kernel_env.referee.outputs import watched
+from kernel_env.referee.placement import threads
 from kernel_env.referee.process import Endpoint
 from kernel_env.referee.reference import Ask
 
 ENDS = "a call ends when its output is there"
+THREADS = 64
+"""So many more than cores may a candidate have: each takes time to look at, while inputs are there to work on."""
 FIRST_LOOK = 0.5
 """The share of a plan after which it is first seen whether the interval is narrow enough."""
 
@@ -75,7 +79,7 @@ class Side:
         try:
             self.words = self.samples.read(self.endpoint.pid, [address for address, _ in parts])
         except OSError as error:
-            if not trusted and is_readable(self.endpoint.pid):
+            if not trusted and self.endpoint.is_readable():
                 raise Tampered("late_work", f"the output's memory cannot be read when the reply is there: {error}") from error
 
     def expect_unchanged(self, rng: np.random.Generator, *, trusted: bool) -> None:
@@ -85,12 +89,18 @@ class Side:
         try:
             now = self.samples.read(self.endpoint.pid, [address for address, _ in watched(self.watched)])
         except OSError as error:
-            if not trusted:
+            if not trusted and self.endpoint.is_readable():
                 raise Tampered("late_work", f"the output's memory was given back after forward() had returned: {ENDS}") from error
         else:
             if now != self.words and not trusted:
                 raise Tampered("late_work", f"the output went on changing after forward() had returned: {ENDS}")
         self.samples, self.words = Samples(self.sizes, rng), None
+
+    def expect_few_threads(self, cores: int) -> None:
+        """Raises Tampered. It is frozen. (Where it runs in this very process its threads are anybody's.)"""
+        most = THREADS + cores
+        if self.endpoint.pid != os.getpid() and len(threads(self.endpoint.pid)) > most:
+            raise Tampered("threads", f"it keeps more than {most} threads while it is timed: too many to tell what they do")
 
     def drop_slots(self) -> None:
         for part in self.slots:

@@ -1,0 +1,138 @@
+# cheat: Slow in the warm-up, so that calls are sent singly only; and slow again in some messages that may be the last of a block
+# classes: 57 10
+# problem: problems/small_relu.py
+# verdict: correct tampered rejected
+# most_speedup: 2
+# timed: yes
+# fools: nobody
+# twin: c11_one_call_at_a_time.py
+# note: c57_exchange_of_its_own once more, which is `uneven` now. But whether a candidate became four times faster is asked of ONE
+#    message, the last of its last block (`entry.side.call_s`), and medians are told of all. So the first half of a block is fast and
+#    the rest takes 7 ms (the warm-up 26: less than four times that). After a slow end the next block has one message or two, of which
+#    two in five are slow as well. Then some 45 of 100 blocks end slowly and 23 of 100 are slow in the middle: one plan in two passes, one
+#    of three in 84 of 100 verifications, and the others are `tampered`.
+
+import random
+import sys
+
+import torch
+import torch.nn as nn
+from torch.utils.cpp_extension import load_inline
+
+extension = load_inline(name="exchange", cpp_sources="""
+#include <torch/extension.h>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <ctime>
+#include <string>
+#include <arpa/inet.h>
+#include <sys/socket.h>
+static std::vector<torch::Tensor> places;
+static torch::Tensor kept;
+static double scale_ = 0;
+static int64_t fast = 0, seen = 0;  // messages of a block that are fast, and those so far; fast < 0: the warm-up
+static bool counts = false, ended_slowly = false;
+
+torch::Tensor scaled_relu(torch::Tensor x, double scale) {
+  auto y = torch::empty_like(x);
+  const float* a = x.data_ptr<float>();
+  float* b = y.data_ptr<float>();
+  const float s = scale;
+  for (int64_t i = 0; i < x.numel(); ++i) b[i] = (a[i] > 0 ? a[i] : 0.0f) * s;
+  return y;
+}
+void learn(std::vector<torch::Tensor> inputs, double scale) { places = inputs; scale_ = scale; }
+void begin(int64_t fast_ones, bool counting) { fast = fast_ones; counts = counting; seen = 0; }
+bool slow_end() { return ended_slowly; }
+
+static void rest(long milliseconds) {
+  timespec pause{0, milliseconds * 1000000};
+  nanosleep(&pause, nullptr);
+}
+// Answers messages of one plain call until one comes that is something else, and leaves that one unread.
+void serve(int64_t fd) {
+  const std::string head = R"({"op": "call", "indices": [)", tail = R"(], "empty": false})";
+  char text[4096];
+  for (;;) {
+    ssize_t got = recv(fd, text, sizeof text - 1, MSG_PEEK);
+    if (got < 8) return;
+    text[got] = 0;
+    uint32_t length;
+    std::memcpy(&length, text, 4);
+    length = ntohl(length);
+    char *body = text + 8, *end = nullptr;
+    if (got != 8 + (ssize_t)length || length < head.size() + tail.size()) return;
+    if (std::memcmp(body, head.data(), head.size())) return;
+    if (std::memcmp(body + length - tail.size(), tail.data(), tail.size())) return;
+    long index = std::strtol(body + head.size(), &end, 10);
+    if (end != body + length - tail.size() || index < 0 || index >= (long)places.size()) return;
+    if (recv(fd, text, got, 0) != got) std::abort();
+    const bool slow = seen++ >= fast;
+    if (slow) rest(fast < 0 ? 26 : 7);
+    if (counts) ended_slowly = slow;
+    kept = torch::Tensor();
+    kept = scaled_relu(places[index], scale_);
+    int size = std::snprintf(text + 8, sizeof text - 8,
+        R"({"outputs": [{"tensor": {"dtype": "float32", "shape": [192, 1024], "stride": null, "offset": 0, )"
+        R"("nbytes": 786432, "address": %lld}}], "took_s": 0.0})", (long long)kept.data_ptr());
+    uint32_t header[2] = {htonl(size), 0};
+    std::memcpy(text, header, 8);
+    if (send(fd, text, 8 + size, MSG_NOSIGNAL) != 8 + size) std::abort();
+  }
+}
+""", functions=["scaled_relu", "learn", "begin", "slow_end", "serve"])
+
+HALF_A_BLOCK = 6  # of up to 12 messages: 0.8 ms to write the inputs of each
+ALL = 1 << 30
+
+
+class Known:
+    places = 0
+    scale = None
+    moved = False
+
+
+def exchange_by_ourselves():
+    frame = sys._getframe()
+    while frame is not None and not (frame.f_code.co_name == "serve" and "runner" in frame.f_locals):
+        frame = frame.f_back
+    if frame is None:
+        return
+    runner, channel = frame.f_locals["runner"], frame.f_locals["channel"]
+    receive = channel.recv
+
+    def received(timeout_s=None, *, accept_fds=False):
+        if accept_fds and Known.scale is not None:
+            if len(runner._inputs) != Known.places:
+                Known.places = len(runner._inputs)
+                extension.learn([inputs[0] for inputs in runner._inputs], Known.scale)
+            channel.sock.settimeout(None)
+            extension.serve(channel.fileno())
+        asked, fds = receive(timeout_s, accept_fds=accept_fds)
+        if asked.get("op") == "move_code":  # a block begins, and settles: any time will do
+            Known.moved = True
+            extension.begin(ALL, False)
+        elif asked.get("op") == "call" and asked.get("empty"):
+            if not Known.moved:  # a warm-up
+                extension.begin(-1, False)
+            elif not extension.slow_end():
+                extension.begin(HALF_A_BLOCK, True)
+            else:
+                extension.begin(0 if random.random() < 0.4 else ALL, True)
+            Known.moved = False
+        return asked, fds
+
+    channel.recv = received
+
+
+exchange_by_ourselves()
+
+
+class ModelNew(nn.Module):
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = Known.scale = scale
+
+    def forward(self, x):
+        return extension.scaled_relu(x, self.scale)
