@@ -97,7 +97,7 @@ class Program:
     def log(self) -> str:
         return ""
 
-    def is_readable(self) -> bool:
+    def hides(self) -> bool:
         return self.readable and self.pid == os.getpid()
 
     def wait_end(self) -> None:

@@ -218,11 +218,11 @@ def test_a_program_cannot_make_this_a_machine_where_nobody_may_read(tmp_path: Pa
         program.stdin.write(b"\n")
         program.stdin.flush()
         assert program.stdout.readline() == b"done\n"
-        assert runner.is_readable() == expected and is_readable(program.pid) == (how == "stays")
+        assert runner.hides() == expected and is_readable(program.pid) == (how == "stays")
         runner.close()
         theirs.close()
         os.close(log_end)
-    assert not runner.is_readable()
+    assert not runner.hides()
 
 
 def test_a_program_goes_on_once_its_build_is_there(tmp_path: Path) -> None:

@@ -177,6 +177,26 @@ def test_a_build_in_the_first_forward_works(judge: Judge) -> None:
     assert judge(late).status is Status.CORRECT
 
 
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [('"// the same"', Status.CORRECT), ('f"// {(seen := seen + 1) // 20}"', Status.BUILD_ERROR)],
+    ids=["as in trials", "new"],
+)
+def test_only_what_was_built_before_is_there_while_it_is_timed(judge: Judge, text: str, status: Status) -> None:
+    """A session has its cores, and a lock, for itself: a compiler would have others wait. In trials it may ask for 20 others."""
+    late = GOOD.replace("extension = load_inline", "seen = 0\nbuild = lambda text: load_inline").replace(
+        'cpp_sources="""', 'cpp_sources=text + """'
+    )
+    late = late.replace(
+        "mine = extension.scaled_relu", f"global extension, seen; extension = build({text}); mine = extension.scaled_relu"
+    )
+    verdict = judge(late)
+    assert verdict.status is status, verdict.message
+    assert (status is Status.CORRECT) == (verdict.timing is not None) and ("while it is timed" in verdict.message) == (
+        verdict.timing is None
+    )
+
+
 def test_syntax_errors_show_the_line(judge: Judge) -> None:
     verdict = judge(GOOD + "\ndef broken(:\n")
     assert verdict.status is Status.LOAD_ERROR

@@ -124,6 +124,8 @@ class OnTrial:
         """Category and log of its build that failed."""
         self.built: set[str] = set()
         """Paths of extensions that were built for it, or found built."""
+        self.asked: set[BuildRequest] = set()
+        """What it asked for before it was timed."""
         self.compiled: list[Compiled] = []
         """Its CUDA kernels."""
         self.imports: set[str] = set()
@@ -247,6 +249,11 @@ class OnTrial:
             )
         except (KeyError, TypeError, ValueError, RecursionError):
             self.build_failure = ("request", "malformed build request")
+            return {"ok": False, "log": self.build_failure[1]}
+        if self.stage is not Stage.TIMING:
+            self.asked.add(request)
+        elif request not in self.asked:  # it would have the cores of a session to itself, and others wait
+            self.build_failure = ("late", "an extension that it did not ask for in its trials: while it is timed none is compiled")
             return {"ok": False, "log": self.build_failure[1]}
         result = self.house.builder.build(request)
         self.build_s += result.build_ms / 1e3

@@ -79,11 +79,13 @@ class Endpoint(Protocol):
     """Layers that stand around it, known after the first request."""
     freeze_at_reply: bool
     """Whether the next request's answer freezes it at once, before anything else is done with that."""
+    readable: bool
+    """Whether its memory could be read from here before any foreign code ran in it. Where it cannot be later, that is its doing."""
 
     def request(self, frame: Frame, fds: Sequence[int] = (), timeout_s: float | None = None) -> Frame: ...
-    def is_readable(self) -> bool:
-        """Whether it is the program's own doing where its memory cannot be read: it could be before any foreign code ran, and the
-        process has not ended, which the next request tells."""
+    def hides(self) -> bool:
+        """Whether it is the program's own doing that its memory cannot be read: it could be once, and the process has not ended,
+        which the next request tells. Waits a moment for that."""
 
     def freeze(self) -> None: ...
     def thaw(self) -> None: ...
@@ -224,7 +226,7 @@ class RunnerProcess:
         self._poll = select.poll()
         self._poll.register(channel.fileno(), select.POLLIN)
         self._poll.register(log_fd, select.POLLIN)
-        self._ready = self._was_readable = False
+        self._ready = self.readable = False
         self.isolation: tuple[str, ...] = ()
         self.freeze_at_reply = False
         self._oom_kills = 0
@@ -280,8 +282,8 @@ class RunnerProcess:
         self._free_build_s -= free_s
         return free_s
 
-    def is_readable(self) -> bool:
-        return self._was_readable and not self._closed and not select.select([self._pidfd], [], [], _ENDING_S)[0]
+    def hides(self) -> bool:
+        return self.readable and not self._closed and not select.select([self._pidfd], [], [], _ENDING_S)[0]
 
     @property
     def alive(self) -> bool:
@@ -302,7 +304,7 @@ class RunnerProcess:
             raise VerifierError(hello["refused"])
         self.isolation = tuple(hello["isolation"])
         self._ours = threads(self.pid)
-        self._was_readable = is_readable(self.pid)
+        self.readable = is_readable(self.pid)
         self._ready = True
 
     def _receive(self, deadline: float | None) -> Frame:
@@ -418,6 +420,7 @@ class LocalEndpoint:
         self.isolation: tuple[str, ...] = ()
         self.freeze_at_reply = False
         self.pid, self.elapsed_s, self.free_s = os.getpid(), 0.0, 0.0
+        self.readable = is_readable(self.pid)
         self._runner: Any = Runner(role, scratch, build, interpreter=interpreter)
 
     def request(self, frame: Frame, fds: Sequence[int] = (), timeout_s: float | None = None) -> Frame:
@@ -428,8 +431,8 @@ class LocalEndpoint:
         self.elapsed_s = time.perf_counter() - started
         return answer
 
-    def is_readable(self) -> bool:
-        return is_readable(self.pid)
+    def hides(self) -> bool:
+        return self.readable
 
     def freeze(self) -> None:
         """Nothing to freeze: one process runs one thing at a time."""

@@ -447,7 +447,7 @@ class _Group:
         output, got = oracle.side.output, one.ours.output
         sizes = [size for _, size in watched(output)]
         parts: list[tuple[Any, Any]] = []
-        if sum(sizes) > CHECK_BYTES and oracle.reference.endpoint.is_readable():
+        if sum(sizes) > CHECK_BYTES and oracle.reference.endpoint.readable:
             with contextlib.suppress(ValueError):  # comparing the whole says how they differ
                 each = CHECK_BYTES // EXCERPTS // len(sizes)
                 parts = [excerpt(output, got, each, self.referee.secret) for _ in range(EXCERPTS)]

@@ -93,7 +93,7 @@ def fetched(
     try:
         fetch(output, layout, buffer, endpoint.pid)
     except Unreadable:
-        if endpoint.is_readable():
+        if endpoint.hides():
             raise
         with contextlib.closing(Arena(size)) as arena:
             arena.copy_from(buffer)

@@ -79,7 +79,7 @@ class Side:
         try:
             self.words = self.samples.read(self.endpoint.pid, [address for address, _ in parts])
         except OSError as error:
-            if not trusted and self.endpoint.is_readable():
+            if not trusted and self.endpoint.hides():
                 raise Tampered("late_work", f"the output's memory cannot be read when the reply is there: {error}") from error
 
     def expect_unchanged(self, rng: np.random.Generator, *, trusted: bool) -> None:
@@ -89,7 +89,7 @@ class Side:
         try:
             now = self.samples.read(self.endpoint.pid, [address for address, _ in watched(self.watched)])
         except OSError as error:
-            if not trusted and self.endpoint.is_readable():
+            if not trusted and self.endpoint.hides():
                 raise Tampered("late_work", f"the output's memory was given back after forward() had returned: {ENDS}") from error
         else:
             if now != self.words and not trusted:
