@@ -40,8 +40,7 @@ class Exchange:
     calls_s: list[float] = field(default_factory=list)
     """... and how long they took."""
     outside_s: list[float] = field(default_factory=list)
-    """CPU time before them, since the last reply. Some of it belongs to the calls: the kernel books a thread that still spins on
-    another core late, by a tick at most."""
+    """CPU time before them, since the last reply."""
 
     def learn(self, elapsed_s: float, calls_s: float, outside_s: float) -> None:
         """From a message of the baseline's that counts."""
