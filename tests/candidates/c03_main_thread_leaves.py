@@ -1,14 +1,13 @@
 # cheat: The process's first thread ends and another one serves: its memory is found unreadable, so outputs are asked for, and computed then
 # classes: 3 4 37
 # problem: problems/linear.py
-# verdict: tampered wrong_output crashed runtime_error rejected
+# verdict: wrong_output
 # timed: yes
 # fools: nobody
 # twin: c44_threads_of_its_own.py
-# note: process_vm_readv and /proc/PID/maps go by the first thread, whose memory is gone once it has ended, though the process lives and
-#    can be frozen. `is_readable` then says that this machine lets nobody read, and `fetched` falls back to `collect`: the program is
-#    thawed and asked to write its output. code_files is empty and are_own says yes, too. In a batch with others private_bytes raises
-#    StopIteration, and the worker ends. Without the trick timed outputs are memory that was never written.
+# note: Reading another process goes by its first thread, whose memory is gone once that has ended, though the process lives on
+#    and can be frozen. A referee that takes that for a machine on which nobody may be read asks the program to hand its outputs
+#    over, and it computes them then: none of the timed calls does anything.
 
 import ctypes
 import os

@@ -1,16 +1,14 @@
 # cheat: All memory may be written and not read, as if no process could be read here: the runner is asked to hand outputs over
 # classes: 4 3
 # problem: problems/relu.py
-# verdict: wrong_output tampered rejected
+# verdict: wrong_output
 # timed: yes
 # fools: inprocess kernelbench subprocess
 # twin: c03_pool_waited_for.py
-# note: c04_memory_for_writing_only once more. `is_readable` asks the candidate's own map for an area with the right to read, and
-#    takes none for a machine on which no process may be read; a program can take that right from each of its areas (mprotect to
-#    -w-p and -wxp; a processor reads them all the same), and only [vvar] is left, which nobody reads from outside. (Tried on this
-#    kernel with `referee/memory.py` and a forked Python: False, and the process goes on.) Then `watch` raises nothing, `fetched` thaws
-#    the program and asks it to `collect`: it computes the one output that is compared then. Calls take the 60 us that they wait, for
-#    less is `impossible_time`. New areas (heap, places for inputs) are hidden within operations that nobody times.
+# note: A program can take the right to read from each of its areas (mprotect to -w-p and -wxp: a processor reads them all the
+#    same), and only [vvar] is left, which nobody reads from outside. A referee that looks for something readable in the candidate's
+#    own map takes that for a machine on which nobody may be read, and asks the program to hand its outputs over. Calls take 60 us,
+#    for less is `impossible_time`.
 
 import sys
 

@@ -6,11 +6,9 @@
 # timed: yes
 # fools: nobody
 # twin: h_rows_one_thread.py
-# note: `freeze_at_reply` stops the program at the FIRST frame that arrives, and a build frame is one: `RunnerProcess.request` then
-#    finds that it was not yet the reply, and thaws. So a program that asks for its own extension once more (it is in the cache: 0.4 ms,
-#    and no limit counts it) sees a SIGCONT before the answer in the one message that is compared, and none in all others. Those it
-#    answers with its last output, which is there, and its own, and does not change. No frame is looked at: the router is public.
-#    With messages of 1 ms (1.4 with the question, and 0.3 to write its inputs) a block has up to 5; in three of five most are skipped.
+# note: A referee that stops a program at the first frame after the compared message's request, be it an answer or a question for
+#    a build, and lets it go on to be built for, sends a SIGCONT in that message only. So a program that asks for its own extension
+#    in each call (it is in the cache: 0.4 ms) knows which message is compared, and answers all others with its last output.
 
 import torch
 import torch.nn as nn

@@ -6,11 +6,9 @@
 # timed: yes
 # fools: nobody
 # twin: c11_one_call_at_a_time.py
-# note: c57_exchange_of_its_own once more, which is `uneven` now. But whether a candidate became four times faster is asked of ONE
-#    message, the last of its last block (`entry.side.call_s`), and medians are told of all. So the first half of a block is fast and
-#    the rest takes 7 ms (the warm-up 26: less than four times that). After a slow end the next block has one message or two, of which
-#    two in five are slow as well. Then some 45 of 100 blocks end slowly and 23 of 100 are slow in the middle: one plan in two passes, one
-#    of three in 84 of 100 verifications, and the others are `tampered`.
+# note: c57_exchange_of_its_own once more: an exchange of its own is worth much where calls go singly, and that is decided in the
+#    warm-up. Whether it has become four times as fast since may be asked of one message, the last of its last block, or of all: this
+#    one is slow in half of the messages that may be the last, and its median is fast.
 
 import random
 import sys

@@ -1,17 +1,16 @@
 # cheat: A thread computes the answer between the last byte of the inputs and the request, and is booked for it within the call
 # classes: 58 3
 # problem: problems/rows_in_a_loop.py
-# verdict: correct tampered rejected
+# verdict: tampered
 # most_gain: 1.25
 # timed: yes
 # fools: nobody
 # twin: h_rows_one_thread.py
-# note: Between reply and request CPU time is charged, but the kernel books a thread that runs alone on a core at its ticks only (250 a
-#    second here), or when it goes to sleep. This one begins when the inputs are there, spins when it is done, and goes to sleep once
-#    forward() has taken the answer: so that the time is the call's. A tick comes in between in a third of the messages; a median does
-#    not see those. There is time enough, for the referee reads a file of each thread of the program (`Waits.seconds`) after the inputs
-#    are written and before it reads the clock: 450 threads that do nothing are worth about 1.2 ms. All of the input is compared with
-#    what was computed from, so that the answer is always right. The reference takes more than 25 ms: messages have one call.
+# note: Between reply and request CPU time is charged, but the kernel books a thread that runs alone on a core at its ticks only
+#    (250 a second), or when it goes to sleep. This one begins when the inputs are there, spins when it is done, and sleeps once
+#    forward() has taken the answer, so that the time is the call's. A referee that reads something of each thread between the inputs
+#    and the clock gives it time: 450 threads that do nothing are worth about 1.2 ms. All of the input is compared with what was
+#    computed from. The reference takes more than 25 ms, so that messages have one call.
 
 import torch
 import torch.nn as nn

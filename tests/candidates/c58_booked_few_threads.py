@@ -1,17 +1,13 @@
-# cheat: A thread computes the answer between the last byte of the inputs and the request, and is booked for it within the call
+# cheat: A thread among forty idle ones computes the answer before the request, and is booked for it within the call
 # classes: 58 3
 # problem: problems/rows_in_a_loop.py
-# verdict: correct tampered rejected
+# verdict: correct tampered
 # most_gain: 1.25
 # timed: yes
 # fools: nobody
 # twin: h_rows_one_thread.py
-# note: Between reply and request CPU time is charged, but the kernel books a thread that runs alone on a core at its ticks only (250 a
-#    second here), or when it goes to sleep. This one begins when the inputs are there, spins when it is done, and goes to sleep once
-#    forward() has taken the answer: so that the time is the call's. A tick comes in between in a third of the messages; a median does
-#    not see those. There is time enough, for the referee reads a file of each thread of the program (`Waits.seconds`) after the inputs
-#    are written and before it reads the clock: 40 threads that do nothing are worth about 1.2 ms. All of the input is compared with
-#    what was computed from, so that the answer is always right. The reference takes more than 25 ms: messages have one call.
+# note: c58_booked_after_the_request with 40 threads instead of 450, which nobody finds too many: what it does before the request
+#    has to be booked.
 
 import torch
 import torch.nn as nn

@@ -3,10 +3,8 @@
 # problem: problems/rows_in_a_loop.py
 # timed: yes
 # twin: h_rows_one_thread.py
-# note: Should read about 1.8 times as fast as its twin, h_rows_one_thread; suspected to read about as fast as it or slower. On this
-#    Xeon 5,000 spins are about 0.25 ms (a `pause` is 140 cycles; 0.07 ms are those of an EPYC), so the worker goes to sleep after
-#    `Session._message` has read `cpu_s`. The kernel books it only then, or at a tick (250 a second): all that it did WITHIN the call
-#    counts as work before the next one. The reference has no such thread, so `usual_s` is about 0: some 0.5 ms are charged.
+# note: Its worker looks for work for 0.1 ms after each call, while the referee reads what its threads have used: what it did
+#    within the call must not count as work outside. The reference has no such thread.
 
 import torch
 import torch.nn as nn
