@@ -157,3 +157,10 @@ def test_limits_are_told_with_the_whole_builds() -> None:
     words = str(replace(Limits(), cpu_s=7))
     assert words == "7 s of processor time, 6 GiB of memory or files of 128 MiB (in all 240 s and 256 MiB)"
     assert service_module.OUR_LIMITS.file_bytes > Limits().file_bytes, "precompiled headers are larger than any object"
+
+
+def test_a_build_for_several_gpus_has_more_time_and_never_more_than_it_may_wait(cache: Path) -> None:
+    cuda = BuildRequest((("k.cu", ""),), archs=("80", "90"))
+    usual, theirs = (Builder(cache)._limits_of(asked) for asked in (request(""), cuda))
+    assert (usual, theirs.build_cpu_s) == (Limits(), 5 * Limits().build_cpu_s)
+    assert all(limits.build_s > 2 * limits.build_cpu_s for limits in (usual, theirs, service_module.OUR_LIMITS))
