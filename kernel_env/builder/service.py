@@ -260,8 +260,8 @@ class Builder:
     # -------------------------------------------------------------- making
 
     def _limits_of(self, request: BuildRequest) -> Limits:
-        """CUDA's compiler reads torch's headers once for the host and once for each GPU, which the candidate does not choose: one unit
-        with all of torch takes it 190 s."""
+        """CUDA's compiler reads torch's headers once for the host and once for each GPU (which the candidate does not choose), and
+        takes 190 s for one unit with all of them."""
         times = 1 + 2 * len(request.archs) if request.is_cuda else 1
         limits = self._limits
         return replace(limits, build_cpu_s=times * limits.build_cpu_s, build_s=times * limits.build_s)
