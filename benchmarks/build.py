@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from kernel_env.builder import Builder, BuildRequest
+from kernel_env.builder.compiler import Spent
 from kernel_env.builder.service import FULL, SLIM, STOCK
 
 BODIES = (
@@ -35,8 +36,8 @@ class Way(Builder):
     def prelude(self, name: str = FULL) -> Path | None:
         return super().prelude(name) if self.precompiled else None
 
-    def _attempted(self, request: BuildRequest, work: Path, module: str) -> tuple[str, str]:  # type: ignore[override]
-        return self._compile_and_link(request, work, module, self.name)
+    def _attempted(self, request: BuildRequest, work: Path, module: str, spent: Spent) -> tuple[str, str]:  # type: ignore[override]
+        return self._compile_and_link(request, work, module, self.name, spent)
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ import gymnasium as gym
 from kernel_env.backends import get_backend
 from kernel_env.episode import EpisodeConfig, EpisodeState
 from kernel_env.errors import ConfigError
+from kernel_env.printable import printable
 from kernel_env.problems import find, load_problems
 from kernel_env.referee.config import VerifyConfig
 from kernel_env.reward import reward_config
@@ -154,5 +155,5 @@ def turn_line(turn: Turn) -> str:
     """One turn in one line, for people."""
     value = "unscored" if turn.reward.value is None else f"{turn.reward.value:.3f}"
     speed = f"  {turn.verdict.speedup:.2f}x" if turn.verdict.speedup is not None else ""
-    first = turn.verdict.message.strip().split("\n", 1)[0][:100]
+    first = printable(turn.verdict.message.strip().split("\n", 1)[0][:100])
     return f"turn {turn.index}: {turn.verdict.status:<14} reward {value}{speed}  {first}".rstrip()

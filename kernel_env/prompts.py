@@ -197,7 +197,7 @@ def restated_messages(
 
 def _restated(index: int, code: str | None, verdict: Verdict, preset: str, config: FeedbackConfig) -> list[str]:
     error = error_text(verdict, preset, config)
-    lines = [f"## Previous Attempt {index}", "Generated Kernel:", "```python", code or "", "```", "", "Evaluation Results:"]
+    lines = [f"## Previous Attempt {index}", "Generated Kernel:", _fenced(code or ""), "", "Evaluation Results:"]
     lines += [f"- Compilation: {_mark(verdict.compiled)}", f"- Correctness: {_mark(verdict.correct)}"]
     if verdict.timing:
         lines += [f"- Runtime: {verdict.timing.runtime.median_ms:.3f}ms", f"- Speedup: {verdict.timing.speedup:.2f}x"]

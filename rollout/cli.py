@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kernel_env.errors import ConfigError, KernelEnvError
+from kernel_env.printable import printable
 
 if TYPE_CHECKING:
     from rollout.settings import Settings
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except KernelEnvError as error:
-        print(f"kernel-env {argv[0]}: {_one_line(error)}", file=sys.stderr)
+        print(f"kernel-env {argv[0]}: {printable(_one_line(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("kernel-env: interrupted; finished turns are kept, and the same command resumes", file=sys.stderr)

@@ -18,6 +18,7 @@ from rich.table import Table
 from kernel_env.baselines import check_baselines
 from kernel_env.episode import EpisodeState
 from kernel_env.errors import ConfigError, GateError
+from kernel_env.printable import LAYOUT, printable
 from kernel_env.problems import find, load_problems
 from kernel_env.prompts import compiled_lines
 from kernel_env.reward import measured_reward
@@ -102,9 +103,9 @@ def show(problem: Problem, verdict: Verdict, reward: Reward) -> None:
     colour = "green" if verdict.correct else "yellow" if not verdict.scored else "red"
     category = f" ({verdict.category})" if verdict.category else ""
     console.print(f"{problem.key} {escape(problem.name)}, back end {verdict.backend}, profile {verdict.profile}")
-    console.print(f"[{colour}]{verdict.status}[/{colour}]{escape(category)}, reached stage {verdict.stage}")
+    console.print(f"[{colour}]{verdict.status}[/{colour}]{escape(printable(category))}, reached stage {verdict.stage}")
     if verdict.message:
-        console.print(escape(verdict.message.rstrip()))
+        console.print(escape(printable(verdict.message.rstrip(), LAYOUT)))
     if verdict.timing is not None:
         timing, ours, theirs = verdict.timing, verdict.timing.runtime, verdict.timing.baseline
         console.print(
@@ -115,14 +116,14 @@ def show(problem: Problem, verdict: Verdict, reward: Reward) -> None:
     elif verdict.timing_note:
         console.print(f"not timed ({verdict.timing_note})")
     for line in compiled_lines(verdict):
-        console.print(escape(line))
+        console.print(escape(printable(line)))
     if verdict.degenerate:
         console.print(
             "[yellow]the problem is degenerate:[/yellow] its output hardly varies with its inputs, and a constant may pass"
         )
     if verdict.log.strip():
-        console.print(f"the candidate printed:\n{escape(verdict.log.rstrip())}")
-    console.print(f"reward {'unscored: ' + escape(reward.reason) if reward.value is None else f'{reward.value:.3f}'}")
+        console.print(f"the candidate printed:\n{escape(printable(verdict.log.rstrip(), LAYOUT))}")
+    console.print(f"reward {'unscored: ' + escape(printable(reward.reason)) if reward.value is None else f'{reward.value:.3f}'}")
     if verdict.tolerance:
         console.print(
             f"trials {verdict.trials_passed} of {verdict.trials}, tolerance {verdict.tolerance}, verifier {verdict.mode}, "

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from stamina.instrumentation import RetryDetails
 
+from kernel_env.printable import LAYOUT, printable
 from kernel_env.schema import StopReason, Turn
 from kernel_env.verifier import Load
 from rollout.engine import Waits
@@ -58,9 +59,9 @@ class Display:
         return RunView(self, label)
 
     def say(self, text: str, *, always: bool = False) -> None:
-        """Console markup."""
+        """Console markup. Messages, errors and names in it may be a candidate's or a model's words."""
         if always or not self.quiet:
-            self.progress.console.print(text)
+            self.progress.console.print(printable(text, LAYOUT))
 
     def retry(self, details: RetryDetails) -> None:
         """A request that failed and will be sent again."""

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
+from kernel_env.printable import printable
 from kernel_env.schema import Timing
 from rollout.metrics import Estimate
 
@@ -43,13 +44,6 @@ def cell(text: str) -> str:
     """One line of mere text that cannot end a table cell, bounded: names and errors come from anywhere."""
     line = printable(" ".join(text.split()))
     return _MARKUP.sub(r"\\\g<0>", line if len(line) <= _CELL_LIMIT else f"{line[: _CELL_LIMIT - 3]}...")
-
-
-def printable(text: str) -> str:
-    """Without what a terminal would obey, cannot show, or would show in another order."""
-    return (
-        text if text.isprintable() else "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
-    )
 
 
 def rate(count: int, total: int) -> str:

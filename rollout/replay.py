@@ -18,6 +18,7 @@ from rich.markup import escape
 
 from kernel_env.errors import ConfigError, InfraError
 from kernel_env.parsing import extract_kernel
+from kernel_env.printable import printable
 from kernel_env.problems import find
 from kernel_env.reward import measured_part, measured_reward
 from kernel_env.schema import Candidate, Problem, Timing, Turn, Verdict
@@ -190,9 +191,9 @@ def _interval(timing: Timing) -> str:
 def _line(result: Comparison, turn: Turn) -> str:
     name = f"{result.episode:<18} turn {result.turn}  "
     if result.error:
-        return f"{name}[yellow]not verified[/yellow]  {escape(result.error)}"
+        return f"{name}[yellow]not verified[/yellow]  {escape(printable(result.error))}"
     if result.differences:
-        return f"{name}[red]differs[/red]  {escape('; '.join(result.differences))}"
+        return f"{name}[red]differs[/red]  {escape(printable('; '.join(result.differences)))}"
     timing = result.now.timing if result.now else None
     speed = f"  speedup {_interval(timing)}, was {_interval(turn.verdict.timing)}" if timing and turn.verdict.timing else ""
     return f"{name}[green]agrees[/green]  {turn.verdict.status}{escape(speed)}"

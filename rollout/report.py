@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kernel_env.printable import printable
 from kernel_env.reward import measured_part
 from kernel_env.schema import Episode, Status, StopReason, Verdict
 from rewards.distribution import Score, distribution
@@ -30,7 +31,7 @@ from rollout.documents import (
 )
 from rollout.durable import write_file
 from rollout.html_report import packed, report_page
-from rollout.markdown import NONE, QUIET, cell, number, printable, rate, share, speedup, table, warning
+from rollout.markdown import NONE, QUIET, cell, number, rate, share, speedup, table, warning
 from rollout.metrics import Cost, Groups, Metrics, at_turn, grouped, longest, measure, mixture, step
 from rollout.policies.base import Endpoint
 from rollout.store import RunReader

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from kernel_env.backends import BACKENDS, get_backend
 from kernel_env.errors import ConfigError, InfraError
+from kernel_env.printable import LAYOUT, printable
 from kernel_env.referee.config import derive_seed
 from kernel_env.schema import Status, Verdict
 from kernel_env.verifier import Verifier
@@ -73,7 +74,7 @@ def scorecard(directory: Path, overrides: Sequence[str], *, as_json: bool, write
     console.print(_table(corpus, results))
     for result in results:
         if result.outcome in (Outcome.BAD, Outcome.FAILED):
-            console.print(f"{result.name}: {result.said}", markup=False)
+            console.print(printable(f"{result.name}: {result.said}", LAYOUT), markup=False)
     console.print(last_line(results))
     outcomes = {result.outcome for result in results}
     return 1 if Outcome.BAD in outcomes else 4 if Outcome.FAILED in outcomes else 0

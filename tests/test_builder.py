@@ -26,7 +26,7 @@ import torch
 from kernel_env.builder import Builder, BuildRequest, BuildResult, compiler
 from kernel_env.builder import service as service_module
 from kernel_env.builder.compiler import End, Limits, _ended
-from kernel_env.builder.symbols import imported
+from kernel_env.builder.symbols import Unreadable, imported
 from kernel_env.builder.toolchain import effective_flags, refused_flag, toolchain
 from kernel_env.errors import BuilderError, ConfigError
 from kernel_env.hostlock import CoresLock
@@ -113,7 +113,7 @@ def test_a_refusal_is_remembered_too(cold: Builder) -> None:
 def test_a_damaged_entry_is_not_used_and_made_again(cold: Builder, monkeypatch: pytest.MonkeyPatch, damage: Any) -> None:
     """With a compiler that only writes a file: what counts here is the cache."""
 
-    def compiled(self: Builder, request: BuildRequest, work: Path, module: str, prelude: Path | None) -> tuple[str, str]:
+    def compiled(self: Builder, request: BuildRequest, work: Path, module: str, *more: object) -> tuple[str, str]:
         (work / f"{module}.so").write_bytes(Path(torch._C.__file__).read_bytes())
         return "", "a warning"
 
@@ -258,6 +258,8 @@ def test_flags_may_be_empty_or_several_in_one_as_in_a_shell(warm: Builder, flags
 def test_flags_longer_than_a_command_line_takes_are_refused(warm: Builder) -> None:
     for flags in (("-DX=" + "1" * 200_000,), ("-DX=1",) * 50_000):
         result = warm.build(request(SOURCE, "twice", flags=flags))
+        assert (result.ok, result.category) == (False, "flag") and len(result.log) < 300
+        result = warm.build(replace(TWICE, cuda_flags=flags))
         assert (result.ok, result.category) == (False, "flag") and len(result.log) < 300
 
 
@@ -560,14 +562,30 @@ def test_a_header_of_ours_that_may_not_be_read_is_nobodys_fault(true: bool, monk
     monkeypatch.setattr(compiler, "_is_denied", lambda path, readable: true)
 
     def ended(path: str) -> End:
-        return _ended("g++", [1, 1], f"cc1plus: fatal error: {path}: Permission denied\n", 1 << 40, ("/opt/torch",))
+        log, headers = f"cc1plus: fatal error: {path}: Permission denied\n", ("/opt/torch/include",)
+        return _ended("g++", [1, 1], log, 1 << 40, ("/opt", "/usr"), headers)
 
-    assert ended("/etc/passwd") is ended("/opt/torchlight.h") is End.REFUSED
+    assert ended("/etc/passwd") is ended("/opt/torch/secret.h") is ended("/opt/torch/include/../secret.h") is End.REFUSED
+    assert ended("/usr/sbin/for-root-alone") is ended("/opt/torch/include/\0") is End.REFUSED
     if not true:
         assert ended("/opt/torch/include/ATen.h") is End.REFUSED
         return
     with pytest.raises(BuilderError, match="may not read its own files"):
         ended("/opt/torch/include/ATen.h")
+
+
+def test_a_link_that_leads_out_of_what_a_compiler_may_read_is_the_sources_own_fault(
+    warm: Builder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "outside").write_text("")
+    (tmp_path / "include").mkdir()
+    (tmp_path / "include/link.h").symlink_to(tmp_path / "outside")
+    monkeypatch.setattr(compiler, "_is_denied", lambda path, readable: True)
+    log = f"x.cpp:1:10: fatal error: {tmp_path}/include/link.h: Permission denied\n"
+    assert _ended("g++", [1, 1], log, 1 << 40, (), (f"{tmp_path}/include",)) is End.REFUSED
+    monkeypatch.undo()
+    for path in filter(os.path.islink, ("/usr/lib/ssl/openssl.cnf", "/usr/lib/python3.11/sitecustomize.py")):
+        assert warm.build(request(f'#include "{path}"\n')).category == "compile"
 
 
 def test_what_a_compiler_may_not_open_is_seen_by_opening_it(tmp_path: Path) -> None:
@@ -607,10 +625,32 @@ def test_the_symbols_that_an_extension_takes_from_libraries_are_known(warm: Buil
     assert warm.build(request(source, "f")).imports == made.imports, "found again in the cache"
 
 
-@pytest.mark.parametrize("damage", [b"", b"not a library", Path(torch._C.__file__).read_bytes()[:5000]])
+LIBRARY = Path(torch._C.__file__).read_bytes()
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a library", LIBRARY[:5000], LIBRARY[:54] + bytes(4) + LIBRARY[58:]])
 def test_what_is_no_library_has_no_symbols(damage: bytes) -> None:
-    with pytest.raises(BuilderError, match="the linker made"):
+    with pytest.raises(Unreadable, match="the linker made"):
         imported(damage)
+
+
+def test_symbols_are_found_whatever_sections_a_library_has() -> None:
+    """The loader looks at none. From 65,280 on their number is not where it is with fewer."""
+    for offset, size in ((40, 8), (58, 2), (60, 2)):  # where they are described, in how many bytes each, and how many there are
+        assert imported(LIBRARY[:offset] + bytes(size) + LIBRARY[offset + size :]) == imported(LIBRARY)
+
+
+def test_an_own_function_that_a_library_could_replace_counts_as_the_librarys(warm: Builder) -> None:
+    own = 'extern "C" {} void sgemv_(float* y) {{ *y = 0; }}\n'
+    own += "torch::Tensor f(torch::Tensor x) {{ sgemv_(x.data_ptr<float>()); return x; }}"
+    seen, hidden = '__attribute__((visibility("default"), noinline))', "__attribute__((noinline))"
+    assert "sgemv_" in warm.build(request(own.format(seen), "f")).imports
+    assert "sgemv_" not in warm.build(request(own.format(hidden), "f")).imports
+
+
+def test_a_table_of_symbols_by_hand_is_none_of_the_loaders(warm: Builder) -> None:
+    table = 'asm(".pushsection .second,\\"\\",@11\\n.long 0xffffffff\\n.long 0\\n.quad 0, 0\\n.popsection\\n");\n'
+    assert "THPVariable_Wrap" in " ".join(warm.build(request(table + SOURCE, "twice")).imports)
 
 
 # ------------------------------------------------------------------ headers

@@ -12,8 +12,9 @@ Functions = Sequence[tuple[str, str]]
 """(name, docstring) pairs."""
 
 FILE = "<functions>"
-"""What diagnostics call the generated lines. No file of a candidate can have that name."""
-_GENERATED = re.compile(rf"^{FILE}:(?P<line>\d+):", re.MULTILINE)
+"""What diagnostics call the generated lines. No file of a candidate can have that name, but a source can have it said,
+with `#line` or by the assembler."""
+_GENERATED = re.compile(rf"^{FILE}:(?P<line>\d{{1,9}}):", re.MULTILINE)
 _FOLLOWING = re.compile(rf"^{FILE}:(?=\d+:\d+: error:| In | At )", re.MULTILINE)
 _NAME = re.compile(r"[A-Za-z_]\w*(::[A-Za-z_]\w*)*", re.ASCII)
 
@@ -55,7 +56,7 @@ def needs_pybind(log: str, functions: Functions) -> bool:
 def explained(log: str, functions: Functions) -> str:
     """The log of a failed compilation. Errors in generated lines become a sentence if they come first, and go if they follow."""
     first = next(errors(log), None)
-    if first is None:
+    if first is None or not functions:  # without any no line is generated
         return log
     ours = _GENERATED.search(log, 0, f"{log}\n".index("\n", first.offset))
     if ours is None:

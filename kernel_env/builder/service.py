@@ -14,8 +14,10 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import re
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -24,12 +26,12 @@ from pathlib import Path
 from typing import Literal
 
 from kernel_env.builder import bindings, nvcc, ptxas
-from kernel_env.builder.compiler import LOG_BYTES, End, Limits, Outcome, run
+from kernel_env.builder.compiler import LOG_BYTES, End, Limits, Outcome, Spent, run
 from kernel_env.builder.diagnostics import without_paths
 from kernel_env.builder.nvcc import Resources
 from kernel_env.builder.ptxas import Assembled
 from kernel_env.builder.quota import touch, trim
-from kernel_env.builder.symbols import imported
+from kernel_env.builder.symbols import Unreadable, imported
 from kernel_env.builder.toolchain import (
     BASE_FLAGS,
     DEFAULT_FLAGS,
@@ -40,7 +42,7 @@ from kernel_env.builder.toolchain import (
     refused_flag,
     toolchain,
 )
-from kernel_env.errors import BuilderError
+from kernel_env.errors import BuilderError, KernelEnvError
 from kernel_env.hostlock import CoresLock
 
 SLIM, FULL, STOCK = "kernel_env_slim.h", "kernel_env_prelude.h", "kernel_env_stock.h"
@@ -80,9 +82,12 @@ _SLIM_HEADERS = re.compile(
     re.VERBOSE,
 )
 
-OUR_LIMITS = Limits(cpu_s=1200)
+OUR_LIMITS = Limits(cpu_s=1200, file_bytes=1 << 30, build_cpu_s=1200, build_s=3600, build_bytes=2 << 30)
 """Of precompiling headers, which are no candidate's: torch's own take 27 s of processor time, on slow machines more than 120."""
-Category = Literal["", "compile", "link", "limits", "flag", "functions"]
+Category = Literal["", "compile", "link", "limits", "flag", "functions", "request"]
+"""Why there is no extension. `request`: the builder itself failed at it."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -116,8 +121,10 @@ class BuildResult:
     category: Category = ""
     cached: bool = False
     build_ms: float = 0.0
+    cpu_s: float = 0.0
+    """Processor time of its compilers."""
     imports: tuple[str, ...] = ()
-    """Symbols that it takes from other libraries."""
+    """Symbols that it takes, or may come to take, from other libraries."""
     resources: tuple[Resources, ...] = ()
     """What its CUDA kernels use."""
 
@@ -148,9 +155,20 @@ class Builder:
     def build(self, request: BuildRequest) -> BuildResult:
         """Return the finished entry for `request`, compiling it if no one has.
 
-        A source that does not compile is a result, not an exception. Raises BuilderError when the compiler is missing or was
-        killed, or the disk is full.
+        A source that does not compile is a result, not an exception, and so is one that the builder itself fails at. Raises
+        BuilderError when the compiler is missing or was killed, or the cache cannot be written.
         """
+        try:
+            return self._built(request)
+        except KernelEnvError:
+            raise
+        except (OSError, subprocess.SubprocessError, MemoryError) as error:
+            raise BuilderError(f"nothing can be built in {self.cache_dir}: {error or type(error).__name__}") from error
+        except Exception as error:  # noqa: BLE001 - what a source provokes is its own failure, never that of others
+            _log.exception("a build request failed in a way that nobody thought of")
+            return BuildResult(False, "", log=f"the builder failed at this request: {type(error).__name__}", category="request")
+
+    def _built(self, request: BuildRequest) -> BuildResult:
         flags, link, cuda = map(_words, (request.compile_flags, request.link_flags, request.cuda_flags))
         request = replace(request, compile_flags=flags, link_flags=link, cuda_flags=cuda)
         tools = [nvcc.toolkit().version] if request.is_cuda and request.archs else []
@@ -163,7 +181,8 @@ class Builder:
         found = _read(entry, module)
         if found is not None:
             return found
-        with self._lock(f"ext-{key[:3]}"):
+        # always the cores before an entry, as one that builds while it is timed has them already: so no two wait for each other
+        with self._cores.shared(), self._lock(f"ext-{key[:3]}"):
             made = _read(entry, module) or self._make(request, entry, module)
         if self._most_bytes is not None and not made.cached:
             with contextlib.suppress(OSError):  # what could not be removed now is, after a later build
@@ -173,10 +192,13 @@ class Builder:
     def assemble(self, ptx: str, arch: str) -> Assembled:
         """What a kernel in PTX uses of a GPU of this compute capability (`90`). One that the assembler refuses is a result. Raises
         BuilderError."""
-        with self._workdir() as work, self._cores.shared():
-            _write(work / "kernel.ptx", ptx)
-            command = ptxas.command(arch, "kernel.ptx", "kernel.o")
-            outcome = run(command, work, self._limits, self.toolchain.readable, staged=False)
+        try:
+            with self._workdir() as work, self._cores.shared():
+                _write(work / "kernel.ptx", ptx)
+                command = ptxas.command(arch, "kernel.ptx", "kernel.o")
+                outcome = run(command, work, self._limits, self.toolchain.readable, staged=False)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise BuilderError(f"nothing can be assembled in {self.cache_dir}: {error}") from error
         if outcome.end is End.OK:
             return ptxas.read(outcome.log)
         gave_up = f"the assembler gave up: the kernel needs more than {self._limits}\n" if outcome.end is End.LIMITS else ""
@@ -192,7 +214,7 @@ class Builder:
         home = self.cache_dir / "prelude" / key
         state = _state(home)
         if state is None:
-            with self._lock(f"prelude-{key}"):
+            with self._cores.shared(), self._lock(f"prelude-{key}"):
                 state = _state(home) or self._make_prelude(name, home)
         touch(home)
         return home if state == "ready" else None
@@ -202,11 +224,12 @@ class Builder:
         parts = [kind, self.toolchain.identity, DEFAULT_FLAGS, BASE_FLAGS, content]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
-    def _run(self, command: list[str], work: Path, limits: Limits) -> Outcome:
+    def _run(self, command: list[str], work: Path, limits: Limits, spent: Spent) -> Outcome:
+        """The caller holds the cores."""
         staged = command[0] == self.toolchain.compiler
-        readable = (*self.toolchain.readable, str(self.cache_dir / "prelude"), *(() if staged else (str(nvcc.toolkit().home),)))
-        with self._cores.shared():
-            return run(command, work, limits, readable, staged=staged)
+        preludes, ours = str(self.cache_dir / "prelude"), () if staged else (str(nvcc.toolkit().home),)
+        headers = (str(work), str(INCLUDE), preludes, *map(str, self.toolchain.include_dirs), *ours)
+        return run(command, work, limits, (*self.toolchain.readable, preludes, *ours), spent=spent, headers=headers, staged=staged)
 
     # -------------------------------------------------------------- cache
 
@@ -236,41 +259,53 @@ class Builder:
 
     # -------------------------------------------------------------- making
 
+    def _limits_of(self, request: BuildRequest) -> Limits:
+        """CUDA's compiler reads torch's headers once for the host and once for each GPU (which the candidate does not choose), and
+        takes 190 s for one unit with all of them."""
+        times = 1 + 2 * len(request.archs) if request.is_cuda else 1
+        limits = self._limits
+        return replace(limits, build_cpu_s=times * limits.build_cpu_s, build_s=times * limits.build_s)
+
     def _make(self, request: BuildRequest, entry: Path, module: str) -> BuildResult:
-        started = time.perf_counter()
+        started, spent = time.perf_counter(), Spent()
         with self._workdir() as work:
-            category, log = self._attempted(request, work, module)
+            category, log = self._attempted(request, work, module, spent)
             if category == "compile":
                 log = bindings.explained(log, request.functions)
             elif category == "limits":
-                log = f"the compiler gave up: the source needs more than {self._limits}\n{log}"
-            finished = work / "+entry"
+                log = f"the compiler gave up: the source needs more than {self._limits_of(request)}\n{log}"
+            finished, imports = work / "+entry", tuple[str, ...]()
             finished.mkdir()
             if not category and (work / f"{module}.so").stat().st_size > MOST_LIBRARY_BYTES:
                 category, log = "limits", f"the extension is larger than {MOST_LIBRARY_BYTES >> 20} MiB"
             if not category:
+                try:
+                    imports = imported((work / f"{module}.so").read_bytes())
+                except Unreadable as error:
+                    category, log = "link", str(error)
+            if not category:
                 (work / f"{module}.so").rename(finished / f"{module}.so")
-            _describe(finished, module, category, log, is_cuda=request.is_cuda)
+            _describe(finished, module, category, log, imports, is_cuda=request.is_cuda)
             _publish(finished, entry)
         made = _read(entry, module)
         assert made is not None
-        return replace(made, cached=False, build_ms=(time.perf_counter() - started) * 1e3)
+        return replace(made, cached=False, build_ms=(time.perf_counter() - started) * 1e3, cpu_s=spent.cpu_s)
 
-    def _attempted(self, request: BuildRequest, work: Path, module: str) -> tuple[Category, str]:
+    def _attempted(self, request: BuildRequest, work: Path, module: str, spent: Spent) -> tuple[Category, str]:
         """The quickest way that compiles it, or the last one's complaint."""
         text = _text(request)
         if _NEEDS_STOCK.search(text):
-            return self._compile_and_link(request, work, module, STOCK)
+            return self._compile_and_link(request, work, module, STOCK, spent)
         if _is_slim(text):
-            category, log = self._compile_and_link(request, work, module, SLIM)
+            category, log = self._compile_and_link(request, work, module, SLIM, spent)
             if category != "compile" or (request.is_cuda and nvcc.is_own_error(log)):
                 return category, log
-        category, log = self._compile_and_link(request, work, module, FULL)
+        category, log = self._compile_and_link(request, work, module, FULL, spent)
         if category == "compile" and bindings.needs_pybind(log, request.functions):
-            return self._compile_and_link(request, work, module, STOCK)
+            return self._compile_and_link(request, work, module, STOCK, spent)
         return category, log
 
-    def _compile_and_link(self, request: BuildRequest, work: Path, module: str, name: str) -> tuple[Category, str]:
+    def _compile_and_link(self, request: BuildRequest, work: Path, module: str, name: str, spent: Spent) -> tuple[Category, str]:
         """With the prelude of that name, or with plain stock headers where that does not compile. Leaves `module`.so in `work`.
 
         Answers what failed ("" when nothing did) and the log, without paths of this machine.
@@ -296,7 +331,7 @@ class Builder:
         ]
         hidden = (work, INCLUDE / "cuda_shim", INCLUDE / "shim", INCLUDE, *((prelude,) if prelude else ()), *tools.include_dirs)
         for step, command in steps:
-            outcome = self._run(command, work, self._limits)
+            outcome = self._run(command, work, self._limits_of(request), spent)
             log = (log + without_paths(outcome.log, hidden))[:LOG_BYTES]
             if outcome.end is not End.OK:
                 return ("limits" if outcome.end is End.LIMITS else step), log
@@ -338,7 +373,7 @@ class Builder:
         with self._workdir() as work:
             shutil.copy(INCLUDE / name, work)
             command = self._unit_command(("-x", "c++-header", name, "-o", f"{name}.gch"), quick=name != STOCK)
-            outcome = self._run(command, work, OUR_LIMITS)
+            outcome = self._run(command, work, OUR_LIMITS, Spent())
             if outcome.end is End.LIMITS:
                 raise BuilderError(f"precompiling the headers needs more than {OUR_LIMITS}: {outcome.log.strip()[:200]}")
             if "Permission denied" in outcome.log:  # the fence leaves out what the compiler needs: its own headers name no other
@@ -364,7 +399,7 @@ def _refusal(request: BuildRequest) -> tuple[Category, str] | None:
     flag = refused_flag(request.compile_flags, request.link_flags)
     if flag is not None:
         return "flag", f"compiler flag not allowed: {flag[:200]}"
-    if len(" ".join((*request.compile_flags, *request.link_flags))) > MOST_FLAG_CHARS:
+    if len(" ".join((*request.compile_flags, *request.link_flags, *request.cuda_flags))) > MOST_FLAG_CHARS:
         return "flag", f"compiler flags of more than {MOST_FLAG_CHARS} characters"
     flag = nvcc.checked(request.cuda_flags)[1]
     if flag is not None:
@@ -428,10 +463,9 @@ def _read(entry: Path, module: str) -> BuildResult | None:
         return None
 
 
-def _describe(finished: Path, module: str, category: Category, log: str, *, is_cuda: bool) -> None:
+def _describe(finished: Path, module: str, category: Category, log: str, imports: tuple[str, ...], *, is_cuda: bool) -> None:
     """Write meta.json beside the library, if there is one."""
-    library = b"" if category else (finished / f"{module}.so").read_bytes()
-    sha256, imports = ("", ()) if category else (hashlib.sha256(library).hexdigest(), imported(library))
+    sha256 = "" if category else hashlib.sha256((finished / f"{module}.so").read_bytes()).hexdigest()
     resources = [asdict(used) for used in nvcc.read(log)] if is_cuda and not category else []
     log = nvcc.without_resources(log) if is_cuda else log
     meta = {"category": category, "sha256": sha256, "log": log, "imports": imports, "resources": resources}

@@ -36,8 +36,8 @@ LATER_S = 0.01
 """An output that is wrong is looked at once more after this: a thread may still be writing it."""
 MODEST, MODEST_BYTES = 2, 256 << 20
 """Beside others it may hold so many times the memory of the reference's process, and so much more."""
-MOST_BUILDS = 32
-"""Extensions of one candidate that had to be built."""
+MOST_BUILDS, MOST_BUILD_CPU_S = 32, 600.0
+"""Extensions of one candidate that had to be built, and processor time of their compilers before another one is begun."""
 KILLED = "SIGKILL"
 """The end of a runner that someone killed."""
 _OWN = ("load", "init", "call")
@@ -119,7 +119,7 @@ class OnTrial:
         self.degenerate = False
         self.build_s = self.own_s = self.baseline_s = self.took_s = 0.0
         """Time in compilers, in its own calls, in timed calls of the reference (its share of them), and in all."""
-        self.builds = 0
+        self.builds, self.build_cpu_s = 0, 0.0
         self.build_failure: tuple[str, str] | None = None
         """Category and log of its build that failed."""
         self.built: set[str] = set()
@@ -238,6 +238,9 @@ class OnTrial:
         if self.builds >= MOST_BUILDS:
             self.build_failure = ("limits", f"more than {MOST_BUILDS} extensions")
             return {"ok": False, "log": self.build_failure[1]}
+        if self.build_cpu_s > MOST_BUILD_CPU_S:
+            self.build_failure = ("limits", f"its extensions take more than {MOST_BUILD_CPU_S:g} s of compilers' processor time")
+            return {"ok": False, "log": self.build_failure[1]}
         try:
             request = BuildRequest(
                 tuple((str(n), str(t)) for n, t in frame["sources"]),
@@ -257,6 +260,7 @@ class OnTrial:
             return {"ok": False, "log": self.build_failure[1]}
         result = self.house.builder.build(request)
         self.build_s += result.build_ms / 1e3
+        self.build_cpu_s += result.cpu_s
         self.builds += not result.cached
         self.imports.update(result.imports)
         self.built.update([result.path] if result.ok else [])

@@ -261,10 +261,12 @@ class RunnerProcess:
             if not self._channel.is_question:
                 return answer
             started = time.monotonic()
+            self.freeze()  # or its threads could keep the compiler from the cores, for as long as they like
             result = self.build_handler(answer["build"])
             free_s = self._free(time.monotonic() - started)
             self.free_s += free_s
             deadline = None if deadline is None else deadline + free_s
+            self.thaw()
             self._send(result, deadline)
 
     def _send(self, frame: Frame, deadline: float | None, fds: Sequence[int] = ()) -> float:

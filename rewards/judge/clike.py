@@ -26,6 +26,9 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL | re.MULTILINE,
 )
 _NAME = re.compile(r"[A-Za-z_]\w*")
+_CONDITION = re.compile(r"[ \t\f\v]*\#[ \t\f\v]*(?P<word>if|ifdef|ifndef|elif|else|endif)\b(?P<condition>[^\n]*)")
+_NEVER = re.compile(r"[\s(]*(?:0[uUlL]*|false|!\s*1)[\s)]*(?:$|&&)")
+_ALWAYS = re.compile(r"[\s(]*(?:1[uUlL]*|true|!\s*0)[\s)]*$")
 _DEFINE = re.compile(r"#\s*define\s+(\w+)(?:\([^)]*\))?")
 _NOT_FUNCTIONS = frozenset({"__launch_bounds__", "__attribute__", "__declspec", "alignas", "decltype", "noexcept", "defined"})
 _REGISTERS = frozenset({"PYBIND11_MODULE", "TORCH_LIBRARY", "TORCH_LIBRARY_IMPL", "TORCH_LIBRARY_FRAGMENT"})
@@ -48,6 +51,31 @@ def remarks(source: str) -> Iterator[str]:
     for match in _PART.finditer(source):
         if match["other"] is None:
             yield match[0]
+
+
+def without_dead(source: str) -> str:
+    """`source`, which has no comments, without what a condition such as `#if 0` leaves out. (Other conditions are the compiler's to
+    know.)"""
+    kept, branches, dead, continued = list[str](), list[tuple[bool, bool]](), 0, False
+    """Of each condition that is open: whether its branch is dead, and whether one before the next is sure to live."""
+    for line in source.split("\n"):
+        found, continued = None if continued else _CONDITION.match(line), line.endswith("\\")
+        if found is None:
+            kept += [] if dead else [line]
+            continue
+        word, condition = found["word"], found["condition"]
+        never = word in ("if", "elif") and _NEVER.match(condition) is not None
+        always = word in ("if", "elif") and _ALWAYS.match(condition) is not None
+        sure = False
+        if not word.startswith("if") and branches:
+            was_dead, sure = branches.pop()
+            dead -= was_dead
+        if not dead:  # what else stands on a line that asks nothing is not read by a compiler
+            kept.append(f"#{word} 0" if never else f"#{word}" if word in ("else", "endif") else line)
+        if word != "endif":
+            branches.append((sure or never, sure or always))
+            dead += sure or never
+    return "\n".join(kept)
 
 
 def comments(source: str) -> Iterator[tuple[int, int]]:

@@ -1,6 +1,6 @@
 """Candidate text is untrusted: it may speak to whoever judges it. Here it is made something to read and nothing to obey.
 
-stripped(code)      the program alone: no comments, no docstrings, no strings but short names, in C++ too
+stripped(code)      the program alone: no comments, no docstrings, no strings but short names; in C++ neither, nor dead branches
 quoted(text)        fenced by more backticks than any run of them inside, with what could end a turn or a verdict broken up
 speaks_to_judge     whether comments, strings or names address a judge: a reason for doubt, never for a score
 """
@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from kernel_env.checks.static import SourceFault, parse
 from rewards.judge import clike
+from rewards.judge.program import Program
 
 _NAME_LIKE = re.compile(r"[\w.:+/=,<>()\[\] -]{0,40}")
 _WORDS = re.compile(r"[A-Za-z]{2,}")
@@ -41,6 +42,16 @@ _ADDRESS = re.compile(
   | \[\[ [A-Za-z<>=]+ \]\]
     """
 )
+_TOLD = re.compile(
+    r"""(?ix)
+    \b(ignore|disregard|forget) \W+ (\w+\W+){0,4} (instructions?|rubric|prompt)\b
+  | \b(you\s+are|as|dear)\s+(a|an|the)\s+(judge|grader|evaluator|reviewer|reward\s+model)\b
+  | \b(judge|grader|evaluator|reviewer)s?\b \W+ (\w+\W+){0,3} (must|should|please|note|will)\b
+    """
+)
+"""What addresses a judge even where it is code of C++, in which `[[unlikely]]` and `score = maximum(...)` are ordinary."""
+_PROSE = re.compile(r"\b[A-Za-z]++(?:[,.:]?[ \t]++[\w/.%]++){4,}+")
+"""In code so many words in a row are most likely none: what they say is looked at as what a comment says."""
 _SEPARATORS = re.compile(r"[_\W]+")
 _MARK = "‹›"
 _PLACE = "native source {}"
@@ -59,6 +70,7 @@ def stripped(code: str) -> Stripped:
     tree = parse(code)
     if isinstance(tree, SourceFault):
         return Stripped("", False)
+    sources = Program(tree, "").sources
     removed = "#" in code and any(token.type == tokenize.COMMENT for token in _tokens(code))
     for node in list(ast.walk(tree)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -68,9 +80,10 @@ def stripped(code: str) -> Stripped:
     natives = list[str]()
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if is_native(node.value):
-                removed |= _says_something(node.value)
-                natives.append(_native(node.value))
+            if _is_source(node.value, sources):
+                bare = _native(node.value)
+                removed |= _says_something(node.value) or clike.without_dead(bare) != bare
+                natives.append(clike.without_dead(bare).replace('"""', r"\"\"\""))
                 node.value = _PLACE.format(len(natives) - 1)
             else:
                 removed |= not _is_short(node.value)
@@ -89,6 +102,11 @@ def _is_remark(statement: ast.stmt) -> bool:
 def is_native(text: str) -> bool:
     """Whether a string is source code of C++ or CUDA."""
     return "{" in text and ";" in text and "(" in text
+
+
+def _is_source(text: str, sources: frozenset[str] | None) -> bool:
+    """Whether a string is C++ that is handed to the compiler, or may be where that cannot be told."""
+    return is_native(text) and (sources is None or text in sources)
 
 
 def _says_something(native: str) -> bool:
@@ -135,14 +153,22 @@ def speaks_to_judge(code: str) -> bool:
 
 
 def _words_of(code: str) -> Iterator[str]:
-    """Comments, strings and names; of strings that are C++ the same. All of a text that Python cannot read."""
+    """Comments, strings and names; of strings that are C++ the same, and what reads like prose there. All of a text that Python
+    cannot read."""
     tree = parse(code)
     if isinstance(tree, SourceFault):
         yield code
         return
     yield from (token.string for token in _tokens(code) if token.type in (tokenize.COMMENT, tokenize.NAME))
+    sources = Program(tree, "").sources
     for text in (n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)):
-        yield from clike.remarks(text) if is_native(text) else (text,)
+        if not _is_source(text, sources):
+            yield text
+            continue
+        yield from clike.remarks(text)
+        bare = clike.without_comments(text, lambda _: '""')
+        yield from (found[0] for found in _PROSE.finditer(bare))
+        yield from (found[0] for found in _TOLD.finditer(bare))
 
 
 def _tokens(code: str) -> Iterator[tokenize.TokenInfo]:

@@ -87,8 +87,22 @@ class Program:
         functions = [node for node in self.nodes if isinstance(node, ast.FunctionDef)]
         return {f.name: f for f in functions if f.name in handed or any(map(self._is_jit, map(_callee, f.decorator_list)))}
 
+    @property
+    def sources(self) -> frozenset[str] | None:
+        """The strings that are handed to the compiler; None where not all are found (or none), and any string may be one."""
+        texts, _, complete = self._handed_over
+        return frozenset(texts) if texts and complete else None
+
     @cached_property
     def native(self) -> Native:
+        texts, exported, complete = self._handed_over
+        if not complete:
+            texts = [*dict.fromkeys(text for text in self._free_texts() if "{" in text and ";" in text)]
+        return Native("\n".join(dict.fromkeys(texts)), frozenset(exported), complete)
+
+    @cached_property
+    def _handed_over(self) -> tuple[list[str], set[str], bool]:
+        """Sources and names of functions in calls of the compiler's front end, and whether every source was found."""
         calls = [call for call in self._calls if self.loads(call.func)]
         texts, exported, complete = list[str](), set[str](), len(calls) <= _MOST_CALLS
         for call in calls[:_MOST_CALLS]:
@@ -98,9 +112,7 @@ class Program:
             complete &= bool(found) and inline
             texts += found
             exported |= set(self._texts(given["functions"])) if "functions" in given else set()
-        if not complete:
-            texts = [*dict.fromkeys(text for text in self._free_texts() if "{" in text and ";" in text)]
-        return Native("\n".join(dict.fromkeys(texts)), frozenset(exported), complete)
+        return texts, exported, complete
 
     @cached_property
     def own(self) -> frozenset[str]:

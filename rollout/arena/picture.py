@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from xml.sax.saxutils import escape
 
+from kernel_env.printable import printable
 from rollout.arena.standings import Arena, Model
 from rollout.arena.strengths import Bounds, Strength
-from rollout.markdown import printable
 
 _WIDTH, _ROW, _LEFT, _RIGHT, _TOP, _BOTTOM = 780, 30, 230, 740, 40, 46
 _JUDGE, _STYLED, _CLOCK = "#3a6ea5", "#4b8f5c", "#c8782a"

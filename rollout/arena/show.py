@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kernel_env.errors import ConfigError
+from kernel_env.printable import printable
 from rollout.arena.picture import picture
 from rollout.arena.reader import judgment_files, read_judgments
 from rollout.arena.records import Match
@@ -34,7 +35,7 @@ from rollout.arena.standings_text import (
 )
 from rollout.display import PLAIN_WIDTH
 from rollout.durable import write_file
-from rollout.markdown import page, printable
+from rollout.markdown import page
 
 NAME = "standings"
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from kernel_env.errors import ConfigError, PolicyExhausted
+from kernel_env.printable import LAYOUT, printable
 from kernel_env.schema import Generation
 from rollout.policies.base import Capabilities, Endpoint, GenerationRequest, Spent, refuse_thinking, storable
 
@@ -72,7 +73,8 @@ class HumanPolicy:
         known = request.episode in self._seen
         self._seen.add(request.episode)
         for message in request.messages[-1:] if known else request.messages:
-            print(f"--- {request.episode}, turn {request.turn}, {message['role']} ---\n{message['content']}", file=self._shown)
+            said = printable(message["content"], LAYOUT)  # a candidate's words are in it
+            print(f"--- {request.episode}, turn {request.turn}, {message['role']} ---\n{said}", file=self._shown)
         while True:
             print(_ASK, file=self._shown, flush=True)
             said = self._until_end()
