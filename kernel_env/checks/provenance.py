@@ -34,11 +34,14 @@ TORCH_OPS = ("all", "glue", "none", "unchecked")
 _UNWATCHED = re.compile(
     r"""
     _ZNK?2at(6native|4meta)\d.* | _ZNK?2at3cpu(?!\d+(is|get|L\d|num|init)_)\d.*  # past torch's dispatcher
+  | _ZNK?2at\d+composite.* | _ZNK?\d+Packed(Conv|Linear|Embedding).*  # and these call those
+  | _ZNK?5torch3jit\d+(StaticModule|StaticRuntime|BlockRunner|ProcessedNode|getAllOperators|findOperatorFor).*
+  | _ZNK?2at14DynamicLibrary.*  # looks up any function
   | _ZNK?2at4_ops\d.*10redispatchE.* | _ZNK?3c1010Dispatcher\d+(find|call|redispatch).*
   | _ZN2at\d+(enableRecordFunction|set_record_function_tls_|(clear|remove|disable|reenable)\w*Callbacks?)E.*  # unseen
   | aoti_torch_(cpu|cuda|xpu|mps)_.*
   | _ZNK?(4dnnl|5ideep|6fbgemm|7qnnpack)\d?.*
-  | (cblas_|mkl_|MKL_|LAPACKE_|dnnl_|Dfti|xnn_|nnp_|fftwf?_|openblas_|bli_).*
+  | pytorch_q.* | nnc_.* | (cblas_|mkl_|MKL_|LAPACKE_|dnnl_|Dfti|xnn_|nnp_|fftwf?_|openblas_|bli_).*
   | (cublas|cudnn|cusparse|cufft|cusolver|rocblas|hipblas|miopen).*
   | (?i: v[sd] | vm[sd] ) (?i: i? (exp|log|a?tan|a?sin|a?cos|sqrt|cbrt|inv|pow|erf|cdf|add|sub|mul|div|abs|sqr|hypot) ) \w*
   | [sdcz] (ge|po|sy|he|or|un|tr|gt|pt|st)[a-z0-9]{2,4} _

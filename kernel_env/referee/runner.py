@@ -128,7 +128,7 @@ class Runner:
         return {}
 
     def _note_function(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "ctypes.dlsym" and len(self._looked_up) < MAX_OPERATORS:
+        if event in ("ctypes.dlsym", "ctypes.dlsym/handle") and len(self._looked_up) < MAX_OPERATORS:
             self._looked_up.update(unwatched((str(arguments[1])[:200],)))
 
     def _init_inputs(self, frame: Frame, fds: Sequence[int]) -> Frame:
