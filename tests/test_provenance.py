@@ -373,8 +373,12 @@ def test_what_is_kept_comes_in_large_pages() -> None:
     assert int(run.stdout) >= 32 << 10
 
 
-@pytest.mark.parametrize(("body", "works"), [(torch.relu, True), (torch.clone, False), (lambda x: x.abs() + 1, True)])
-def test_a_relu_of_positive_numbers_is_no_copy(body: Callable[[torch.Tensor], torch.Tensor], works: bool) -> None:
+@pytest.mark.parametrize(
+    ("body", "works"),
+    [(torch.relu, True), (torch.clone, False), (lambda x: x.abs() + 1, True), (lambda x: x.clamp(-1.5, 1.5), True)],
+    ids=["a relu", "a copy", "other work", "a clamp beyond what is drawn"],
+)
+def test_what_copies_some_numbers_only_is_no_copy(body: Callable[[torch.Tensor], torch.Tensor], works: bool) -> None:
     watcher = Provenance()
     x = torch.rand(1000) + 0.5
     forward = watcher._function(body)

@@ -11,6 +11,9 @@ from collections.abc import Iterable
 _VIEWS = """
     alias as_strided detach detach_ diagonal expand expand_as narrow permute reshape select slice split split_with_sizes squeeze
     swapaxes t transpose unbind unfold unsqueeze view view_as _unsafe_view _reshape_alias chunk movedim flatten unflatten
+    as_strided_ t_ transpose_ squeeze_ unsqueeze_ swapaxes_ swapdims swapdims_ resize_as_ broadcast_to reshape_as ravel moveaxis
+    hsplit vsplit dsplit tensor_split unsafe_chunk unsafe_split unsafe_split_with_sizes adjoint mT mH matrix_H numpy_T
+    linalg_diagonal slice_inverse view_as_real view_as_complex real imag conj _conj _neg_view empty_permuted
     empty empty_like empty_strided new_empty new_empty_strided resize_ set_ is_same_size sym_size sym_stride sym_numel size stride
     is_pinned _local_scalar_dense item lift_fresh
 """

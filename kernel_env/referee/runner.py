@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kernel_env.backends.ablation import alike, make_room, tensors
+from kernel_env.backends.ablation import alike, make_room, rebuilt, tensors
 from kernel_env.backends.interpreter import causes, needs_device
 from kernel_env.backends.loading import BuildFailed, BuildFunction, NeedsGpu, routed_builds
 from kernel_env.backends.provenance import Provenance
@@ -440,7 +440,7 @@ def _copied(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _copied(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_copied(v) for v in value)
+        return rebuilt(value, [_copied(v) for v in value])
     return value
 
 
