@@ -133,6 +133,18 @@ def disturb(tensor: torch.Tensor) -> None:
         tensor.bitwise_xor_(1)
 
 
+_LEAST_NUDGE = 1e-6
+"""Relative: it is still there when a float64 becomes a float32."""
+
+
+def nudge(tensor: torch.Tensor) -> bool:
+    """Its numbers as little larger as shows, in place. Returns whether it has any that are not whole."""
+    if not (tensor.is_floating_point() or tensor.is_complex()) or not tensor.any():
+        return False
+    tensor.mul_(1 + max(_LEAST_NUDGE, 4 * torch.finfo(tensor.dtype).eps))
+    return True
+
+
 def other(result: Any) -> Any:
     """Plain numbers too."""
     if isinstance(result, bool):
