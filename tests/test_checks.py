@@ -358,6 +358,9 @@ CPP_HONEST = {
     "loaded through importlib": "import importlib\nimport torch.nn as nn\n"
     "ce = importlib.import_module('torch.utils.cpp_extension')\n" + BUILD.replace("load_inline", "ce.load_inline") + CPP_MODEL,
     "a star import": CPP_IMPORTS.replace("import load_inline", "import *") + BUILD + CPP_MODEL,
+    "a star import, of files": CPP_IMPORTS.replace("import load_inline", "import *")
+    + BUILD.replace("load_inline", "load")
+    + CPP_MODEL,
     "wrapped by a cached function": CPP_IMPORTS
     + f"import functools\n@functools.lru_cache\ndef get():\n    {BUILD}    return ext\n"
     + CPP_MODEL.replace("ext.d", "get().d"),

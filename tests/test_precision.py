@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -124,10 +125,17 @@ def test_the_model_is_told() -> None:
         initial_messages(own, "triton", True)
 
 
+class NamedPair(NamedTuple):
+    a: torch.Tensor
+    b: int
+
+
 def test_a_cast_keeps_the_structure_and_what_is_one() -> None:
     x = torch.rand(3)
     made = values.cast([x, {"a": (x, torch.arange(3), 2.5)}, None], torch.float16)
     assert made[0].dtype is torch.float16 and made[1]["a"][0] is made[0]
+    pair = values.cast(NamedPair(x, 1), torch.float16)
+    assert type(pair) is NamedPair and pair.a.dtype is torch.float16 and pair.b == 1
     assert made[1]["a"][1].dtype is torch.int64 and made[1]["a"][2:] == (2.5,) and made[2] is None
 
 

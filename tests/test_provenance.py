@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from kernel_env.backends.ablation import _other_numbers, of_other_numbers
-from kernel_env.backends.provenance import Provenance, Span, _may_be_given, hidden, on_threads, sequence
+from kernel_env.backends.provenance import Provenance, Span, _calls_python, _may_be_given, hidden, on_threads, sequence
 from kernel_env.checks.provenance import decoy, forbidden, unwatched
 from kernel_env.referee.pool import KEEP_MEMORY
 from kernel_env.schema import Problem, Status
@@ -176,7 +180,9 @@ def test_the_same_in_triton(judge: Judge, value: str, end: str, status: Status) 
         "vmdTanh", "mkl_sgemm", "dnnl_sgemm", "cublasSgemm_v2", "cudnnConvolutionForward", "dlsym", "dlopen",
         "aoti_torch_cpu_mm_out",
         "_ZN2at6native4reluERKNS_6TensorE", "_ZN2at4_ops4relu10redispatchEN3c1014DispatchKeySetERKNS_6TensorE",
-        "_ZN4dnnl6memoryC1Ev",
+        "_ZN4dnnl6memoryC1Ev", "_ZN2at14DynamicLibrary3symEPKc", "pytorch_qnnp_run_operator", "nnc_mkldnn_prepacked_conv_run",
+        "_ZN2at25compositeexplicitautograd18mkldnn_convolutionERKNS_6TensorE", "_ZN5torch3jit12StaticModuleclEv",
+        "_ZN2at38compositeexplicitautogradnonfunctional8erfinv_8E", "_ZN5torch3jit18getAllOperatorsForEN3c106SymbolE",
     ],
 )  # fmt: skip
 def test_functions_that_compute_unwatched(name: str) -> None:
@@ -191,6 +197,7 @@ def test_functions_that_compute_unwatched(name: str) -> None:
         "dladdr",
         "_ZN2at4_ops4relu4callERKNS_6TensorE", "_ZN2at8internal13_parallel_runElllRKSt8functionIFvllmEE",
         "_ZN3c106detail14torchCheckFail",
+        "_ZN5torch3jit17parseSchemaOrNameE", "_ZN5torch7LibraryC1ENS0_4KindE", "_ZN2at18TensorIteratorBase8for_eachE",
         "_ZNK2at10TensorBase8data_ptrIfEEPT_v", "_ZN2at4cuda20getCurrentCUDAStreamEa",
     ],
 )  # fmt: skip
@@ -218,9 +225,24 @@ TRACED = ("aten::relu", "PythonDispatchMode", "aten::relu", "aten::clamp_min", "
         (("mine::op", "PythonDispatchMode", *TRACED, "/", "/"), []),
         (("mine::op", "PythonDispatchMode", "aten::relu", "/", "/", "/"), ["relu"]),
         ((*TRACED, "aten::mul", "/"), ["mul"]),
+        (("mkldnn::_linear_pointwise", "aten::empty", "/", "/"), ["mkldnn::_linear_pointwise"]),
+        (("profiler::_record_function_enter_new", "/"), []),
         (("/", "aten::relu"), []),
     ],
-    ids=["nothing", "traced", "hidden", "composite", "memory", "ours", "own operator", "hidden in it", "one of two", "cut off"],
+    ids=[
+        "nothing",
+        "traced",
+        "hidden",
+        "composite",
+        "memory",
+        "ours",
+        "own operator",
+        "hidden in it",
+        "one of two",
+        "of another namespace",
+        "a range",
+        "cut off",
+    ],
 )
 def test_operators_that_are_kept_from_the_trace(seen: tuple[str, ...], found: list[str]) -> None:
     assert list(hidden(events(*seen), "ours")) == found
@@ -236,6 +258,7 @@ def test_operators_that_are_kept_from_the_trace(seen: tuple[str, ...], found: li
         ([Span("launch", 1, 10, 20), Span("aten::relu", 2, 12, 19)], set(), {"relu"}),
         ([Span("launch", 1, 10, 20), Span("aten::relu", 2, 5, 30)], set(), {"relu"}),
         ([Span("launch", 1, 10, 20), Span("aten::empty", 2, 12, 19)], set(), set()),
+        ([Span("launch", 1, 10, 20), Span("mkldnn::_linear_pointwise", 2, 12, 19)], set(), {"mkldnn::_linear_pointwise"}),
         ([Span("launch", 1, 10, 20), Span("aten::bmm", 1, 11, 19), Span("aten::addmm", 2, 12, 18)], set(), set()),
         ([Span("launch", 1, 10, 20), Span("aten::empty", 1, 11, 19), Span("aten::addmm", 2, 12, 18)], set(), {"addmm"}),
     ],
@@ -247,6 +270,7 @@ def test_operators_that_are_kept_from_the_trace(seen: tuple[str, ...], found: li
         "in a launch",
         "beyond it",
         "memory",
+        "of another namespace",
         "part of a traced one",
         "behind an allocation",
     ],
@@ -370,8 +394,12 @@ def test_what_is_kept_comes_in_large_pages() -> None:
     assert int(run.stdout) >= 32 << 10
 
 
-@pytest.mark.parametrize(("body", "works"), [(torch.relu, True), (torch.clone, False), (lambda x: x.abs() + 1, True)])
-def test_a_relu_of_positive_numbers_is_no_copy(body: Callable[[torch.Tensor], torch.Tensor], works: bool) -> None:
+@pytest.mark.parametrize(
+    ("body", "works"),
+    [(torch.relu, True), (torch.clone, False), (lambda x: x.abs() + 1, True), (lambda x: x.clamp(-1.5, 1.5), True)],
+    ids=["a relu", "a copy", "other work", "a clamp beyond what is drawn"],
+)
+def test_what_copies_some_numbers_only_is_no_copy(body: Callable[[torch.Tensor], torch.Tensor], works: bool) -> None:
     watcher = Provenance()
     x = torch.rand(1000) + 0.5
     forward = watcher._function(body)
@@ -380,6 +408,121 @@ def test_a_relu_of_positive_numbers_is_no_copy(body: Callable[[torch.Tensor], to
         watcher._watching = True
         watcher._launch(body, (x,), {}, 1, calls_torch=False)
     assert forward(x).shape == x.shape and watcher.works() is works
+
+
+_library: Any = torch.library.Library
+CPU = torch._C.DispatchKeySet(torch._C.DispatchKey.CPU)
+DOORS: dict[str, Callable[[torch.Tensor], Any]] = {
+    "redispatch": lambda x: torch.ops.aten.exp.default.redispatch(CPU, x),
+    "a kernel taken out": lambda x: torch.library.get_kernel("aten::exp", "CPU").call_boxed(CPU, x),
+    "by its key": lambda x: torch.ops.aten.exp.default._op_dk(torch._C.DispatchKey.CPU, x),
+    "found anew": lambda x: torch._C._get_operation_overload("aten::exp", "")[1](torch._C.DispatchKey.CPU, x),
+}
+
+
+@pytest.mark.parametrize("way", DOORS)
+def test_operators_that_python_calls_past_the_dispatcher(way: str) -> None:
+    watcher, x = Provenance(), torch.ones(3)
+    with torch.no_grad():
+        watcher.traced(lambda: DOORS[way](x))
+    assert watcher.hidden == {"exp"} and not watcher.operators
+
+
+def test_moves_and_operators_of_ones_own_may_be_redispatched() -> None:
+    def forward() -> Any:
+        x = torch.ops.aten.clone.default.redispatch(CPU, torch.ones(3))
+        return torch.ops.doors_test.twice.default.redispatch(CPU, x)
+
+    library: Any = _library("doors_test", "DEF")
+    library.define("twice(Tensor x) -> Tensor")
+    library.impl("twice", lambda x: x + x, "CPU")
+    watcher = Provenance()
+    with torch.no_grad():
+        watcher.traced(forward)
+    assert not watcher.hidden
+
+
+def test_an_operator_of_ones_own_bears_no_name_of_torchs() -> None:
+    library: Any = _library("aten", "FRAGMENT")
+    library.define("view.of_a_test(Tensor x) -> Tensor")
+    watcher = Provenance()
+    watcher.traced(lambda: None)
+    del library
+    assert [name.partition(",")[0] for name in watcher.hidden] == ["aten::view.of_a_test"]
+
+
+def test_a_profiler_that_is_begun_anew_has_seen_nothing_before() -> None:
+    from kernel_env.backends.provenance import _profiled
+
+    def forward() -> None:
+        torch._C._autograd._disable_profiler()
+        anew = _profiled([])
+        anew.__enter__()
+
+    watcher = Provenance()
+    watcher.traced(forward)
+    assert watcher.hidden == {"whatever ran before torch's profiler was begun anew"}
+
+
+def test_a_copy_that_torch_goes_on_with_is_no_work_of_ones_own() -> None:
+    def copied(x: torch.Tensor) -> torch.Tensor:
+        mine = torch.empty_like(x)
+        ctypes.memmove(mine.data_ptr(), x.data_ptr(), x.nbytes)
+        return mine.exp()
+
+    def changed(x: torch.Tensor) -> torch.Tensor:
+        mine = torch.empty_like(x)
+        mine.numpy()[...] = x.numpy() * 2
+        return mine.exp()
+
+    for body, works in ((copied, False), (changed, True)):
+        watcher = Provenance()
+        forward = watcher._function(body)
+        with torch.no_grad():
+            watcher.traced(functools.partial(forward, torch.rand(1000)))
+            assert watcher.works() is works
+
+
+CHOICES: dict[str, tuple[Callable[..., Any], bool, bool]] = {
+    "a test of torch's result": (lambda own, x: y if torch.allclose(own(x[:1]), (y := x.exp())[:1]) else own(x), False, False),
+    "the same, to a number": (lambda own, x: x.exp() * (float((own(x[:1]) - x[:1].exp()).abs().max()) < 1e-3), False, False),
+    "its result": (lambda own, x: own(x), True, True),
+    "torch goes on": (lambda own, x: own(x).sum(0) * 2, True, True),
+    "written into torch's": (lambda own, x: x.exp().copy_(own(x)), True, True),
+    "written without a result": (lambda own, x: _written(x.exp(), own(x)), True, True),
+    "an index": (lambda own, x: x[own(x).argmax(0)], True, False),
+    "a number of it": (lambda own, x: torch.full((3,), float(own(x).sum())), False, True),
+    "in numpy": (lambda own, x: torch.from_numpy(own(x).numpy() + 1), False, True),
+}
+
+
+def _written(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    torch._foreach_copy_([y], [x])
+    return y
+
+
+@pytest.mark.parametrize("way", CHOICES)
+def test_what_a_kernel_computes_reaches_the_output_or_shows_in_it(way: str) -> None:
+    forward, reaches, shows = CHOICES[way]
+    watcher, x = Provenance(), torch.rand(50, 50)
+    own = watcher._function(torch.exp)
+    with torch.no_grad():
+        as_it_is = watcher.traced(functools.partial(forward, own, x))
+        nudged = watcher.ablated(functools.partial(forward, own, x), "nudged")
+    assert watcher.reaches is reaches and watcher.nudged and torch.equal(as_it_is, nudged) is not shows
+
+
+@pytest.mark.parametrize(
+    ("given", "python"),
+    [
+        (torch.ones(1), False), (torch.float32, False), ("sum", False), ([1, {"a": torch.device("cpu")}], False),
+        (torch.nn.Linear(1, 1), False), (torch._C.DispatchKey.CPU, False),
+        (len, True), (lambda x: x, True), (np.maximum, True), ({"a": [print]}, True), (functools.partial(print), True),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_extension_is_given_no_python(given: object, python: bool) -> None:
+    assert _calls_python(given) is python
 
 
 GIVEN = [3, None, (1, torch.ones(1)), "fp32", torch.float32]

@@ -11,6 +11,10 @@ from typing import Any
 
 import torch
 
+_SCALES = 1.0, 0.75, -1.0, 16.0, -16.0
+"""What copies its input at all of these sizes does nothing. A relu of positive numbers does not copy negative ones, nor a hardtanh
+large ones."""
+
 
 def is_copy(output: torch.Tensor, given: Sequence[torch.Tensor]) -> bool:
     return any(same(output.reshape(-1), tensor.reshape(-1)) for tensor in given)
@@ -22,8 +26,8 @@ def differs(function: Callable[..., Any], arguments: tuple[Any, ...], named: dic
         return True
     found, copied = [], False
     try:
-        for scale in (1.0, 0.75, -1.0):
-            if scale < 0 and not copied:
+        for tried, scale in enumerate(_SCALES, 1):
+            if tried > 2 and not copied:
                 break
             given, names = replaced((arguments, named), functools.partial(_other_numbers, scale=scale))
             drawn = [tensor.clone() for tensor in tensors((given, names))]
@@ -31,9 +35,9 @@ def differs(function: Callable[..., Any], arguments: tuple[Any, ...], named: dic
             changed = [t.clone() for t, old in zip(tensors((given, names)), drawn, strict=True) if not same(t, old)]
             found.append(([t.clone() for t in tensors(result)] + changed, result))
             copies = bool(found[-1][0]) and all(is_copy(t, drawn) for t in found[-1][0])
-            if copies and scale < 0:
+            if copies and tried == len(_SCALES):
                 return False
-            copied |= copies
+            copied = copies or (copied and tried < 3)
     except Exception:  # noqa: BLE001 - anything that a kernel raises for numbers it was not made for
         return True
     (first, plain), (second, other) = found[:2]
@@ -74,8 +78,14 @@ def replaced(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     if isinstance(value, dict):
         return {k: replaced(v, change) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(replaced(v, change) for v in value)
+        return rebuilt(value, [replaced(v, change) for v in value])
     return value
+
+
+def rebuilt(like: list[Any] | tuple[Any, ...], items: list[Any]) -> Any:
+    """The items in a list or tuple of that type; a named tuple wants its fields one by one."""
+    make: Callable[[list[Any]], Any] = getattr(type(like), "_make", type(like))
+    return make(items)
 
 
 _GLANCE = 4096
@@ -121,6 +131,18 @@ def disturb(tensor: torch.Tensor) -> None:
         tensor.logical_not_()
     else:
         tensor.bitwise_xor_(1)
+
+
+_LEAST_NUDGE = 1e-6
+"""Relative: it is still there when a float64 becomes a float32."""
+
+
+def nudge(tensor: torch.Tensor) -> bool:
+    """Its numbers as little larger as shows, in place. Returns whether it has any that are not whole."""
+    if not (tensor.is_floating_point() or tensor.is_complex()) or not tensor.any():
+        return False
+    tensor.mul_(1 + max(_LEAST_NUDGE, 4 * torch.finfo(tensor.dtype).eps))
+    return True
 
 
 def other(result: Any) -> Any:

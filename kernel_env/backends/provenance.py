@@ -27,7 +27,10 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kernel_env.backends.ablation import differs, disturb, fill, is_copy, of_other_numbers, other, replaced, same, tensors
+from kernel_env.backends import doors
+from kernel_env.backends.ablation import differs, disturb, fill, is_copy, nudge, of_other_numbers, other, replaced, same, tensors
+from kernel_env.backends.reach import Reach
+from kernel_env.backends.triton_names import names_python
 from kernel_env.checks.provenance import FILLS, GLUE, VIEWS
 
 _TORCHS = frozenset(torch._C._dispatch_get_all_op_names())
@@ -49,13 +52,21 @@ class Provenance:
     def __init__(self) -> None:
         self.launches = 0
         self.given_python = False
-        """Whether a Triton kernel was given a Python object, whose methods the interpreter would run."""
+        """Whether a Triton kernel was given, or names, a Python object, whose methods the interpreter would run."""
+        self.given_function = False
+        """Whether an extension was given a Python function, which may do all of its work."""
         self.ran = False
         """Whether a Triton kernel has been launched at all."""
         self.operators: dict[str, int] = {}
         """Torch operators that ran in the traced forward, and how often."""
         self.hidden: set[str] = set()
         """Those among them that were kept from the trace, and that torch's profiler saw all the same."""
+        self.reaches = True
+        """Whether something that an own kernel computed may be in the output of the traced forward."""
+        self.nudged = False
+        """Whether a forward was `ablated` in which results were nudged, and some were."""
+        self._reach: Reach | None = None
+        """While a forward is traced."""
         self._ours = secrets.token_hex(8)
         """What our own work is called in the profiler's events."""
         self._launched = secrets.token_hex(8)
@@ -67,7 +78,7 @@ class Provenance:
         self._registered: set[str] = set()
         """Operators that extensions registered."""
         self._watching = False
-        self._ablating: Literal["", "other", "disturbed"] = ""
+        self._ablating: Literal["", "other", "disturbed", "nudged"] = ""
         self._inside: _Inside | None = None
 
     # ---------------------------------------------------------- what is watched
@@ -89,7 +100,10 @@ class Provenance:
     def _function(self, function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def call(*arguments: Any, **named: Any) -> Any:
-            return self._launch(function, arguments, named, id(function)) if self._watching else function(*arguments, **named)
+            if not self._watching:
+                return function(*arguments, **named)
+            self.given_function |= any(map(_calls_python, (*arguments, *named.values())))
+            return self._launch(function, arguments, named, id(function))
 
         return call
 
@@ -101,7 +115,8 @@ class Provenance:
         def watched(kernel: Any, *arguments: Any, grid: Any, warmup: bool, **named: Any) -> Any:
             launch = functools.partial(run, kernel, grid=grid, warmup=warmup)
             if self._watching:
-                if not all(_may_be_given(value, kind) for value in (*arguments, *named.values())):
+                given = (*arguments, *named.values())
+                if not all(_may_be_given(value, kind) for value in given) or _names_python((kernel, *given), kind):
                     self.given_python = True
                 return self._launch(launch, arguments, named, id(kernel), calls_torch=False)
             result = launch(*arguments, **named)
@@ -116,17 +131,26 @@ class Provenance:
         """Run one forward as it is, and note what runs."""
         self.launches, self.operators, self._worked = 0, {}, {}
         spans: list[Span] = []
-        with _profiled(spans):
+        with doors.noted() as by_doors, _profiled(spans):
             with torch.profiler.record_function(self._ours):
                 pass  # so that this thread can be told from others
+            self._reach = Reach()
             result = self._watched(forward)
+        self.reaches, self._reach = self._reach.reaches(result), None
         here = {span.thread for span in spans if span.name == self._ours}
         openly, unseen = on_threads(spans, here, self._launched)
         self.hidden = unseen.union(hidden(sequence(span for span in spans if span.thread in here), self._ours))
+        self.hidden.update(filter(None, (_computing(name.partition(".")[0]) for name in by_doors & _TORCHS)))
+        if not here:
+            self.hidden.add("whatever ran before torch's profiler was begun anew")
         for name in openly:
             self.operators[name] = self.operators.get(name, 0) + 1
         if self.given_python:
-            self.hidden.add("what Python objects that a Triton kernel is given may call")
+            self.hidden.add("what Python objects that a Triton kernel is given or names may call")
+        if self.given_function:
+            self.hidden.add("what a Python function that an extension is given may call")
+        own = (name for name in torch._C._dispatch_get_all_op_names() if name not in _TORCHS)
+        self.hidden.update(f"{name}, which bears a name of torch's" for name in own if name.partition(".")[0] in _TORCHS_NAMES)
         anew = (name for name, body in _BODIES.items() if torch._C._dispatch_dump(name) != body)
         self.hidden.update(f"{name}, which was given another body" for name in anew)
         return result
@@ -137,9 +161,9 @@ class Provenance:
         with torch._C._DisableTorchDispatch(), torch.profiler.record_function(self._ours):
             yield
 
-    def ablated(self, forward: Callable[[], Any], how: Literal["other", "disturbed"]) -> Any:
+    def ablated(self, forward: Callable[[], Any], how: Literal["other", "disturbed", "nudged"]) -> Any:
         """Run one forward in which whatever an own kernel computes is replaced: by what it computes of `other` numbers (which an
-        honest program can go on with), or by its own numbers, `disturbed`."""
+        honest program can go on with), or by its own numbers, `disturbed` or hardly larger (`nudged`)."""
         self._ablating = how
         try:
             return self._watched(forward)
@@ -173,7 +197,7 @@ class Provenance:
                     with contextlib.suppress(Exception):  # a kernel that refuses such numbers is disturbed instead
                         return of_other_numbers(function, arguments, named)
                 before = [tensor.clone() for tensor in given]
-            outer, self._inside = self._inside, _Inside(given) if calls_torch else None
+            outer, self._inside = self._inside, _Inside(given, before) if calls_torch else None
             try:
                 if self._ablating and not given and key in self._unseen:
                     return None
@@ -184,10 +208,16 @@ class Provenance:
             with self._aside():
                 changed = [t for t, old in zip(given, before, strict=True) if not same(t, old)]
                 if self._ablating:
-                    for tensor in {t.data_ptr(): t for t in (*tensors(result), *changed)}.values():
+                    made = {t.data_ptr(): t for t in (*tensors(result), *changed)}.values()
+                    if self._ablating == "nudged":
+                        self.nudged |= sum(map(nudge, made)) > 0  # all of them
+                        return result
+                    for tensor in made:
                         disturb(tensor)
                     return other(result)
                 outputs = [*tensors(result), *changed]
+                if self._reach is not None:
+                    self._reach.launched(outputs)
                 if not given and result is None:
                     self._unseen.add(key)
                 copies = [is_copy(t, before) for t in outputs]
@@ -209,7 +239,8 @@ class Provenance:
 class _Inside:
     """What torch's operators did during one launch, and whether someone else computed something too."""
 
-    def __init__(self, given: Sequence[torch.Tensor]) -> None:
+    def __init__(self, given: Sequence[torch.Tensor], copies: Sequence[torch.Tensor]) -> None:
+        self._copies = copies
         self.own_work = self.computed = False
         self._least = max((tensor.numel() for tensor in given), default=1) / 100
         self._known = {_storage(tensor) for tensor in given}
@@ -221,7 +252,7 @@ class _Inside:
             _, copy, _ = self._made.get(tensor.data_ptr(), (None, None, False))
             written = copy is not None and copy.shape == tensor.shape and not same(tensor, copy)
             foreign = _storage(tensor) not in self._known and tensor.dim() and tensor.numel() > self._least
-            if written or foreign:  # someone else's memory; but a few numbers are no work
+            if (written or foreign) and not is_copy(tensor, self._copies):  # someone else's memory; but a few numbers are no work
                 self.own_work = True
 
     def after(self, made: Any, computed: bool) -> None:
@@ -252,7 +283,9 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         provenance, kwargs = self._provenance, kwargs or {}
-        namespace, _, name = str(func._schema.name).partition("::")
+        schema = str(func._schema.name)
+        namespace, _, name = schema.partition("::")
+        name = name if namespace == "aten" else schema
         if namespace == "profiler":  # a range's begin and end
             return func(*args, **kwargs)
         if func.name() not in _TORCHS:
@@ -266,12 +299,15 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
         inside = provenance._inside
         if provenance._ablating:
             result = func(*args, **kwargs)
-            if name in _UNFILLED and inside is None:  # a kernel that writes there by address alone is seen by what stays
-                fill(result)
+            if name in _UNFILLED and inside is None and provenance._ablating != "nudged":
+                fill(result)  # a kernel that writes there by address alone is seen by what stays
             return result
         if inside is None:
             provenance.operators[name] = provenance.operators.get(name, 0) + 1
-            return func(*args, **kwargs)
+            result = func(*args, **kwargs)
+            if provenance._reach is not None and provenance._watching:
+                provenance._reach.operated((args, kwargs), result, writes=func._schema.is_mutable)
+            return result
         provenance.operators[name] = provenance.operators.get(name, 0) + 1
         with provenance._aside():
             inside.before((args, kwargs))
@@ -344,14 +380,14 @@ def on_threads(spans: Sequence[Span], here: Container[int], launched: str) -> tu
     openly, and those that ran during one, so that they may be all that it does. What a traced operator does on threads of its own
     is part of it."""
     launches = [span for span in spans if span.name == launched]
-    computing = [span for span in spans if span.name.startswith("aten::") and span.name.removeprefix("aten::") not in GLUE]
+    computing = [span for span in spans if _computing(span.name)]
     traced = [span for span in computing if span.thread in here]
     openly: set[str] = set()
     unseen: set[str] = set()
     for span in computing:
         if span.thread not in here and not any(t.start_ns <= span.start_ns and span.end_ns <= t.end_ns for t in traced):
             during = any(launch.start_ns <= span.end_ns and span.start_ns <= launch.end_ns for launch in launches)
-            (unseen if during else openly).add(span.name.removeprefix("aten::"))
+            (unseen if during else openly).add(_computing(span.name))
     return openly, unseen
 
 
@@ -380,9 +416,36 @@ def hidden(events: Iterable[tuple[str, str]], ours: str) -> Iterator[str]:
             open_.append(_Range(name, parent.covered or name == ours or inside))
         elif kind == "pop" and open_:
             ended = open_.pop()
-            namespace, _, operator = ended.name.partition("::")
-            if namespace == "aten" and not ended.covered and not ended.asked and operator not in GLUE:
+            operator = _computing(ended.name)
+            if operator and not ended.covered and not ended.asked:
                 yield operator
+
+
+def _computing(name: str) -> str:
+    """What an operator of torch's that computes is called by us, "" for any other event. Not all of torch's are in `aten`."""
+    namespace, _, operator = name.partition("::")
+    if namespace == "aten":
+        return "" if operator in GLUE else operator
+    return name if name in _TORCHS_NAMES and namespace != "profiler" else ""
+
+
+def _calls_python(value: Any) -> bool:
+    """Whether an extension that is given it may call a function in Python. Objects of extensions' own classes are theirs, and what
+    torch's modules do is traced."""
+    if isinstance(value, (tuple, list)):
+        return any(map(_calls_python, value))
+    if isinstance(value, dict):
+        return any(map(_calls_python, value.values()))
+    of_an_extension = type(type(value)).__module__ == "pybind11_builtins"
+    return callable(value) and not of_an_extension and type(value).__module__.partition(".")[0] != "torch"
+
+
+def _names_python(values: Iterable[Any], kind: type) -> bool:
+    """Of those among them that are Triton's kernels."""
+    try:
+        return any(names_python(value, kind) for value in values if isinstance(value, kind))
+    except Exception:  # noqa: BLE001 - what cannot be read cannot be run either
+        return True
 
 
 def _may_be_given(value: Any, kind: type) -> bool:

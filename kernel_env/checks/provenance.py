@@ -11,6 +11,9 @@ from collections.abc import Iterable
 _VIEWS = """
     alias as_strided detach detach_ diagonal expand expand_as narrow permute reshape select slice split split_with_sizes squeeze
     swapaxes t transpose unbind unfold unsqueeze view view_as _unsafe_view _reshape_alias chunk movedim flatten unflatten
+    as_strided_ t_ transpose_ squeeze_ unsqueeze_ swapaxes_ swapdims swapdims_ resize_as_ broadcast_to reshape_as ravel moveaxis
+    hsplit vsplit dsplit tensor_split unsafe_chunk unsafe_split unsafe_split_with_sizes adjoint mT mH matrix_H numpy_T
+    linalg_diagonal slice_inverse view_as_real view_as_complex real imag conj _conj _neg_view empty_permuted
     empty empty_like empty_strided new_empty new_empty_strided resize_ set_ is_same_size sym_size sym_stride sym_numel size stride
     is_pinned _local_scalar_dense item lift_fresh
 """
@@ -34,11 +37,14 @@ TORCH_OPS = ("all", "glue", "none", "unchecked")
 _UNWATCHED = re.compile(
     r"""
     _ZNK?2at(6native|4meta)\d.* | _ZNK?2at3cpu(?!\d+(is|get|L\d|num|init)_)\d.*  # past torch's dispatcher
+  | _ZNK?2at\d+composite.* | _ZNK?\d+Packed(Conv|Linear|Embedding).*  # and these call those
+  | _ZNK?5torch3jit\d+(StaticModule|StaticRuntime|BlockRunner|ProcessedNode|getAllOperators|findOperatorFor).*
+  | _ZNK?2at14DynamicLibrary.*  # looks up any function
   | _ZNK?2at4_ops\d.*10redispatchE.* | _ZNK?3c1010Dispatcher\d+(find|call|redispatch).*
   | _ZN2at\d+(enableRecordFunction|set_record_function_tls_|(clear|remove|disable|reenable)\w*Callbacks?)E.*  # unseen
   | aoti_torch_(cpu|cuda|xpu|mps)_.*
   | _ZNK?(4dnnl|5ideep|6fbgemm|7qnnpack)\d?.*
-  | (cblas_|mkl_|MKL_|LAPACKE_|dnnl_|Dfti|xnn_|nnp_|fftwf?_|openblas_|bli_).*
+  | pytorch_q.* | nnc_.* | (cblas_|mkl_|MKL_|LAPACKE_|dnnl_|Dfti|xnn_|nnp_|fftwf?_|openblas_|bli_).*
   | (cublas|cudnn|cusparse|cufft|cusolver|rocblas|hipblas|miopen).*
   | (?i: v[sd] | vm[sd] ) (?i: i? (exp|log|a?tan|a?sin|a?cos|sqrt|cbrt|inv|pow|erf|cdf|add|sub|mul|div|abs|sqr|hypot) ) \w*
   | [sdcz] (ge|po|sy|he|or|un|tr|gt|pt|st)[a-z0-9]{2,4} _

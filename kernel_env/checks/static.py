@@ -241,7 +241,8 @@ class _Reader:
         path = self._dotted(node)
         if path.rpartition(".")[2] == "load_inline":
             return "load_inline"
-        return "load" if path == f"{_EXTENSION_MODULE}.load" else ""
+        everything = f"{_EXTENSION_MODULE}.*" in self.aliases and path == "load"
+        return "load" if everything or path == f"{_EXTENSION_MODULE}.load" else ""
 
     def _uses_ops(self, nodes: Iterable[ast.AST]) -> bool:
         if "triton.language.*" in self.aliases:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kernel_env.backends.ablation import alike, make_room, tensors
+from kernel_env.backends.ablation import alike, make_room, rebuilt, same, tensors
 from kernel_env.backends.interpreter import causes, needs_device
 from kernel_env.backends.loading import BuildFailed, BuildFunction, NeedsGpu, routed_builds
 from kernel_env.backends.provenance import Provenance
@@ -48,6 +48,8 @@ KEPT_COPIES = 6
 """Of inputs and outputs, as many as the watch keeps at a time."""
 SCATTERED = 6, 18
 """... of two to the power of these float32 elements: 256 bytes to 1 MiB."""
+_seed_generator = torch.default_generator.manual_seed
+"""Torch's own, as it is before a program that may replace it. `torch.manual_seed` does the same here and takes 50 times as long."""
 _MODULE = {"reference": "kernel_env_problem", "candidate": "kernel_env_candidate"}
 
 
@@ -59,6 +61,7 @@ class Runner:
         self.scratch = scratch
         self._build = build
         self._interpreter = interpreter
+        self._seeds = random.Random()
         self._source = ""
         self._cuda = False
         """Whether its sources may be CUDA's."""
@@ -128,7 +131,7 @@ class Runner:
         return {}
 
     def _note_function(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "ctypes.dlsym" and len(self._looked_up) < MAX_OPERATORS:
+        if event in ("ctypes.dlsym", "ctypes.dlsym/handle") and len(self._looked_up) < MAX_OPERATORS:
             self._looked_up.update(unwatched((str(arguments[1])[:200],)))
 
     def _init_inputs(self, frame: Frame, fds: Sequence[int]) -> Frame:
@@ -266,17 +269,20 @@ class Runner:
         next call. The time is believed of a reference only, to learn what the exchange around it costs; so is that of an
         `empty` call, which runs nothing. Of several calls the first one counts as much as the others do: what it takes more,
         while threads wake and caches are cold, belongs to the exchange. With `beside`, earlier outputs stay alive meanwhile; in
-        a `trial` it says whether random numbers were drawn."""
+        a `trial` it says whether random numbers were drawn. A message without seeds gets one of ours, so that what a program
+        left in the generator does not tell it which calls are timed."""
         earlier = self._outputs if frame.get("beside") else []
         self._outputs = []
         model, outputs = _first if frame.get("empty") else self._model, self._outputs
         calls = list(zip(frame["indices"], frame.get("seeds") or [None] * len(frame["indices"]), strict=True))
+        if not frame.get("seeds"):
+            _seed_generator(self._seeds.getrandbits(63))
         times = [time.perf_counter()]
         for part in (calls[:1], calls[1:]):
             for index, seed in part:
                 inputs = self._inputs[index]
                 if seed is not None:
-                    torch.manual_seed(seed)
+                    _seed_generator(seed)
                 outputs.append(model(**inputs) if isinstance(inputs, dict) else model(*inputs))
             times.append(time.perf_counter())
         first_s, others_s = times[1] - times[0], times[2] - times[1]
@@ -285,7 +291,7 @@ class Runner:
         answer = {"outputs": values.described_all(outputs), "took_s": took_s}
         if frame.get("trial"):
             now = torch.get_rng_state()
-            torch.manual_seed(frame["seeds"][-1])
+            _seed_generator(frame["seeds"][-1])
             answer["random"] = not torch.equal(now, torch.get_rng_state())
         return answer
 
@@ -310,11 +316,12 @@ class Runner:
             "operators": sorted(watcher.operators)[:MAX_OPERATORS],
             "hidden": sorted(watcher.hidden)[:MAX_OPERATORS],
             "functions": sorted(self._looked_up),
+            "reaches": watcher.reaches,
         }
 
     def _ablated(self, frame: Frame, fds: Sequence[int]) -> Frame:
         """And with what its own kernels compute replaced by something else. After `_traced`. Without `compare` the output is kept
-        instead, for the referee to compare."""
+        instead, for the referee to compare. Where results are only `nudged`, every bit of the output counts."""
         watcher, as_it_is = self._watcher(), self._as_it_is
         if not watcher.works():
             return {"works": False}
@@ -324,11 +331,12 @@ class Runner:
             self._outputs = [result]
             return {"outputs": [values.described(result)]}
         disturbed = list(tensors(result))
-        matters = len(as_it_is) != len(disturbed) or not all(map(alike, as_it_is, disturbed))
-        return {"works": True, "launched": watcher.launches > launches, "matters": matters}
+        nudged = frame["how"] == "nudged"
+        matters = len(as_it_is) != len(disturbed) or not all(map(same if nudged else alike, as_it_is, disturbed))
+        return {"works": True, "launched": watcher.nudged if nudged else watcher.launches > launches, "matters": matters}
 
     def _forward_once(self, frame: Frame) -> Any:
-        torch.manual_seed(frame["seed"])
+        _seed_generator(frame["seed"])
         inputs = self._inputs[0]
         return self._model(**inputs) if isinstance(inputs, dict) else self._model(*inputs)
 
@@ -440,7 +448,7 @@ def _copied(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _copied(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_copied(v) for v in value)
+        return rebuilt(value, [_copied(v) for v in value])
     return value
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from kernel_env.backends.ablation import rebuilt
 from kernel_env.referee.layout import ITEM_BYTES, TensorSpec, align, leaves
 
 
@@ -188,6 +189,6 @@ def cast(value: Any, dtype: torch.dtype) -> Any:
             return made.setdefault(id(part), part.to(dtype))
         if isinstance(part, dict):
             return {key: walk(item) for key, item in part.items()}
-        return type(part)(walk(item) for item in part) if isinstance(part, (list, tuple)) else part
+        return rebuilt(part, [walk(item) for item in part]) if isinstance(part, (list, tuple)) else part
 
     return walk(value)

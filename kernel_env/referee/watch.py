@@ -36,6 +36,7 @@ def check_provenance(one: OnTrial, bench: Bench) -> None:
     found = one.ask({"op": "trace", "seed": seed}, limit_s=limit_s)
     try:
         launched, operators = bool(found["launches"]), set(map(str, found["operators"]))
+        reaches = bool(found.get("reaches", True))
         unseen, functions = (list(map(str, found[name])) for name in ("hidden", "functions"))
     except (KeyError, TypeError, ValueError, RecursionError):
         raise Failed(Status.RUNTIME_ERROR, one.stage, "a malformed answer", "protocol") from None
@@ -49,9 +50,13 @@ def check_provenance(one: OnTrial, bench: Bench) -> None:
     fault = decoy(launched, works, matters or one.degenerate)
     if fault:
         raise one.rejected(fault, "decoy")
+    if not reaches and not one.degenerate and _only_chooses(one, seed, limit_s):
+        words = "its own kernels only test what torch computes: none of their numbers is in the output"
+        raise one.rejected(words, "decoy")
     left = forbidden(operators, one.config.torch_ops)
     if left:
-        words = f"torch computed a part of it, which verify.torch_ops={one.config.torch_ops} does not allow: {', '.join(left)}"
+        policy, names = one.config.torch_ops, ", ".join(left)[:200]
+        words = f"torch computed a part of it, which verify.torch_ops={policy} does not allow: {names}"
         raise one.rejected(words, "torch_ops")
 
 
@@ -74,6 +79,16 @@ def _works(one: OnTrial, bench: Bench, seed: int, limit_s: float) -> tuple[bool,
         if found.get("matters", True):
             return True, True
     return True, False
+
+
+def _only_chooses(one: OnTrial, seed: int, limit_s: float) -> bool:
+    """Of a program whose output has nothing to do with its kernels' memory: whether it stays the same, to the bit, where their
+    numbers are hardly larger. Then they only decide which way it takes, as the test of a result of torch's does. (What a program
+    makes of a kernel's numbers in Python or numpy is in no operator's memory either, and differs then.)"""
+    with contextlib.suppress(Failed):
+        found = one.ask({"op": "ablate", "seed": seed, "how": "nudged", "compare": True}, limit_s=limit_s)
+        return bool(found.get("launched", False)) and not found.get("matters", True)
+    return False
 
 
 def _differs_on_new_inputs(one: OnTrial, bench: Bench, limit_s: float) -> bool:
