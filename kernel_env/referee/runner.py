@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kernel_env.backends.ablation import alike, make_room, tensors
-from kernel_env.backends.interpreter import causes, needs_device
+from kernel_env.backends.interpreter import causes, needs_device, programs_begun
 from kernel_env.backends.loading import BuildFailed, BuildFunction, NeedsGpu, routed_builds
 from kernel_env.backends.provenance import Provenance
 from kernel_env.backends.targets import target
@@ -59,6 +59,8 @@ class Runner:
         self.scratch = scratch
         self._build = build
         self._interpreter = interpreter
+        self._programs = programs_begun()
+        """Of kernels, before there is one of ours."""
         self._source = ""
         self._cuda = False
         """Whether its sources may be CUDA's."""
@@ -380,9 +382,12 @@ class Runner:
             kind = "device"
         elif self._ahead is not None and self._ahead.failed:
             kind = "compile"
-        elif self._interpreter and needs_device(error, self._source, _MODULE[self.role], launched=self._watcher().ran):
+        elif self._interpreter and self._needs_device(error):
             kind = "device"
         return {"kind": kind, "type": _name(error, self._interpreter), "text": self._error_text(error)[:MAX_ERROR_TEXT]}
+
+    def _needs_device(self, error: BaseException) -> bool:
+        return needs_device(error, self._source, _MODULE[self.role], launched=programs_begun() > self._programs)
 
     def _error_text(self, error: BaseException) -> str:
         """The exception at the root (the interpreter wraps what a kernel raises), then the program's own lines that led to it."""
