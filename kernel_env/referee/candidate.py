@@ -287,7 +287,12 @@ class OnTrial:
         error = answer.get("error")
         if error is not None or self.build_failure is not None:
             raise self._failure(error if isinstance(error, dict) else {}, frame)
-        self.answered |= frame["op"] == "call"
+        if frame["op"] == "call":
+            self.answered = True
+            outputs, calls = answer.get("outputs"), len(frame["indices"])
+            if not isinstance(outputs, list) or len(outputs) != calls:  # one more, and another is the last, which is watched
+                words = f"its process did not answer {calls} calls with as many outputs"
+                raise Failed(Status.RUNTIME_ERROR, self.stage, words, "protocol")
         return answer
 
     def _failure(self, error: Frame, frame: Frame) -> Failed:
