@@ -72,6 +72,8 @@ class Runner:
         self._model: Any = None
         self._init_tree: Any = None
         self._inputs: list[Any] = []
+        self._independent: list[bool] = []
+        """Of the inputs drawn last, which are independent draws, scaled perhaps."""
         self._pending: tuple[Any, list[torch.Tensor]] | None = None
         self._outputs: list[Any] = []
         self._between: list[torch.Tensor] = []
@@ -183,7 +185,7 @@ class Runner:
 
     def _make_inputs(self, frame: Frame, fds: Sequence[int]) -> Frame:
         made, plain = self._drawn(frame["seed"], frame["amplitude"])
-        return {**self._plan(made), "plain": plain}
+        return {**self._plan(made), "plain": plain, "independent": self._independent}
 
     def _drawn(self, seed: int, amplitude: float) -> tuple[Any, list[bool]]:
         """New inputs, those that were drawn plainly times `amplitude`, and with random signs where it is negative; and for each
@@ -201,6 +203,7 @@ class Runner:
         values.plan(made, tensors)
         once = len({id(tensor) for tensor in tensors}) == len(tensors)  # one tensor in two places has to stay one
         plain = [once and draws.is_plain(tensor) for tensor in tensors]
+        self._independent = [once and draws.is_independent(tensor) for tensor in tensors]
         if amplitude < 0 and not all(plain):  # what is drawn otherwise may follow from the signs of the rest
             return made if isinstance(made, dict) else list(made), [False] * len(tensors)
         for tensor, scalable in zip(tensors, plain, strict=True):
