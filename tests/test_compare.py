@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from kernel_env.referee import compare as module
-from kernel_env.referee.compare import FEW_ANSWERS, PART, Difference, compare, excused, same_bytes
+from kernel_env.referee.compare import FEW_ANSWERS, Difference, compare, excused, same_bytes
 from kernel_env.referee.layout import Arena, Buffer
-from kernel_env.referee.tolerance import TOLERANCES, Signal, Tolerance
+from kernel_env.referee.tolerance import PART, TOLERANCES, Signal, Tolerance
 from kernel_env.referee.values import packed, plan, write
 
 LOOSE, TIGHT = TOLERANCES["tritonforge"], TOLERANCES["kernelbench"]

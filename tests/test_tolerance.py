@@ -76,6 +76,15 @@ def test_half_precision_outputs_are_not_degenerate_for_being_rounded(dtype: str,
     assert atol + rtol > 3 * rounding
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_small_parts_in_half_precision_are_held_by_their_own_error(dtype: str) -> None:
+    """A softmax over 32,768 columns beside what is 1: rounding the large part says nothing of it."""
+    rounded, cancelling = Signal(1.0, 1.0, 4e-3, excess=0.0), Signal(1.0, 1.0, 4e-3, excess=1e-3)
+    least = STRICT.fitted([rounded]).least(dtype, 0)
+    assert least is not None and least < 0.5 / 32768
+    assert STRICT.fitted([cancelling]).least(dtype, 0) == pytest.approx(4e-3), "the reference itself is no better"
+
+
 @pytest.mark.parametrize("dtype", ["int64", "bool", "uint8"])
 def test_whole_numbers_are_exact_whatever_the_signal(dtype: str) -> None:
     signal = Signal(scale=1.0, variation=0.0, error=0.0)

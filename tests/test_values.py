@@ -12,7 +12,7 @@ import torch
 
 from kernel_env.referee.layout import ALIGN, ITEM_BYTES, Arena, leaves, total_bytes
 from kernel_env.referee.reference import output_at
-from kernel_env.referee.values import Planner, Unsupported, described, described_all, packed, plan, read, view, write
+from kernel_env.referee.values import PlainDraws, Planner, Unsupported, described, described_all, packed, plan, read, view, write
 
 
 def sent(value: Any, planner: Planner | None = None) -> Any:
@@ -179,3 +179,16 @@ def test_a_tensor_with_attributes_is_refused_there_too() -> None:
 def test_a_malformed_answer_has_no_output(outputs: Any) -> None:
     found = output_at({"outputs": outputs}, 1)
     assert found is None or found is True
+
+
+def test_what_follows_from_a_draw_by_constants_is_independent() -> None:
+    with PlainDraws() as draws:
+        plain = torch.rand(8)
+        scaled = [plain * 2, 3.0 - plain, plain / 4 + 1, -plain]
+        others = [plain.sort()[0], plain * plain, torch.cumsum(plain, 0), (plain * 2).floor(), torch.ones(8) * 2]
+        written = plain * 2
+        written[0] = 5.0
+    assert draws.is_plain(plain) and draws.is_independent(plain)
+    assert not any(map(draws.is_plain, scaled)) and all(map(draws.is_independent, scaled))
+    assert not any(map(draws.is_independent, [*others, written]))
+    assert not draws.is_independent(torch.rand(8) * 2), "afterwards nothing is noted"

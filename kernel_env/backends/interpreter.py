@@ -1,8 +1,9 @@
 """Triton's interpreter as a back end: what it cannot run is recognised by where an error was raised, never by its text.
 
 `prepare` runs once in the zygote's interpreting flavour. It replaces functions that exist on a GPU only by stand-ins that raise
-`DeviceOnly` (Triton's own stubs return None, and the error then shows anywhere or nowhere), and makes `@triton.autotune` take
-its first configuration, for there is no driver to time the others with.
+`DeviceOnly` (Triton's own stubs return None, and the error then shows anywhere or nowhere), makes `@triton.autotune` take
+its first configuration, for there is no driver to time the others with, and has torch.cuda answer what programs ask around a
+launch and that means nothing here: waiting for a device, choosing one, streams.
 
 Imported by runners only.
 """
@@ -10,6 +11,7 @@ Imported by runners only.
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import inspect
 import operator
@@ -24,8 +26,49 @@ _EXTRAS = (
 _DEVICE_MODULES = ("torch.cuda", "triton.runtime.driver", "triton.backends")
 
 
+_LAUNCHER = "triton.runtime.interpreter"
+
+
 class DeviceOnly(Exception):
     """A function that exists on a GPU only was called."""
+
+
+class _Device:
+    """In the place of `torch.cuda.device`: whichever is named, the work goes on where it is."""
+
+    def __init__(self, device: Any = None) -> None:
+        self.idx = -1
+
+    def __enter__(self) -> None:
+        """There is no other device."""
+
+    def __exit__(self, *_: object) -> None:
+        """There was none."""
+
+
+class _Stream:
+    """In the place of the current stream: what was launched on it has ended."""
+
+    cuda_stream = 0
+
+    def query(self) -> bool:
+        return True
+
+    def synchronize(self) -> None:
+        """Nothing is on its way."""
+
+    def wait_stream(self, other: Any) -> None:
+        """Nor is anything there."""
+
+
+class _Programs:
+    """How many programs of kernels have begun in this process."""
+
+    begun = 0
+
+
+def programs_begun() -> int:
+    return _Programs.begun
 
 
 def prepare() -> None:
@@ -47,6 +90,8 @@ def prepare() -> None:
             if callable(value) and not inspect.isclass(value) and not name.startswith("_"):
                 setattr(module, name, _stand_in(f"{module.__name__}.{name}"))
     _keep_truth_values(InterpreterBuilder)
+    _count_programs(InterpreterBuilder)
+    _answer_for_a_device()
     for name in ("create_extern_elementwise", "create_inline_asm"):
         setattr(InterpreterBuilder, name, _stand_in(name))
 
@@ -65,6 +110,29 @@ def _keep_truth_values(builder: Any) -> None:
     builder.create_splat = create_splat
 
 
+def _count_programs(builder: Any) -> None:
+    """What a kernel has written stays if it fails afterwards: a launch counts from its first program on, not from its end."""
+    place = builder.set_grid_idx
+
+    def set_grid_idx(self: Any, *index: int) -> None:
+        place(self, *index)
+        _Programs.begun += 1
+
+    builder.set_grid_idx = set_grid_idx
+
+
+def _answer_for_a_device() -> None:
+    """Not what asks for a property of a GPU, or for memory there: to that nothing here could be an answer."""
+    import torch
+
+    cuda: Any = torch.cuda
+    cuda.device = _Device
+    cuda.current_stream = cuda.default_stream = lambda device=None: _Stream()
+    cuda.stream = lambda stream: contextlib.nullcontext(stream)
+    for name in ("synchronize", "set_device", "set_stream", "ipc_collect"):
+        setattr(cuda, name, lambda *arguments, **options: None)
+
+
 def _stand_in(name: str) -> Callable[..., NoReturn]:
     def device_only(*arguments: Any, **options: Any) -> NoReturn:
         raise DeviceOnly(f"{name} exists on a GPU only")
@@ -73,20 +141,23 @@ def _stand_in(name: str) -> Callable[..., NoReturn]:
 
 
 def needs_device(error: BaseException, source: str, module: str, *, launched: bool = False) -> bool:
-    """Whether the machine, not the kernel, is at fault. `source` and `module` are the candidate's text and module name. One that
-    has `launched` a kernel here does not ask for a GPU any more: its assertion may be about what came of it."""
+    """Whether the machine, not the kernel, is at fault. `source` and `module` are the candidate's text and module name.
+
+    One that has `launched` a kernel here has got round all that asks for a GPU first, and what it asks then may be about what
+    came of it: only what the interpreter cannot do within a launch counts.
+    """
     from triton.runtime.errors import InterpreterError
     from triton.runtime.interpreter import InterpreterBuilder
 
     for cause in causes(error):
-        if isinstance(cause, DeviceOnly):
-            return True
         if isinstance(cause, InterpreterError):  # only wraps what a kernel raised
             continue
-        if isinstance(cause, AttributeError) and isinstance(cause.obj, InterpreterBuilder):
-            return True
         frames = list(traceback.walk_tb(cause.__traceback__))
-        if frames and _of_a_device(*frames[-1], source, module, launched):
+        if launched and not any(_module_of(frame) == _LAUNCHER for frame, _ in frames):
+            continue
+        if isinstance(cause, DeviceOnly) or (isinstance(cause, AttributeError) and isinstance(cause.obj, InterpreterBuilder)):
+            return True
+        if not launched and frames and _of_a_device(*frames[-1], source, module):
             return True
     return False
 
@@ -101,13 +172,17 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
 
 
-def _of_a_device(frame: FrameType, line: int, source: str, module: str, launched: bool) -> bool:
-    raising = str(frame.f_globals.get("__name__", ""))
+def _module_of(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
+
+
+def _of_a_device(frame: FrameType, line: int, source: str, module: str) -> bool:
+    raising = _module_of(frame)
     if any(raising == name or raising.startswith(f"{name}.") for name in _DEVICE_MODULES):
         return True
     if raising == "torch._utils":  # stand-ins of torch's own for classes that only a CUDA build has
         return frame.f_code.co_qualname.startswith("_dummy_type.")
-    return raising == module and not launched and _is_device_guard(source, line)
+    return raising == module and _is_device_guard(source, line)
 
 
 def _is_device_guard(source: str, line: int) -> bool:

@@ -417,6 +417,10 @@ class Bench:
         except ProblemError:
             return  # it refuses such inputs: then there are no other answers
 
+    def advisers(self) -> tuple[int, ...]:
+        """The process that gives such answers, if there is one."""
+        return () if self._adviser is None else (self._adviser.reference.endpoint.pid,)
+
     def _dismiss(self) -> None:
         if self._adviser is not None:
             self._adviser.close()

@@ -22,7 +22,7 @@ element a random sign as well, so that it needs inputs all of which are drawn pl
 overflows in exp from 44 on, and a normal draw of millions reaches 5. (Smaller ones are in the usual range.)"""
 PRECISE_LIMIT_S = 120.0
 """For the reference in fp64 and a few calls around it; a slower one is taken as having none."""
-_VERSION = 5
+_VERSION = 6
 _REGULAR = 1.0
 
 

@@ -135,6 +135,8 @@ class OnTrial:
         self.trials_passed = 0
         self.reference_s = self.spent_s = self.timed_s = 0.0
         """Of the reference for what it did, of its own limit, and of what that is in timed calls at least."""
+        self.answered = False
+        """Whether forward has come to an end once: then what it needs is here."""
         self.stage = Stage.CHECK
         self.runner: Endpoint | None = None
         """Its process, once there is one."""
@@ -296,6 +298,12 @@ class OnTrial:
         error = answer.get("error")
         if error is not None or self.build_failure is not None:
             raise self._failure(error if isinstance(error, dict) else {}, frame)
+        if frame["op"] == "call":
+            self.answered = True
+            outputs, calls = answer.get("outputs"), len(frame["indices"])
+            if not isinstance(outputs, list) or len(outputs) != calls:  # one more, and another is the last, which is watched
+                words = f"its process did not answer {calls} calls with as many outputs"
+                raise Failed(Status.RUNTIME_ERROR, self.stage, words, "protocol")
         return answer
 
     def _failure(self, error: Frame, frame: Frame) -> Failed:
@@ -311,7 +319,7 @@ class OnTrial:
             str(error.get("text", ""))[:MAX_ERROR_TEXT],
             str(error.get("type", ""))[:200],
         )
-        if kind == "device" and (self.backend.flavour == "interpret" or self.backend.device):
+        if kind == "device" and not self.answered and (self.backend.flavour == "interpret" or self.backend.device):
             return Failed(Status.NEEDS_DEVICE, self.stage, f"this machine cannot run it: {text}", category)
         if kind == "compile":
             name = str(frame.get("target", "a GPU"))

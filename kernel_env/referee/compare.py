@@ -21,13 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 from kernel_env.referee.layout import Memory, TensorSpec, leaves
-from kernel_env.referee.tolerance import Tolerance
+from kernel_env.referee.tolerance import PART, Tolerance
 
 Array = npt.NDArray[Any]
 _CHUNK = 1 << 16
 """Elements compared at a time: what comparing needs of memory stays in a core's cache. A multiple of `PART`."""
-PART, PART_SHARE = 4096, 0.05
-"""Elements of a part, and how much of its mean magnitude its mean difference may be."""
+PART_SHARE = 0.05
+"""How much of a part's mean magnitude its mean difference may be."""
 UNDETERMINED, _UNDETERMINED_COUNT = 0.05, 2
 """A share of a tensor's elements, and a number: so many may be undetermined, whichever is more. Where more differ, the reference
 says too little to excuse anyone."""

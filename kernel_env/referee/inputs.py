@@ -47,11 +47,13 @@ _FRESH_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class InputSet:
-    """One set of inputs as the problem made it. `plain` has one entry a tensor: whether its elements may be turned round."""
+    """One set of inputs as the problem made it. `plain` has one entry a tensor: whether its elements may be turned round.
+    `independent` likewise: whether each may change in its last bits without regard to others. What is plain is."""
 
     tree: Any
     arena: Arena | Buffer
     plain: tuple[bool, ...]
+    independent: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -168,8 +170,8 @@ class InputPool:
 
 
 def can_be_nudged(inputs: InputSet) -> bool:
-    """Only where every tensor was drawn plainly: others may depend on each other."""
-    return all(inputs.plain) and any(spec.dtype in _STORED and spec.nbytes for spec in leaves(inputs.tree))
+    """Only where every tensor was drawn plainly, and scaled or shifted at most: others may depend on each other."""
+    return all(inputs.independent or inputs.plain) and any(spec.dtype in _STORED and spec.nbytes for spec in leaves(inputs.tree))
 
 
 def nudge(memory: Memory, like: InputSet, seed: int, *, reverse: bool = False) -> None:

@@ -338,7 +338,7 @@ class _Group:
                 by_side[candidate].check_memory(bench)
             self._check_round(bench, oracle, pool, by_side[candidate], draw, known)
 
-        helpers = () if pool.turnable else (bench.maker().endpoint.pid,)
+        helpers = (*bench.advisers(), *(() if pool.turnable else (bench.maker().endpoint.pid,)))
         return Session(oracle.side, tuple(by_side), pool, check, self.referee.cores, helpers, bench.random_forward)
 
     def _measure(
@@ -458,7 +458,7 @@ class _Group:
             for expected, mine in parts:
                 one.compare(oracle.expected(expected), where, one.tolerance, mine)
         except Failed as failed:  # only the whole tells what may be undetermined, and does not take back what a part has shown
-            if failed.category != "values" or not self._compare_whole(oracle, one, draw, where, known, opinions):
+            if failed.category not in ("values", "nonfinite") or not self._compare_whole(oracle, one, draw, where, known, opinions):
                 raise
 
     @staticmethod

@@ -59,7 +59,7 @@ class Reference:
         planned = self.ask({"op": "make_inputs", "seed": seed, "amplitude": amplitude})
         arena = Arena(planned["size"])
         self.ask({"op": "write"}, (arena.fd,))
-        return InputSet(planned["tree"], arena, tuple(planned["plain"]))
+        return InputSet(planned["tree"], arena, tuple(planned["plain"]), tuple(planned["independent"]))
 
     def close(self) -> None:
         """Idempotent."""

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kernel_env.backends.ablation import alike, make_room, rebuilt, same, tensors
-from kernel_env.backends.interpreter import causes, needs_device
+from kernel_env.backends.interpreter import causes, needs_device, programs_begun
 from kernel_env.backends.loading import BuildFailed, BuildFunction, NeedsGpu, routed_builds
 from kernel_env.backends.provenance import Provenance
 from kernel_env.backends.targets import target
@@ -62,6 +62,8 @@ class Runner:
         self._build = build
         self._interpreter = interpreter
         self._seeds = random.Random()
+        self._programs = programs_begun()
+        """Of kernels, before there is one of ours."""
         self._source = ""
         self._cuda = False
         """Whether its sources may be CUDA's."""
@@ -73,6 +75,8 @@ class Runner:
         self._model: Any = None
         self._init_tree: Any = None
         self._inputs: list[Any] = []
+        self._independent: list[bool] = []
+        """Of the inputs drawn last, which are independent draws, scaled perhaps."""
         self._pending: tuple[Any, list[torch.Tensor]] | None = None
         self._outputs: list[Any] = []
         self._between: list[torch.Tensor] = []
@@ -184,7 +188,7 @@ class Runner:
 
     def _make_inputs(self, frame: Frame, fds: Sequence[int]) -> Frame:
         made, plain = self._drawn(frame["seed"], frame["amplitude"])
-        return {**self._plan(made), "plain": plain}
+        return {**self._plan(made), "plain": plain, "independent": self._independent}
 
     def _drawn(self, seed: int, amplitude: float) -> tuple[Any, list[bool]]:
         """New inputs, those that were drawn plainly times `amplitude`, and with random signs where it is negative; and for each
@@ -202,6 +206,7 @@ class Runner:
         values.plan(made, tensors)
         once = len({id(tensor) for tensor in tensors}) == len(tensors)  # one tensor in two places has to stay one
         plain = [once and draws.is_plain(tensor) for tensor in tensors]
+        self._independent = [once and draws.is_independent(tensor) for tensor in tensors]
         if amplitude < 0 and not all(plain):  # what is drawn otherwise may follow from the signs of the rest
             return made if isinstance(made, dict) else list(made), [False] * len(tensors)
         for tensor, scalable in zip(tensors, plain, strict=True):
@@ -388,9 +393,12 @@ class Runner:
             kind = "device"
         elif self._ahead is not None and self._ahead.failed:
             kind = "compile"
-        elif self._interpreter and needs_device(error, self._source, _MODULE[self.role], launched=self._watcher().ran):
+        elif self._interpreter and self._needs_device(error):
             kind = "device"
         return {"kind": kind, "type": _name(error, self._interpreter), "text": self._error_text(error)[:MAX_ERROR_TEXT]}
+
+    def _needs_device(self, error: BaseException) -> bool:
+        return needs_device(error, self._source, _MODULE[self.role], launched=programs_begun() > self._programs)
 
     def _error_text(self, error: BaseException) -> str:
         """The exception at the root (the interpreter wraps what a kernel raises), then the program's own lines that led to it."""

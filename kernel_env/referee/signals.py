@@ -14,9 +14,10 @@ from typing import Any
 import torch
 
 from kernel_env.backends.ablation import tensors
+from kernel_env.referee.tolerance import PART
 
 _SAMPLE = 1 << 20
-"""Elements of an output that are looked at, drawn at random where it has more."""
+"""Elements of an output that are looked at, drawn at random where it has more; and as many in whole parts."""
 
 
 def signals(model: Any, draw: Callable[[int], Any], seeds: tuple[int, int], *, precise: bool) -> list[dict[str, Any]]:
@@ -38,6 +39,7 @@ def signals(model: Any, draw: Callable[[int], Any], seeds: tuple[int, int], *, p
             "noise": 1.0 if (noise := tensor.largest_difference(again, index)) is None else noise,
             "variation": tensor.mean_difference(other, index) or 0.0,
             "error": tensor.largest_difference(wide, index),
+            "excess": tensor.largest_excess(wide, index),
         }
         for index, tensor in enumerate(first)
     ]
@@ -67,15 +69,20 @@ class _Tensor:
     finite: bool
     sample: torch.Tensor
     """Elements in double precision, at the same places for tensors of one size."""
+    parts: torch.Tensor
+    """Whole parts, likewise."""
+    rounding: float
+    """The most that rounding changes a number of its type, as a share."""
 
     @staticmethod
     def of(tensor: torch.Tensor) -> _Tensor:
         flat = tensor.detach().reshape(-1)
         finite = bool(flat.isfinite().all())
-        if flat.numel() > _SAMPLE:
-            flat = flat[torch.randint(flat.numel(), (_SAMPLE,), generator=torch.Generator().manual_seed(0))]
-        wide = flat.to(torch.complex128 if flat.is_complex() else torch.float64)
-        return _Tensor(str(tensor.dtype).removeprefix("torch."), tensor.shape, finite, wide)
+        wide = torch.complex128 if flat.is_complex() else torch.float64
+        parts = _some(flat[: flat.numel() // PART * PART].view(-1, PART), _SAMPLE // PART)
+        rounding = 0.0 if not (flat.is_floating_point() or flat.is_complex()) else torch.finfo(flat.dtype).eps
+        name = str(tensor.dtype).removeprefix("torch.")
+        return _Tensor(name, tensor.shape, finite, _some(flat, _SAMPLE).to(wide), parts.to(wide), rounding)
 
     @property
     def scale(self) -> float:
@@ -94,12 +101,27 @@ class _Tensor:
             return pair and 0.0
         return float(((pair[0] - pair[1]).abs() / (pair[1].abs() + self.scale).clamp_min(1e-300)).max())
 
+    def largest_excess(self, others: list[_Tensor] | None, index: int) -> float | None:
+        """Of the parts' mean difference, beyond their share of rounding, against the scale of all."""
+        if self._pair(others, index) is None or others is None:
+            return None
+        theirs = others[index].parts
+        excess = (self.parts - theirs).abs().mean(1) - self.rounding * theirs.abs().mean(1)
+        usable = excess[excess.isfinite()]  # a part with an element that is not is compared element by element only
+        return float(usable.max().clamp_min(0)) / max(self.scale, 1e-300) if usable.numel() else 0.0
+
     def _pair(self, others: list[_Tensor] | None, index: int) -> tuple[torch.Tensor, torch.Tensor] | None:
         if others is None or index >= len(others) or others[index].shape != self.shape:
             return None
         theirs = others[index].sample
         usable = self.sample.isfinite() & theirs.isfinite()
         return self.sample[usable], theirs[usable]
+
+
+def _some(rows: torch.Tensor, most: int) -> torch.Tensor:
+    if len(rows) <= most:
+        return rows
+    return rows[torch.randint(len(rows), (most,), generator=torch.Generator().manual_seed(0))]
 
 
 def _outputs(model: Any, inputs: Any, seed: int) -> tuple[list[_Tensor], bool]:

@@ -13,6 +13,8 @@ from kernel_env.errors import ConfigError
 
 _SINGLE = ("float32", "float64", "complex64", "complex128")
 _HALF = ("float16", "bfloat16")
+PART = 4096
+"""Elements in a row that are compared as a whole too."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Signal:
     noise: float = 0.0
     """Largest difference between two calls that should give the same, in the unit of `error`."""
     finite: bool = True
+    excess: float | None = None
+    """Largest mean |reference - fp64| of a part, beyond what rounding it costs, in units of the scale; None where not known."""
 
     @property
     def share(self) -> float:
@@ -84,10 +88,16 @@ class Tolerance:
         return max(min(preset, cap * signal.scale), least), max(min(preset, cap), floor)
 
     def least(self, dtype: str, tensor: int) -> float | None:
-        """An absolute difference of the n-th tensor of the output that always has to be allowed; None where it is not known."""
+        """A mean difference of a part of the n-th tensor of the output that always has to be allowed; None where it is not known.
+
+        In half precision the error of a tensor as a whole says nothing of its small parts: it is that of rounding the large ones.
+        """
         if tensor >= len(self.signals) or not self.preset(dtype) or not self.signals[tensor].scale:
             return None
-        return self._bounds(dtype, self.signals[tensor])[0] * self.signals[tensor].scale
+        signal = self.signals[tensor]
+        if dtype in _HALF and signal.excess is not None:
+            return max(_BOUNDS[dtype].errors * signal.excess, _WIDE.errors * _WIDE.least_error) * signal.scale
+        return self._bounds(dtype, signal)[0] * signal.scale
 
     def degenerate(self, dtypes: Sequence[str]) -> bool:
         """Whether some output hardly varies with the inputs, or not more than its own rounding: a constant may pass there."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from kernel_env.backends.ablation import rebuilt
 from kernel_env.referee.layout import ITEM_BYTES, TensorSpec, align, leaves
@@ -130,17 +131,35 @@ def view(spec: TensorSpec, memory: mmap.mmap | memoryview) -> torch.Tensor:
     return flat.as_strided(spec.shape, spec.stride) if spec.stride is not None else flat.view(spec.shape)
 
 
-class PlainDraws:
-    """While active, remembers which tensors `torch.rand` and `torch.randn` returned, so that untouched ones can be told later."""
+_BY_CONSTANTS = frozenset(
+    {"mul", "__mul__", "__rmul__", "add", "__add__", "__radd__", "sub", "__sub__", "__rsub__", "rsub", "div", "__truediv__", "neg"}
+)
+
+
+class PlainDraws(TorchFunctionMode):
+    """While active, remembers which tensors `torch.rand` and `torch.randn` returned, so that untouched ones can be told later; and
+    what was made of those by arithmetic with constants."""
 
     def __enter__(self) -> PlainDraws:
         self._drawn: dict[int, torch.Tensor] = {}
+        self._scaled: dict[int, torch.Tensor] = {}
         self._kept = torch.rand, torch.randn
         torch.rand, torch.randn = (self._noting(f) for f in self._kept)
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)  # type: ignore[no-untyped-call]
         torch.rand, torch.randn = self._kept
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if getattr(func, "__name__", "") in _BY_CONSTANTS and not kwargs and isinstance(made, torch.Tensor):
+            given = [value for value in args if isinstance(value, torch.Tensor)]
+            constant = all(isinstance(value, (torch.Tensor, int, float)) for value in args)
+            if constant and len(given) == 1 and self.is_independent(given[0]):
+                self._scaled[id(made)] = made
+        return made
 
     def _noting(self, function: Callable[..., torch.Tensor]) -> Any:
         def draw(*arguments: Any, **options: Any) -> torch.Tensor:
@@ -153,6 +172,10 @@ class PlainDraws:
     def is_plain(self, tensor: torch.Tensor) -> bool:
         """Whether every element still is an independent draw: the tensor was never written to, and is no view."""
         return id(tensor) in self._drawn and tensor._version == 0 and tensor.is_contiguous()
+
+    def is_independent(self, tensor: torch.Tensor) -> bool:
+        """Whether it is plain, or follows from one that is, element by element and with constants only."""
+        return self.is_plain(tensor) or (id(tensor) in self._scaled and tensor._version == 0 and tensor.is_contiguous())
 
 
 def write(tree: Any, tensors: list[torch.Tensor], memory: mmap.mmap) -> None:

@@ -16,7 +16,9 @@ _BY_PURPOSE: dict[str, dict[str, tuple[int | None, int | None]]] = {
         "fork": (57, None), "vfork": (58, None), "execve": (59, 221), "execveat": (322, 281), "setsid": (112, 157),
         "setpgid": (109, 154),
     },
-    "timers that can send any signal, among them the one that wakes a frozen process": {"timer_create": (222, 107)},
+    "timers that run out while their process is frozen: they send any signal, or wake thousands of watchers in one interrupt": {
+        "timer_create": (222, 107), "timerfd_create": (283, 85), "timerfd_settime": (286, 86),
+    },
     "sockets": {
         "socket": (41, 198), "socketpair": (53, 199), "bind": (49, 200), "listen": (50, 201), "accept": (43, 202),
         "accept4": (288, 242), "connect": (42, 203),
@@ -37,9 +39,13 @@ _BY_PURPOSE: dict[str, dict[str, tuple[int | None, int | None]]] = {
         "io_uring_enter": (426, 426), "io_uring_register": (427, 427), "io_setup": (206, 0), "add_key": (248, 217),
         "request_key": (249, 218), "keyctl": (250, 219),
     },
+    "rules in kernel memory that no limit counts: our own are made by then": {
+        "landlock_create_ruleset": (444, 444), "landlock_add_rule": (445, 445), "landlock_restrict_self": (446, 446),
+    },
     "words to other runners by way of files that both may read: locks and watches": {
         "flock": (73, 32), "inotify_init": (253, None), "inotify_init1": (294, 26), "inotify_add_watch": (254, 27),
     },
+    "what counts for the whole machine, and so tells a program what another one does": {"sysinfo": (99, 179)},
     "the machine itself": {
         "init_module": (175, 105), "finit_module": (313, 273), "delete_module": (176, 106), "kexec_load": (246, 104),
         "kexec_file_load": (320, 294), "reboot": (169, 142), "syslog": (103, 116), "settimeofday": (164, 170),

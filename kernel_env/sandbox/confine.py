@@ -128,7 +128,8 @@ def enter(plan: Plan, scratch: Path, tracer: int) -> None:
     if Layer.LANDLOCK in plan:
         with _layer(Layer.LANDLOCK):
             processes = namespaces.visible_processes(own_file_system=Layer.MOUNT in plan, own_processes=Layer.PID in plan)
-            landlock.restrict((*SYSTEM, *SYSTEM_FILES, *processes, *plan.readable), DEVICES, (str(scratch),))
+            own = (str(scratch), namespaces.TEMPORARY) if Layer.MOUNT in plan else (str(scratch),)
+            landlock.restrict((*SYSTEM, *SYSTEM_FILES, *processes, *plan.readable), DEVICES, own)
 
 
 def seal(plan: Plan) -> None:
