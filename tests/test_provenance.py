@@ -519,7 +519,7 @@ def test_what_a_kernel_computes_reaches_the_output_or_shows_in_it(way: str) -> N
         (torch.nn.Linear(1, 1), False), (torch._C.DispatchKey.CPU, False),
         (len, True), (lambda x: x, True), (np.maximum, True), ({"a": [print]}, True), (functools.partial(print), True),
     ],
-    ids=str,
+    ids=list(range(11)),
 )  # fmt: skip
 def test_an_extension_is_given_no_python(given: object, python: bool) -> None:
     assert _calls_python(given) is python
