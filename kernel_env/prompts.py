@@ -258,11 +258,11 @@ def _user_prompt(guide: _Guide, problem: Problem) -> str:
 # Example
 For this reference:
 
-{_fenced(guide.example_reference)}
+{_fenced(guide.example_reference.strip("\n"))}
 
 a good answer is:
 
-{_fenced(guide.example)}
+{_fenced(guide.example.strip("\n"))}
 
 # Rules
 {chr(10).join(rules)}
@@ -270,7 +270,7 @@ a good answer is:
 # Your task
 Write `ModelNew` for this reference:
 
-{_fenced(problem.source)}
+{_fenced(problem.source.strip("\n"))}
 
 Answer with one fenced Python block that holds the complete file."""
 
@@ -279,7 +279,7 @@ def _fenced(code: str) -> str:
     """`code` in a Python fence that is longer than any run of backticks inside."""
     longest = max(map(len, re.findall("`+", code)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}python\n{code.strip(chr(10))}\n{fence}"
+    return f"{fence}python\n{code}\n{fence}"
 
 
 _COMMON_RULES = """\

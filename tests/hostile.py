@@ -290,7 +290,7 @@ KINDS = (
         say(frame(b'{"outputs": [' + b'[],' * 20_000_000 + b'[]]}'))
         time.sleep(1000)
     """),
-    _kind("says as many empty lists as a frame may hold", "forward", "wrong_output timeout", """
+    _kind("says as many empty lists as a frame may hold", "forward", "runtime_error timeout", """
         say(frame(b'{"outputs": [' + b'[],' * 1_390_000 + b'[]]}'))
         time.sleep(1000)
     """),
