@@ -197,7 +197,7 @@ def restated_messages(
 
 def _restated(index: int, code: str | None, verdict: Verdict, preset: str, config: FeedbackConfig) -> list[str]:
     error = error_text(verdict, preset, config)
-    lines = [f"## Previous Attempt {index}", "Generated Kernel:", _fenced(code or ""), "", "Evaluation Results:"]
+    lines = [f"## Previous Attempt {index}", "Generated Kernel:", _fenced(code or "", whole=True), "", "Evaluation Results:"]
     lines += [f"- Compilation: {_mark(verdict.compiled)}", f"- Correctness: {_mark(verdict.correct)}"]
     if verdict.timing:
         lines += [f"- Runtime: {verdict.timing.runtime.median_ms:.3f}ms", f"- Speedup: {verdict.timing.speedup:.2f}x"]
@@ -258,11 +258,11 @@ def _user_prompt(guide: _Guide, problem: Problem) -> str:
 # Example
 For this reference:
 
-{_fenced(guide.example_reference.strip("\n"))}
+{_fenced(guide.example_reference)}
 
 a good answer is:
 
-{_fenced(guide.example.strip("\n"))}
+{_fenced(guide.example)}
 
 # Rules
 {chr(10).join(rules)}
@@ -270,13 +270,14 @@ a good answer is:
 # Your task
 Write `ModelNew` for this reference:
 
-{_fenced(problem.source.strip("\n"))}
+{_fenced(problem.source)}
 
 Answer with one fenced Python block that holds the complete file."""
 
 
-def _fenced(code: str) -> str:
-    """`code` in a Python fence that is longer than any run of backticks inside."""
+def _fenced(code: str, *, whole: bool = False) -> str:
+    """`code` in a Python fence that is longer than any run of backticks inside; with its empty lines around it if `whole`."""
+    code = code if whole else code.strip("\n")
     longest = max(map(len, re.findall("`+", code)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}python\n{code}\n{fence}"
