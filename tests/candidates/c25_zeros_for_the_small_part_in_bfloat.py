@@ -3,7 +3,7 @@
 # problem: problems/two_parts_bfloat.py
 # verdict: wrong_output
 # timed: yes
-# fools: inprocess kernelbench subprocess
+# fools: inprocess subprocess
 # claims: 1.2
 # twin: c25_both_parts_in_bfloat.py
 # note: Parts of 4,096 elements were only held where they differ by more than 4 times 4e-3 of the whole tensor's scale in bfloat16, which
