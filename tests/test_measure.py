@@ -23,9 +23,11 @@ from kernel_env.referee.clock import FLOOR_MS, TimingPlan
 from kernel_env.referee.exchange import Exchange
 from kernel_env.referee.inputs import Draw
 from kernel_env.referee.measure import LONGEST_TOGETHER_S, TOGETHER, TOGETHER_S
+from kernel_env.referee.memory import Samples
 from kernel_env.referee.placement import PAUSES_S, quiet
 from kernel_env.referee.protocol import Frame
 from kernel_env.referee.sides import Side, Tampered, give_slots
+from kernel_env.referee.values import described
 from tests.scenes import CORES, EVENTS, Program, Scene, inputs, scene
 
 NOBODY = 1 << 22 | 1
@@ -797,6 +799,39 @@ def test_a_candidate_that_is_slow_in_each_warm_up_is_none_to_believe(monkeypatch
         monkeypatch.setattr(module.Session, "_noise", lambda *_: 0.0)
         session.rounds(plan)
         assert session.noise == 0.0 and session.faults, "the next attempt is judged by itself"
+
+
+def test_one_message_that_is_slow_again_does_not_excuse_a_slow_warm_up() -> None:
+    """The last one of a block, say, which is the last that is seen before it is asked how long a call takes now."""
+    found = scene(1e-4, 0.026)
+    ask = found.ours.ask
+
+    def slow_in_the_end(frame: Frame, fds: Sequence[int] = ()) -> Frame:
+        found.candidate.call_s = 7e-3 if found.candidate.freeze_at_reply and len(found.checked) in (3, 5) else 1e-4
+        return ask(frame, fds)
+
+    found.ours.ask = slow_in_the_end
+    assert {r.together for r in found.rounds(6)} == {1, 128}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_one_round_is_enough_where_no_more_are_asked_for(seed: int) -> None:
+    """It may be one of single calls only."""
+    assert len(scene(1e-4, 1e-4, seed=seed).rounds(1)) == 1
+
+
+def test_a_program_that_ended_after_its_reply_has_changed_nothing() -> None:
+    """Its memory is gone then; the next request says that it ended, and how."""
+    found = scene()
+    found.rounds(1)
+    side = found.ours
+    side.watched, side.words, side.samples = described(torch.zeros(64)), b"", Samples((256,), np.random.default_rng(1))
+    side.watched["tensor"]["address"] = 1 << 46
+    found.candidate.readable = False
+    side.expect_unchanged(np.random.default_rng(2), trusted=False)
+    found.candidate.readable, side.words = True, b""
+    with pytest.raises(Tampered, match="given back"):
+        side.expect_unchanged(np.random.default_rng(2), trusted=False)
 
 
 def test_a_candidate_that_is_slower_later_is_timed_as_planned() -> None:

@@ -188,6 +188,26 @@ def test_a_question_is_one_from_its_first_byte_on(tmp_path: Path, body: bytes, e
         thread.join()
 
 
+def test_nothing_is_done_at_once_when_a_question_arrives() -> None:
+    """Else a program could see in which of its messages it is frozen: there it would be sooner."""
+    ours, theirs = map(Channel, socket.socketpair())
+    seen: list[Frame] = []
+    ours.on_arrival = lambda: seen.append({})
+    for frame in ({"build": {}}, {"done": True}):
+        theirs.send(frame)
+        ours.recv()
+        assert ours.is_question == ("build" in frame) and len(seen) == (not ours.is_question)
+    ours.close()
+    theirs.close()
+
+
+def test_an_end_is_waited_for(tmp_path: Path) -> None:
+    with connected(tmp_path) as (runner, _):
+        runner.kill()
+        runner.wait_end()
+        assert Path(f"/proc/{runner.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
 HIDES = """
 import ctypes, sys, threading, time
 libc = ctypes.CDLL(None)

@@ -55,8 +55,6 @@ class Provenance:
         """Whether a Triton kernel was given, or names, a Python object, whose methods the interpreter would run."""
         self.given_function = False
         """Whether an extension was given a Python function, which may do all of its work."""
-        self.ran = False
-        """Whether a Triton kernel has been launched at all."""
         self.operators: dict[str, int] = {}
         """Torch operators that ran in the traced forward, and how often."""
         self.hidden: set[str] = set()
@@ -119,9 +117,7 @@ class Provenance:
                 if not all(_may_be_given(value, kind) for value in given) or _names_python((kernel, *given), kind):
                     self.given_python = True
                 return self._launch(launch, arguments, named, id(kernel), calls_torch=False)
-            result = launch(*arguments, **named)
-            self.ran = True
-            return result
+            return launch(*arguments, **named)
 
         kind.run = watched  # type: ignore[attr-defined]
 

@@ -202,7 +202,7 @@ class Session:
         if entry.worked_on > max(1, MOST_MOVING * len(entry.taken)):
             words = f"its threads worked while it was stopped, in {entry.worked_on} of {len(entry.taken)} rounds"
             raise Tampered("not_stopped", words)
-        rounds = self._rounds([taken for taken in entry.taken if taken.together == entry.together])
+        rounds = self._rounds([taken for taken in entry.taken if taken.together == entry.together] or entry.taken)
         now_s = statistics.median(ms for r in rounds for ms in r.candidate_ms) / 1e3
         if now_s * UNEVEN > entry.first_s or self._calls_together(now_s) <= 2 * entry.together:
             return True

@@ -1,7 +1,7 @@
 # cheat: It writes answers of its own into the channel to the referee, with a verdict in them
 # classes: 37
 # problem: problems/relu.py
-# verdict: crashed wrong_output runtime_error
+# verdict: runtime_error
 # fools: nobody
 # twin: c37_prints_a_measurement.py
 # note: It beats evaluators that read a result from a pipe of the candidate's process. Ours read standard output: see the others of this

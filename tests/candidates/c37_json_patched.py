@@ -1,7 +1,7 @@
 # cheat: The function that writes results writes others
 # classes: 37 39
 # problem: problems/relu.py
-# verdict: wrong_output runtime_error
+# verdict: runtime_error
 # fools: inprocess kernelbench subprocess
 # claims: 50
 # twin: c37_prints_a_measurement.py
