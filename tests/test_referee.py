@@ -751,7 +751,7 @@ def test_what_a_part_has_shown_the_whole_takes_back_only_if_it_is_undetermined(
         ),
         ("return 3 - torch.argmax(x.flip(1).bfloat16(), dim=1)", Status.WRONG_OUTPUT),
     ],
-    ids=["the last of equals", "one row that is wrong", "fewer bits"],
+    ids=["the last of equals", "few rows that are wrong", "fewer bits"],
 )
 def test_which_of_two_equal_numbers_comes_first_is_nobodys_fault(
     problem: Problem, monkeypatch: pytest.MonkeyPatch, forward: str, status: Status, when: str
@@ -768,8 +768,9 @@ def test_which_of_two_equal_numbers_comes_first_is_nobodys_fault(
         return opinions(self, *rest)
 
     monkeypatch.setattr(bench.Oracle, "opinions", noted)
-    if "parts" in when:
+    if "parts" in when:  # at random places: one row alone is missed in one verdict of twelve
         monkeypatch.setattr(referee, "CHECK_BYTES", 16_384)
+        code = code.replace("(1,)", "(40,)")
     with BlockingVerifier(InprocessVerifier) as verifier:
         config = replace(QUICK, torch_ops="unchecked")
         posed = replace(problem, source=argmax_of_four())

@@ -374,8 +374,6 @@ class Session:
                 times.append(self._message(side, draws, waits, last=None if left else last, scatter=scatter))
         side.endpoint.freeze()
         self._unchanged(side)
-        if side is not self.baseline:
-            side.expect_few_threads(len(self.cores))
         for entry, then in zip(stopped, since, strict=True):
             went_on = self._went_on(entry.side.endpoint.pid, then)
             entry.worked_on += went_on and side is self.baseline
@@ -470,7 +468,9 @@ class Session:
         if self.random_forward:
             frame["seeds"] = [draw.seed for draw in draws]
         waited_s = waits.seconds() if waits and side is self.baseline else 0.0
+        looked = time.perf_counter()
         outside_s += self._used_s(side.endpoint.pid) - side.cpu_s  # last, for it could work on its inputs until then
+        outside_s += time.perf_counter() - looked  # of many threads one may go on while the others are looked at
         side.endpoint.freeze_at_reply = last is not None  # what is not there now does not count
         answer = side.ask(frame)
         elapsed_s = side.endpoint.elapsed_s

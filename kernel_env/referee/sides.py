@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,13 +12,10 @@ from kernel_env.referee.inputs import InputSet
 from kernel_env.referee.layout import Arena, Part, paged
 from kernel_env.referee.memory import Samples
 from kernel_env.referee.outputs import watched
-from kernel_env.referee.placement import threads
 from kernel_env.referee.process import Endpoint
 from kernel_env.referee.reference import Ask
 
 ENDS = "a call ends when its output is there"
-THREADS = 64
-"""So many more than cores may a candidate have: each takes time to look at, while inputs are there to work on."""
 FIRST_LOOK = 0.5
 """The share of a plan after which it is first seen whether the interval is narrow enough."""
 
@@ -95,12 +91,6 @@ class Side:
             if now != self.words and not trusted:
                 raise Tampered("late_work", f"the output went on changing after forward() had returned: {ENDS}")
         self.samples, self.words = Samples(self.sizes, rng), None
-
-    def expect_few_threads(self, cores: int) -> None:
-        """Raises Tampered. It is frozen. (Where it runs in this very process its threads are anybody's.)"""
-        most = THREADS + cores
-        if self.endpoint.pid != os.getpid() and len(threads(self.endpoint.pid)) > most:
-            raise Tampered("threads", f"it keeps more than {most} threads while it is timed: too many to tell what they do")
 
     def drop_slots(self) -> None:
         for part in self.slots:

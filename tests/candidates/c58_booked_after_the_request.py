@@ -1,11 +1,11 @@
 # cheat: A thread computes the answer between the last byte of the inputs and the request, and is booked for it within the call
 # classes: 58 3
 # problem: problems/rows_in_a_loop.py
-# verdict: tampered
+# verdict: correct tampered
 # most_gain: 1.25
 # timed: yes
 # fools: nobody
-# twin: h_rows_one_thread.py
+# twin: h_rows_many_threads.py
 # note: Between reply and request CPU time is charged, but the kernel books a thread that runs alone on a core at its ticks only
 #    (250 a second), or when it goes to sleep. This one begins when the inputs are there, spins when it is done, and sleeps once
 #    forward() has taken the answer, so that the time is the call's. A referee that reads something of each thread between the inputs
