@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -35,21 +35,27 @@ class Holder:
     def waits(self) -> bool:
         return not self.has_it(SOON_S)
 
-    def leave(self) -> None:
+    def let_go(self) -> None:
         self._go_on.set()
+
+    def leave(self) -> None:
+        self.let_go()
         self._thread.join()
 
 
 @pytest.fixture
 def held(tmp_path: Path) -> Iterator[type[Held]]:
-    with ExitStack() as stack:
-        Held.directory, Held.stack = tmp_path, stack
-        yield Held
+    Held.directory, Held.holders = tmp_path, []
+    yield Held
+    for holder in Held.holders:  # all of them, before any is waited for: it may be waiting for another
+        holder.let_go()
+    for holder in Held.holders:
+        holder.leave()
 
 
 class Held:
     directory: Path
-    stack: ExitStack
+    holders: list[Holder]
 
     @classmethod
     def timer(cls, *cores: int) -> Holder:
@@ -62,7 +68,7 @@ class Held:
     @classmethod
     def _holder(cls, lock: AbstractContextManager[None]) -> Holder:
         holder = Holder(lock)
-        cls.stack.callback(holder.leave)
+        cls.holders.append(holder)
         return holder
 
 

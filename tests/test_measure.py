@@ -415,8 +415,8 @@ def test_what_is_taken_off_a_candidate_grows_with_its_call(candidate_s: float, t
 
 
 def test_no_call_is_shorter_than_the_floor() -> None:
-    found = scene(1e-3, 0.0)
-    found.candidate.full_s = 1e-6
+    found = scene(1e-3, 0.0, length=16)  # it settles in some hundred messages, and all of them are kept
+    found.candidate.full_s = 5e-6
     assert times(found)[1] == FLOOR_MS
 
 
@@ -949,6 +949,26 @@ def test_the_fault_of_one_ends_its_turn_and_no_others() -> None:
     assert ("candidate", ("killed",)) in found.events
     again = found.session.rounds(TimingPlan(rounds=3, min_rounds=3))
     assert list(again) == [honest] and len(again[honest]) == 3, "and it is not asked again"
+
+
+def test_what_a_candidate_used_until_its_fault_is_no_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last call had a clock that may be gone: so much as the cores gave in that time, at most."""
+    found, told, now_s = scene(1e-3, 1e-3, 1e-3), dict[int, float](), 0.0
+    found.candidates[0].pid, found.candidates[1].pid = NOBODY, NOBODY + 2
+    found.session._used_s = lambda pid: 5.0
+    others = types.SimpleNamespace(share=lambda: 0.0, ended=told.__setitem__)
+    monkeypatch.setattr(module, "OtherWork", lambda *_: others)
+    monkeypatch.setattr(module, "time", types.SimpleNamespace(perf_counter=lambda: now_s))
+
+    def fail(theirs: Side, ours: Side, draw: Draw) -> None:
+        nonlocal now_s
+        if ours is found.ours:
+            now_s += 3.0
+            raise Tampered("late_work", "after three seconds")
+
+    found.session.check = fail
+    found.session.rounds(TimingPlan(rounds=3, min_rounds=3))
+    assert told == {NOBODY: pytest.approx(5.0 + 3.0 * len(found.session.cores))}
 
 
 def test_a_session_whose_candidates_all_fail_ends() -> None:

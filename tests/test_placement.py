@@ -267,6 +267,17 @@ def test_work_of_the_given_processes_is_no_other_work() -> None:
     assert theirs - ours > 0.2
 
 
+def test_work_of_a_process_that_ended_is_no_other_work() -> None:
+    """Its clock is gone with it; whoever knows says what it used."""
+    core = CORES[-1]
+    with burning({core}) as (burner,):
+        lost, told = OtherWork((core,), (burner.pid,)), OtherWork((core,), (burner.pid,))
+        started = time.perf_counter()
+        time.sleep(0.6)
+    told.ended(burner.pid, time.perf_counter() - started + 1.0)
+    assert lost.share() - told.share() > 0.2
+
+
 def test_a_share_is_a_share() -> None:
     with burning({CORES[-1]}) as (burner,):
         everything = OtherWork((CORES[-1],), (burner.pid,) * 20)

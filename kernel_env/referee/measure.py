@@ -9,7 +9,6 @@ the next request: work that goes on after the reply shows. A block ends with the
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import os
 import random
@@ -117,6 +116,7 @@ class Session:
     _words: np.random.Generator = field(default_factory=np.random.default_rng)
     _exchanges: dict[int, Exchange] = field(default_factory=dict)
     _used_s: Callable[[int], float] = booked_s
+    _others: OtherWork = field(default_factory=lambda: OtherWork((), ()))
     _scatters: bool = False
     """Whether calls are short enough for heaps to be laid out anew."""
     _deck: list[Draw] = field(default_factory=list)
@@ -146,7 +146,7 @@ class Session:
         """
         self._exchanges, self._waited_s, self._made, self._moved_in, self.noise = {}, 0.0, 0, 0, 0.0
         pids = [side.endpoint.pid for side in (self.baseline, *self.candidates)]
-        others = OtherWork(self.cores, (os.getpid(), *pids, *self.helpers))
+        self._others = OtherWork(self.cores, (os.getpid(), *pids, *self.helpers))
         baseline_s, found = 0.0, dict[Side, list[Round]]()
         active = [self._entries[side] for side in self.candidates if side not in self.faults]
         for entry in active:
@@ -160,35 +160,37 @@ class Session:
                     active = self._faultless(active)
                 if active:
                     baseline_s += self._round(active)
-                if self._made % _EARLY_ROUNDS == 0 and self._noise(baseline_s, others) > HOPELESS * plan.noise_limit:
+                if self._made % _EARLY_ROUNDS == 0 and self._noise(baseline_s) > HOPELESS * plan.noise_limit:
                     break
                 for entry in self._faultless(active):
                     with self._guarded(entry):
-                        if self._is_done(entry, plan, functools.partial(self._noise, baseline_s, others)):
+                        if self._is_done(entry, plan, baseline_s):
                             found[entry.side] = self._rounds(entry.taken)
                 active = [entry for entry in self._faultless(active) if entry.side not in found]
         self.baseline.endpoint.thaw()
-        self.noise = max(self.noise, self._noise(baseline_s, others))
+        self.noise = max(self.noise, self._noise(baseline_s))
         return found
 
-    def _noise(self, baseline_s: float, others: OtherWork) -> float:
-        return round(min(self._waited_s / baseline_s, others.share()), 4) if baseline_s else 0.0
+    def _noise(self, baseline_s: float) -> float:
+        return round(min(self._waited_s / baseline_s, self._others.share()), 4) if baseline_s else 0.0
 
     def _faultless(self, entries: Sequence[Entry]) -> list[Entry]:
         return [entry for entry in entries if entry.side not in self.faults]
 
     @contextlib.contextmanager
     def _guarded(self, entry: Entry) -> Iterator[None]:
-        """A candidate's fault ends its own turn only, and so does what this machine could not do for it."""
+        """A candidate's fault ends its own turn only, as does what this machine could not do for it. Its work was no noise."""
+        started, used_s = time.perf_counter(), entry.side.cpu_s
         try:
             yield
         except ZygoteGone:
             raise
         except (Fault, BuilderError, VerifierError, RecursionError) as fault:
             self.faults[entry.side] = fault
+            self._others.ended(entry.side.endpoint.pid, used_s + (time.perf_counter() - started) * len(self.cores))
             entry.side.endpoint.kill()
 
-    def _is_done(self, entry: Entry, plan: TimingPlan, noise: Callable[[], float]) -> bool:
+    def _is_done(self, entry: Entry, plan: TimingPlan, baseline_s: float) -> bool:
         """Raises Tampered. Where that may be the doing of other programs, their noise is this session's whatever comes."""
         used_s = max(entry.spent_s, entry.wall_s / _MOST_WALL)
         share = max(used_s / plan.budget_s, len(entry.taken) / plan.rounds)
@@ -208,7 +210,7 @@ class Session:
             return True
         if entry.plans == PLANS:
             words = f"a call takes {now_s * 1e3:.3g} ms when it counts and {entry.first_s * 1e3:.3g} ms when it does not"
-            self.noise = max(self.noise, now := noise())
+            self.noise = max(self.noise, now := self._noise(baseline_s))
             if now > plan.noise_limit:
                 return True
             raise Tampered("uneven", words)

@@ -157,16 +157,22 @@ class OtherWork:
 
     def __init__(self, cores: tuple[int, ...], processes: tuple[int, ...]) -> None:
         self._cores, self._processes = cores, processes
+        self._ended: dict[int, float] = {}
         self._started = self._now()
+
+    def ended(self, process: int, most_s: float) -> None:
+        """One of the processes has ended or is about to, after so many seconds of CPU time at most."""
+        self._ended[process] = most_s
 
     def share(self) -> float:
         """Between 0 and 1. The kernel counts in ticks: some tenths of a second are too short to say much."""
         wall_s, busy_s, *own_s = (now - then for now, then in zip(self._now(), self._started, strict=True))
-        own = sum(max(0.0, used_s) for used_s in own_s)  # one that ended has no clock any more
+        own = sum(max(0.0, used_s) for used_s in own_s)  # one whose end nobody told has no clock any more
         return min(1.0, max(0.0, (busy_s - own) / (wall_s * len(self._cores))))
 
     def _now(self) -> tuple[float, ...]:
-        return time.perf_counter(), sum(map(_busy_s, self._cores)), *map(_process_s, self._processes)
+        used_s = (max(_process_s(process), self._ended.get(process, 0.0)) for process in self._processes)
+        return time.perf_counter(), sum(map(_busy_s, self._cores)), *used_s
 
 
 def _busy_s(core: int) -> float:
