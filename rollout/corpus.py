@@ -32,7 +32,7 @@ _FIELDS = {
     "cheat", "honest", "classes", "problem", "backend", "verdict", "most_speedup", "most_gain", "least_speedup", "timed", "twin",
     "fools", "downs", "claims", "needs", "note", "torch_ops",
 }  # fmt: skip
-_LINE = re.compile(r"#\s*(\w+):\s*(.*)")
+_LINE = re.compile(r"# ?(\w+):(?!:)\s*(.*)")
 _CLASS = re.compile(r"(\d+)\s+(\w+):\s+(.+)")
 
 

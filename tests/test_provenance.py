@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from kernel_env.backends import doors
 from kernel_env.backends.ablation import _other_numbers, of_other_numbers
-from kernel_env.backends.provenance import Provenance, Span, _calls_python, _may_be_given, hidden, on_threads, sequence
+from kernel_env.backends.events import Span, hidden, on_threads, sequence
+from kernel_env.backends.provenance import Provenance, _calls_python, _may_be_given
 from kernel_env.checks.provenance import decoy, forbidden, unwatched
 from kernel_env.referee.pool import KEEP_MEMORY
 from kernel_env.schema import Problem, Status
@@ -452,16 +457,105 @@ def test_an_operator_of_ones_own_bears_no_name_of_torchs() -> None:
 
 
 def test_a_profiler_that_is_begun_anew_has_seen_nothing_before() -> None:
-    from kernel_env.backends.provenance import _profiled
+    from kernel_env.backends.events import profiled
 
     def forward() -> None:
         torch._C._autograd._disable_profiler()
-        anew = _profiled([])
+        anew = profiled([])
         anew.__enter__()
 
     watcher = Provenance()
     watcher.traced(forward)
     assert watcher.hidden == {"whatever ran before torch's profiler was begun anew"}
+
+
+def packed() -> None:
+    torch.ops.mkldnn_prepacked.conv2d_prepack(torch.ones(1, 1, 1, 1), None, [1, 1], [0, 0], [1, 1], 1, [1, 1, 2, 2], "none")
+
+
+@pytest.mark.parametrize(
+    ("use", "undo", "name"),
+    [
+        (lambda: torch.autograd._enable_record_function(False), torch.autograd._enable_record_function, "enable_record_function"),
+        (lambda: torch.jit.enable_onednn_fusion(True), torch.jit.enable_onednn_fusion, "jit_set_llga_enabled"),
+        (packed, lambda _: None, "mkldnn_prepacked::conv2d_prepack"),
+    ],
+    ids=["recording", "fusion", "packing"],
+)  # fmt: skip
+def test_what_hides_operators_is_remembered(
+    monkeypatch: pytest.MonkeyPatch, use: Callable[[], None], undo: Callable[[bool], None], name: str
+) -> None:
+    """On whatever thread: one that was there before may work where nobody looks."""
+    monkeypatch.setattr(doors, "switched", set())
+    undo(name != "jit_set_llga_enabled")  # back to what it is
+    assert not doors.switched
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    undo(name != "jit_set_llga_enabled")
+    watcher = Provenance()
+    watcher.traced(lambda: None)
+    assert watcher.hidden == {f"whatever ran after {name} was called"}
+
+
+@pytest.mark.parametrize("listen", [sys.setprofile, sys.settrace])
+def test_a_listener_would_run_within_what_is_ours(listen: Callable[[Any], None]) -> None:
+    before = sys.getprofile() if listen is sys.setprofile else sys.gettrace()
+
+    def forward() -> None:
+        listen(lambda *_: None)
+        torch.ones(3).neg()
+        listen(before)
+
+    watcher = Provenance()
+    watcher.traced(forward)
+    assert watcher.hidden == {"what a function that listens to the interpreter may call"}
+
+
+@pytest.mark.parametrize("honest", [True, False])
+def test_a_finalizer_does_not_work_below_a_change_of_memory(honest: bool) -> None:
+    class Late(bytearray):
+        def __del__(self) -> None:
+            torch.ones(3).exp()
+
+    def forward() -> None:
+        y = torch.frombuffer((bytearray if honest else Late)(12), dtype=torch.float32)
+        y.set_(torch.empty(0))
+
+    watcher = Provenance()
+    watcher.traced(forward)
+    assert watcher.hidden == (set() if honest else {"exp"})
+
+
+def test_what_torch_does_below_its_moves_is_no_finalizer() -> None:
+    x = torch.arange(24.0).view(2, 3, 4)
+
+    def forward() -> None:
+        for y in (x.transpose(0, 2).contiguous(), x.repeat(2, 1, 1), x.roll(1), x.flip(0), x.half(), torch.stack([x, x])):
+            y.clone().copy_(y).fill_(2)
+        torch.nn.functional.pad(x, (1, 1)).index_select(0, torch.tensor([0])), torch.eye(3), torch.randint(3, (2,))
+        torch.randn(3).normal_().uniform_().bernoulli_(0.5), torch.randperm(5), torch.rand_like(x), torch.full((2,), 3.0).tolist()
+        x.unfold(0, 1, 1).movedim(0, 1).reshape(-1).chunk(2)[0].unflatten(0, (2, -1)).new_full((2,), 1.0).expand(3, 2).numpy()
+
+    watcher = Provenance()
+    watcher.traced(forward)
+    assert watcher.hidden == set()
+
+
+def test_an_extensions_functions_are_no_methods_and_are_found_wherever_they_are() -> None:
+    made, below, torchs = ModuleType("made"), ModuleType("made.below"), ModuleType("math")
+    made.__dict__.update(root=math.sqrt, below=below, other=torchs)
+    below.__dict__.update(power=math.pow)
+    torchs.__dict__.update(kept=math.exp)
+    kind = type("Kind", (), {"still": staticmethod(math.floor)})
+    made.__dict__.update(Kind=kind)
+    watcher = Provenance()
+    watcher.loaded(made)
+    model = type("Model", (), {"root": made.root})
+    assert model().root(4.0) == 2.0 == kind().still(2.5) and made.root.__name__ == "sqrt"
+    assert torchs.kept is math.exp
+    watcher.traced(lambda: (model().root(4.0), below.power(2.0, 3.0), kind().still(2.5), kind.still(1.5)))
+    assert watcher.launches == 4
 
 
 def test_a_copy_that_torch_goes_on_with_is_no_work_of_ones_own() -> None:

@@ -131,6 +131,23 @@ def test_a_module_that_fails_on_import(judge: Judge, code: str, status: Status, 
 
 
 @pytest.mark.parametrize(
+    ("first", "words"),
+    [
+        ("# -*- coding: raw_unicode_escape -*-  \\u000araise ValueError('what nobody reads')\n", "not as raw_unicode_escape"),
+        ("# vim: set fileencoding=nonsense :\n", "unknown encoding"),
+        ("\ufeff", "utf-8-sig"),
+        ("# -*- coding: utf-8 -*-  \\u000araise ValueError\n", ""),
+        ("# Größe\n", ""),
+    ],
+)
+def test_what_runs_is_what_was_read(judge: Judge, first: str, words: str) -> None:
+    """Rules and judges read the text; a file may say of itself that it is another."""
+    verdict = judge(first + python_candidate(RETURN))
+    assert (verdict.status is Status.LOAD_ERROR) is bool(words), verdict.message
+    assert words in verdict.message
+
+
+@pytest.mark.parametrize(
     ("forward", "status", "words"),
     [
         ("raise KeyError('lost')", Status.RUNTIME_ERROR, "KeyError: 'lost'"),

@@ -15,11 +15,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-import os
 import re
 import secrets
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, Literal
 
@@ -29,15 +28,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kernel_env.backends import doors
 from kernel_env.backends.ablation import differs, disturb, fill, is_copy, nudge, of_other_numbers, other, replaced, same, tensors
+from kernel_env.backends.events import TORCHS, TORCHS_NAMES, Span, computing, hidden, on_threads, profiled, sequence
 from kernel_env.backends.reach import Reach
 from kernel_env.backends.triton_names import names_python
 from kernel_env.checks.provenance import FILLS, GLUE, VIEWS
 
-_TORCHS = frozenset(torch._C._dispatch_get_all_op_names())
-"""Torch's own operators, with their overloads: those that there are before a candidate is loaded."""
-_TORCHS_NAMES = frozenset(name.partition(".")[0] for name in _TORCHS)
 _BODIES = {
-    name: torch._C._dispatch_dump(name) for name in _TORCHS if name.startswith("aten::") and name[6:].partition(".")[0] in GLUE
+    name: torch._C._dispatch_dump(name) for name in TORCHS if name.startswith("aten::") and name[6:].partition(".")[0] in GLUE
 }
 """What runs for the operators that may take part under every policy."""
 _PYTHON = re.compile(r"^(CPU|CUDA|\w*Composite\w*|CatchAll)\b[^\n]* :: \(none\) \[ boxed \]$", re.MULTILINE)
@@ -54,7 +51,7 @@ class Provenance:
         self.given_python = False
         """Whether a Triton kernel was given, or names, a Python object, whose methods the interpreter would run."""
         self.given_function = False
-        """Whether an extension was given a Python function, which may do all of its work."""
+        """Whether an extension was given a Python function, or an object of torch's, which may do all of its work."""
         self.operators: dict[str, int] = {}
         """Torch operators that ran in the traced forward, and how often."""
         self.hidden: set[str] = set()
@@ -75,6 +72,8 @@ class Provenance:
         """Kernels that take and return no tensor: they are given addresses."""
         self._registered: set[str] = set()
         """Operators that extensions registered."""
+        self._listeners = sys.getprofile(), sys.gettrace()
+        self._listened = False
         self._watching = False
         self._ablating: Literal["", "other", "disturbed", "nudged"] = ""
         self._inside: _Inside | None = None
@@ -84,26 +83,47 @@ class Provenance:
     def loaded(self, module: ModuleType | None) -> None:
         """An extension was loaded: its functions, methods of its classes (if it is a `module`) and operators are watched from now
         on."""
-        self._registered.update(set(torch._C._dispatch_get_all_op_names()) - _TORCHS)
-        if module is None:
-            return
+        registered = set(torch._C._dispatch_get_all_op_names()) - TORCHS
+        for name in registered - self._registered:
+            self._composite(name)
+        self._registered |= registered
+        if module is not None:
+            self._functions(module)
+
+    def _functions(self, module: ModuleType) -> None:
         for name, value in list(vars(module).items()):
             if inspect.isclass(value):
                 for method, function in list(vars(value).items()):
-                    if callable(function) and (method == "__call__" or not method.startswith("_")):
+                    if method.startswith("_") and method != "__call__":
+                        continue
+                    if isinstance(function, staticmethod):
+                        setattr(value, method, staticmethod(self._function(function.__func__)))
+                    elif callable(function):
                         setattr(value, method, self._function(function))
+            elif isinstance(value, ModuleType) and value.__name__ == f"{module.__name__}.{name}":
+                self._functions(value)
             elif inspect.isroutine(value) and not name.startswith("__"):
-                setattr(module, name, self._function(value))
+                setattr(module, name, _Function(self._function(value)))
 
     def _function(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
         def call(*arguments: Any, **named: Any) -> Any:
-            if not self._watching:
-                return function(*arguments, **named)
-            self.given_function |= any(map(_calls_python, (*arguments, *named.values())))
-            return self._launch(function, arguments, named, id(function))
+            launch = functools.partial(self._launch, function, arguments, named, id(function))
+            return launch() if self._watching else function(*arguments, **named)
 
+        for name in ("__name__", "__qualname__", "__doc__", "__module__"):
+            with contextlib.suppress(AttributeError, TypeError):
+                setattr(call, name, getattr(function, name))
         return call
+
+    def _composite(self, name: str) -> None:
+        """An operator that was defined together with its function is run before any dispatch mode is asked: watched where Python
+        calls it."""
+        if not torch._C._dispatch_has_kernel_for_dispatch_key(name, "CompositeImplicitAutograd"):
+            return
+        namespace, _, rest = name.partition("::")
+        packet = getattr(getattr(torch.ops, namespace), rest.partition(".")[0])
+        for callee in (packet, getattr(packet, rest.partition(".")[2] or "default")):
+            callee._op = self._function(callee._op)
 
     def triton(self, kind: type) -> None:
         """Watch launches of every kernel of this class (`JITFunction`, `InterpretedFunction`)."""
@@ -127,7 +147,7 @@ class Provenance:
         """Run one forward as it is, and note what runs."""
         self.launches, self.operators, self._worked = 0, {}, {}
         spans: list[Span] = []
-        with doors.noted() as by_doors, _profiled(spans):
+        with doors.noted() as by_doors, profiled(spans):
             with torch.profiler.record_function(self._ours):
                 pass  # so that this thread can be told from others
             self._reach = Reach()
@@ -136,7 +156,7 @@ class Provenance:
         here = {span.thread for span in spans if span.name == self._ours}
         openly, unseen = on_threads(spans, here, self._launched)
         self.hidden = unseen.union(hidden(sequence(span for span in spans if span.thread in here), self._ours))
-        self.hidden.update(filter(None, (_computing(name.partition(".")[0]) for name in by_doors & _TORCHS)))
+        self.hidden.update(filter(None, (computing(name.partition(".")[0]) for name in by_doors & TORCHS)))
         if not here:
             self.hidden.add("whatever ran before torch's profiler was begun anew")
         for name in openly:
@@ -144,9 +164,12 @@ class Provenance:
         if self.given_python:
             self.hidden.add("what Python objects that a Triton kernel is given or names may call")
         if self.given_function:
-            self.hidden.add("what a Python function that an extension is given may call")
-        own = (name for name in torch._C._dispatch_get_all_op_names() if name not in _TORCHS)
-        self.hidden.update(f"{name}, which bears a name of torch's" for name in own if name.partition(".")[0] in _TORCHS_NAMES)
+            self.hidden.add("what a Python function, or an object of torch's, that an extension is given may call")
+        self.hidden.update(f"whatever ran after {name} was called" for name in doors.switched)
+        if self._listened:
+            self.hidden.add("what a function that listens to the interpreter may call")
+        own = (name for name in torch._C._dispatch_get_all_op_names() if name not in TORCHS)
+        self.hidden.update(f"{name}, which bears a name of torch's" for name in own if name.partition(".")[0] in TORCHS_NAMES)
         anew = (name for name, body in _BODIES.items() if torch._C._dispatch_dump(name) != body)
         self.hidden.update(f"{name}, which was given another body" for name in anew)
         return result
@@ -154,8 +177,17 @@ class Provenance:
     @contextlib.contextmanager
     def _aside(self) -> Iterator[None]:
         """Our own work, which neither the trace nor the profiler takes for the candidate's."""
-        with torch._C._DisableTorchDispatch(), torch.profiler.record_function(self._ours):
+        self._expect_no_listener()
+        with (
+            torch._C._DisableTorchDispatch(),
+            torch._C.DisableTorchFunctionSubclass(),
+            torch.profiler.record_function(self._ours),
+        ):
             yield
+
+    def _expect_no_listener(self) -> None:
+        """Else a program's own function would run within what is ours."""
+        self._listened |= (sys.getprofile(), sys.gettrace()) != self._listeners
 
     def ablated(self, forward: Callable[[], Any], how: Literal["other", "disturbed", "nudged"]) -> Any:
         """Run one forward in which whatever an own kernel computes is replaced: by what it computes of `other` numbers (which an
@@ -185,6 +217,7 @@ class Provenance:
         self, function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any], key: int, *, calls_torch: bool = True
     ) -> Any:
         self.launches += 1
+        self.given_function |= calls_torch and any(map(_calls_python, (*arguments, *named.values())))
         self._watching = False  # what an extension's function calls is part of this launch
         try:
             with self._aside():
@@ -230,6 +263,18 @@ class Provenance:
                 return result
         finally:
             self._watching = True
+
+
+class _Function:
+    """A function of an extension's, which is no method where it is put into a class, as none in C is."""
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, call)
+        del self.__wrapped__  # type: ignore[attr-defined]
+        self._call = call
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        return self._call(*arguments, **named)
 
 
 class _Inside:
@@ -279,12 +324,13 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         provenance, kwargs = self._provenance, kwargs or {}
+        provenance._expect_no_listener()
         schema = str(func._schema.name)
         namespace, _, name = schema.partition("::")
         name = name if namespace == "aten" else schema
         if namespace == "profiler":  # a range's begin and end
             return func(*args, **kwargs)
-        if func.name() not in _TORCHS:
+        if func.name() not in TORCHS:
             function = functools.partial(self._own, func)
             is_python = bool(_PYTHON.search(torch._C._dispatch_dump(func.name())))
             if is_python or (func.name() in provenance._registered and not provenance._watching):
@@ -321,117 +367,15 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func.redispatch(torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, device)), *args, **kwargs)
 
 
-@dataclass(frozen=True)
-class Span:
-    """An event on some thread. Times are the profiler's."""
-
-    name: str
-    thread: int
-    start_ns: int
-    end_ns: int
-
-
-@contextlib.contextmanager
-def _profiled(spans: list[Span]) -> Iterator[None]:
-    """What happens on any thread meanwhile. Takes 3 ms."""
-    c = torch._C._profiler
-    asked = c.ProfilerConfig(c.ProfilerState.KINETO, *(False,) * 5, c._ExperimentalConfig(profile_all_threads=True))
-    with _without_stderr():  # it announces itself there
-        torch._C._autograd._prepare_profiler(asked, {c.ProfilerActivity.CPU})
-        torch._C._autograd._enable_profiler(asked, {c.ProfilerActivity.CPU})
-    try:
-        yield
-    finally:
-        with _without_stderr():
-            found = torch._C._autograd._disable_profiler()
-        spans.extend(Span(e.name(), e.start_thread_id(), e.start_ns(), e.start_ns() + e.duration_ns()) for e in found.events())
-
-
-@contextlib.contextmanager
-def _without_stderr() -> Iterator[None]:
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
-def sequence(spans: Iterable[Span]) -> Iterator[tuple[str, str]]:
-    """One thread's spans, which are nested: ("push", name) where one begins and ("pop", "") where the last that began ends."""
-    ends_ns: list[int] = []
-    for span in sorted(spans, key=lambda span: (span.start_ns, -span.end_ns)):
-        while ends_ns and ends_ns[-1] <= span.start_ns:
-            ends_ns.pop()
-            yield "pop", ""
-        ends_ns.append(span.end_ns)
-        yield "push", span.name
-    yield from [("pop", "")] * len(ends_ns)
-
-
-def on_threads(spans: Sequence[Span], here: Container[int], launched: str) -> tuple[set[str], set[str]]:
-    """Torch operators that compute and ran on other threads than those of `here`: those that ran beside no launch, which are called
-    openly, and those that ran during one, so that they may be all that it does. What a traced operator does on threads of its own
-    is part of it."""
-    launches = [span for span in spans if span.name == launched]
-    computing = [span for span in spans if _computing(span.name)]
-    traced = [span for span in computing if span.thread in here]
-    openly: set[str] = set()
-    unseen: set[str] = set()
-    for span in computing:
-        if span.thread not in here and not any(t.start_ns <= span.start_ns and span.end_ns <= t.end_ns for t in traced):
-            during = any(launch.start_ns <= span.end_ns and span.start_ns <= launch.end_ns for launch in launches)
-            (unseen if during else openly).add(_computing(span.name))
-    return openly, unseen
-
-
-@dataclass
-class _Range:
-    """An event that has begun in the profiler's sequence."""
-
-    name: str
-    covered: bool
-    """What it does is ours, or part of an operator that the trace was asked about."""
-    asked: bool = False
-    """The trace was asked about it, or about something that it called."""
-
-
-def hidden(events: Iterable[tuple[str, str]], ours: str) -> Iterator[str]:
-    """Torch operators that compute and that no trace was asked about: neither itself, nor what called it, nor what it called."""
-    open_: list[_Range] = []
-    for kind, name in events:
-        if kind == "push":
-            parent = open_[-1] if open_ else _Range("", False)
-            traced = name == "PythonDispatchMode"
-            if traced:
-                for enclosing in open_:
-                    enclosing.asked = True
-            inside = traced and parent.name in _TORCHS_NAMES
-            open_.append(_Range(name, parent.covered or name == ours or inside))
-        elif kind == "pop" and open_:
-            ended = open_.pop()
-            operator = _computing(ended.name)
-            if operator and not ended.covered and not ended.asked:
-                yield operator
-
-
-def _computing(name: str) -> str:
-    """What an operator of torch's that computes is called by us, "" for any other event. Not all of torch's are in `aten`."""
-    namespace, _, operator = name.partition("::")
-    if namespace == "aten":
-        return "" if operator in GLUE else operator
-    return name if name in _TORCHS_NAMES and namespace != "profiler" else ""
-
-
 def _calls_python(value: Any) -> bool:
-    """Whether an extension that is given it may call a function in Python. Objects of extensions' own classes are theirs, and what
-    torch's modules do is traced."""
+    """Whether an extension that is given it may call a function in Python, or a method of torch's that makes no event (packed
+    weights have such). Objects of extensions' own classes are theirs, and what torch's modules do is traced."""
     if isinstance(value, (tuple, list)):
         return any(map(_calls_python, value))
     if isinstance(value, dict):
         return any(map(_calls_python, value.values()))
+    if isinstance(value, torch._C.ScriptObject):
+        return True
     of_an_extension = type(type(value)).__module__ == "pybind11_builtins"
     return callable(value) and not of_an_extension and type(value).__module__.partition(".")[0] != "torch"
 

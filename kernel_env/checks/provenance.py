@@ -15,7 +15,7 @@ _VIEWS = """
     hsplit vsplit dsplit tensor_split unsafe_chunk unsafe_split unsafe_split_with_sizes adjoint mT mH matrix_H numpy_T
     linalg_diagonal slice_inverse view_as_real view_as_complex real imag conj _conj _neg_view empty_permuted
     empty empty_like empty_strided new_empty new_empty_strided resize_ set_ is_same_size sym_size sym_stride sym_numel size stride
-    is_pinned _local_scalar_dense item lift_fresh
+    is_pinned _local_scalar_dense item lift_fresh resolve_conj resolve_neg
 """
 VIEWS = frozenset(_VIEWS.split())
 """Operators that allocate or look at memory and never touch what is in it: all that `torch_ops=none` allows."""
@@ -24,7 +24,7 @@ FILLS = frozenset(_FILLS.split())
 """Operators that write one number, which may be what an own kernel computed."""
 _MOVES = """
     clone copy_ to _to_copy contiguous cat stack constant_pad_nd arange eye rand rand_like randn randn_like bernoulli_ bernoulli
-    uniform_ normal_ randint randperm index_select repeat roll flip
+    uniform_ normal_ random_ randint randperm index_select repeat roll flip
 """
 GLUE = VIEWS | FILLS | frozenset(_MOVES.split())
 """And those that move, fill or draw, but compute nothing from what is there: what `torch_ops=glue` allows."""

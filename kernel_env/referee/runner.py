@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import io
 import linecache
 import mmap
 import os
 import random
 import sys
 import time
+import tokenize
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -115,19 +117,24 @@ class Runner:
     # ---------------------------------------------------------- program
 
     def _load(self, frame: Frame, fds: Sequence[int]) -> Frame:
-        """Import the source as a real module from a real file: JIT compilers, dataclasses and pickling look there."""
+        """Import the source as a real module from a real file: JIT compilers, dataclasses and pickling look there. What runs is the
+        text that was judged: neither a byte-order mark nor the name of an encoding may make another of it."""
         sys.addaudithook(self._note_function)
         self._watcher()  # launches are watched from the first one on
         self._source = frame["code"]
         precision = frame.get("precision")
         self._dtype = getattr(torch, PRECISIONS[precision]) if precision else None
-        self._path.write_text(self._source, errors="replace")
+        text = self._source.encode()
+        encoding = tokenize.detect_encoding(io.BytesIO(text).readline)[0]
+        if encoding != "utf-8":
+            raise SyntaxError(f"a source is read as UTF-8, not as {encoding}")
+        self._path.write_bytes(text)
         name = _MODULE[self.role]
         spec = importlib.util.spec_from_file_location(name, self._path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
-        spec.loader.exec_module(module)
+        exec(compile(self._source, str(self._path), "exec", dont_inherit=True), vars(module))  # noqa: S102 - that is what runners do
         entry = getattr(module, frame["entry"], None)
         if entry is None:
             return {"error": {"kind": "entry", "type": "", "text": f"the module defines no {frame['entry']}"}}
