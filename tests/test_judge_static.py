@@ -331,6 +331,28 @@ def test_a_kernel_may_come_bare_or_in_a_reply_and_without_a_type() -> None:
     assert answered(GOOD, None) == bare
 
 
+ALIASED = "ModelNew = Fast\n"
+
+
+@pytest.mark.parametrize("header", ["class  ModelNew", "class \\\nModelNew", "class\tModelNew"])
+def test_however_its_class_is_written_a_kernel_is_judged(header: str) -> None:
+    for forward in ("return extension.scale(x, 2.0)", "return torch.relu(x)"):
+        assert answered(cpp(forward).replace("class ModelNew", header)) == answered(cpp(forward))
+
+
+def test_an_entry_that_is_another_name_for_a_class_is_read_as_that_class() -> None:
+    code = GOOD.replace("ModelNew", "Fast") + ALIASED
+    assert answered(code) == answered(f"Here it is:\n```python\n{code}```\n") == answered(GOOD)
+    assert "result_unused" in judged(cpp("return torch.relu(x) * 2").replace("ModelNew", "Fast") + ALIASED).flags
+
+
+def test_the_entrys_last_binding_is_what_is_judged() -> None:
+    decoy = "\n\nclass Fast(nn.Module):\n    def forward(self, x):\n        return torch.relu(x) * 2\n"
+    assert judged(GOOD + decoy + ALIASED).flags == ("result_unused",)
+    assert judged(GOOD + decoy).flags == ()
+    assert judged(GOOD + "Fast = ModelNew\n" + ALIASED).flags == ()
+
+
 def test_a_better_kernel_in_a_comment_of_a_bare_source_is_not_what_is_judged() -> None:
     decoy = cpp("return torch.relu(x)")
     shown = f'"""\n```python\n{GOOD.replace(chr(34) * 3, chr(39) * 3)}```\n"""\n{decoy}'

@@ -49,7 +49,6 @@ class Program:
     """Facts that need the whole module. Every walk is iterative: the depth of the tree is the candidate's choice."""
 
     def __init__(self, tree: ast.Module, entry: str) -> None:
-        self.entry = entry
         self.nodes = list(ast.walk(tree))
         self.aliases = aliases_of(self.nodes)
         self.statements = list(top_level(tree))
@@ -57,6 +56,17 @@ class Program:
         for statement in self.statements:
             for name in bound_names(statement):
                 self.binders.setdefault(name, []).append(statement)
+        self.entry = self._class_behind(entry)
+
+    def _class_behind(self, entry: str) -> str:
+        """The name of the class that `entry` stands for: its own, or after `ModelNew = Fast` that one. The last binding counts."""
+        seen = set[str]()
+        while entry not in seen:
+            seen.add(entry)
+            match self.binders.get(entry, [None])[-1]:
+                case ast.Assign(value=ast.Name(id=other)) | ast.AnnAssign(value=ast.Name(id=other)) if other in self.binders:
+                    entry = other
+        return entry
 
     def dotted(self, node: ast.AST) -> str:
         """`torch.nn.functional.relu` for `F.relu`: a path with its import resolved, "" for anything else."""

@@ -94,10 +94,10 @@ def kernel_of(request: JudgeRequest, entry: str = "ModelNew") -> str | JudgeFail
 
 def _code_of(completion: str, entry: str) -> str | None:
     """Of a bare source the whole, whatever fences stand in its comments; of a reply the block that defines the entry."""
-    named = f"class {entry}" in completion or f"{entry} =" in completion
-    if named and not isinstance(parse(completion), SourceFault):
+    if entry in completion and not isinstance(parse(completion), SourceFault):
         return completion
     found = extract_kernel(completion, entry).code
+    named = re.search(rf"class\s+{re.escape(entry)}\b|\b{re.escape(entry)}\s*=", completion) is not None
     return completion if found is None and named and not _FENCED.search(completion) else found
 
 
