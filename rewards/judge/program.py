@@ -183,8 +183,9 @@ class Program:
         queue, seen = [node], set[str]()
         while queue:
             for inner in ast.walk(queue.pop()):
-                if isinstance(inner, ast.Constant) and isinstance(inner.value, str):
-                    yield inner.value
+                text = text_of(inner)
+                if text is not None:
+                    yield text
                 elif isinstance(inner, ast.Name) and inner.id not in seen:
                     seen.add(inner.id)
                     bound = self.binders.get(inner.id, [])
@@ -193,7 +194,13 @@ class Program:
     def _free_texts(self) -> Iterable[str]:
         """Every string but those that stand alone, as docstrings do."""
         alone = {id(node.value) for node in self.nodes if isinstance(node, ast.Expr)}
-        return (n.value for n in self.nodes if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in alone)
+        return (text for node in self.nodes if id(node) not in alone and (text := text_of(node)) is not None)
+
+
+def text_of(node: ast.AST) -> str | None:
+    """What a string says, or one of bytes."""
+    value = node.value if isinstance(node, ast.Constant) else None
+    return value.decode(errors="replace") if isinstance(value, bytes) else value if isinstance(value, str) else None
 
 
 def _elements(value: ast.expr) -> Iterator[ast.Name]:
