@@ -42,6 +42,10 @@ _IN_STRING = {
     '"""': re.compile(r'(?:[^"\\]++|\\.|"(?!""))*+', re.DOTALL),
     "'''": re.compile(r"(?:[^'\\]++|\\.|'(?!''))*+", re.DOTALL),
 }
+_BLANKS = r"(?:[ \t]|\\\n)"
+_OF_PYTHON = r"(?:[(\[]|:(?!:|[ \t]*+(?:public|private|protected|virtual)\b))"
+"""What follows a class's name in Python, and not in C++."""
+_CLASS = re.compile(rf"^[ \t]*+class{_BLANKS}++(\w++){_BLANKS}*+{_OF_PYTHON}", re.MULTILINE)
 _MAX_CHARS = 1 << 20
 """Of a longer reply, which no model writes in earnest, only the end is read."""
 _MAX_MISSES = 4
@@ -236,19 +240,25 @@ class _Strings:
 
 
 def _last_defining(text: str, blocks: list[_Block], entry: str) -> _Block | None:
-    """The last block with `class <entry>` as a statement of its own at the left margin.
+    """The last block that defines `entry` in a statement of its own at the left margin: its class, or another name for a class of
+    the same block (`ModelNew = Fast`).
 
     Failing that, the last block with such a line anywhere: its code is broken (a string never closed, a stray indentation) and
     the model should see the real error.
     """
-    header = re.compile(
-        rf"^(?P<indent>[ \t]*+)class[ \t]++{re.escape(entry)}[ \t]*+(?:[(\[]|:(?!:|[ \t]*+(?:public|private|protected|virtual)\b))",
+    name = re.escape(entry)
+    definition = re.compile(
+        rf"^(?P<indent>[ \t]*+)(?:class{_BLANKS}++{name}{_BLANKS}*+{_OF_PYTHON}"
+        rf"|{name}{_BLANKS}*+(?::[^=\n]*+)?={_BLANKS}*+(?P<other>\w++){_BLANKS}*+(?=[;\#\n]|\Z))",
         re.MULTILINE,
     )
     fallback = None
     for block in reversed(blocks):
         strings, position = _Strings(), block.start
-        for line in header.finditer(text, block.start, block.stop):
+        classes = frozenset(_CLASS.findall(text, block.start, block.stop))
+        for line in definition.finditer(text, block.start, block.stop):
+            if line["other"] and line["other"] not in classes:
+                continue
             fallback = fallback or block
             strings.feed(text, position, line.start())
             position = line.start()

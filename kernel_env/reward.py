@@ -58,6 +58,8 @@ half of the speedup up to 3, as the training configuration of Liu et al., "Dr. K
 that its profiler adds. Neither gives anything for a kernel that is only compiled, or ends an episode early."""
 
 
+_WORTHLESS = frozenset({Status.REJECTED, Status.TAMPERED})
+"""Not even `compiled` is paid for these."""
 MEASURED = ("compiled", "correct", "speedup_bonus")
 """Names of its parts."""
 
@@ -95,13 +97,14 @@ def measured_reward(verdict: Verdict, config: RewardConfig) -> Reward:
     """`compiled`, or `correct + min(bonus_weight * max(speedup - bonus_above, 0), max_bonus)`, or 0.
 
     The parts `compiled`, `correct` and `speedup_bonus` add up to the value; a part that could not be measured here is None.
-    A tampered run gets 0 however far it came. An unscored verdict has no value.
+    What was found out gets 0 however far it came: a run that was tampered with, and a kernel that was rejected for how it computes,
+    which is seen only once it ran. An unscored verdict has no value.
     """
     if not verdict.scored:
         parts = {"compiled": None, "correct": None, "speedup_bonus": None}
         return Reward(None, parts, verdict.message or "this machine cannot run the candidate")
     if not verdict.correct:
-        compiled = config.compiled if verdict.compiled and verdict.status is not Status.TAMPERED else 0.0
+        compiled = config.compiled if verdict.compiled and verdict.status not in _WORTHLESS else 0.0
         return Reward(compiled, {"compiled": compiled, "correct": 0.0, "speedup_bonus": 0.0})
     if verdict.speedup is None:
         reason = f"no speed bonus: {verdict.timing_note or 'not measured'}"

@@ -36,7 +36,7 @@ class Status(StrEnum):
     TRUNCATED = "truncated"
     """The reply's last code block was never closed (usually the token limit)."""
     REJECTED = "rejected"
-    """A static rule refused the source before anything was built."""
+    """A rule refused it: its source before anything was built, or how it was seen to compute."""
     BUILD_ERROR = "build_error"
     """The compiler refused the source."""
     LOAD_ERROR = "load_error"

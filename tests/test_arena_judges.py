@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kernel_env.checks.static import MAX_SOURCE_CHARS
 from kernel_env.errors import ConfigError, EndpointUnreachable, JudgeError, PolicyError
 from rewards.judge.canaries import WORDS, injected
-from rewards.judge.static import MAX_KERNEL_CHARS, StaticJudge
+from rewards.judge.static import StaticJudge
 from rollout import compose
 from rollout.arena.comparing import (
     ByScores,
@@ -100,7 +101,7 @@ async def test_words_to_the_judge_win_nothing(words: str) -> None:
 
 async def test_a_kernel_that_is_not_judged_is_a_failure() -> None:
     with pytest.raises(JudgeError, match="characters; at most"):
-        await STATIC.compare(question(GOOD, f"{GOOD}\n#{'x' * MAX_KERNEL_CHARS}"))
+        await STATIC.compare(question(GOOD, f"{GOOD}\n#{'x' * MAX_SOURCE_CHARS}"))
 
 
 # ------------------------------------------------------------------ a judge's server

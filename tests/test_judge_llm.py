@@ -309,6 +309,19 @@ async def test_words_move_no_score_and_a_judge_that_they_move_is_doubted(attack:
     assert "raw_differs" in found.doubts and "raw_differs" not in clean.doubts
 
 
+async def test_words_that_take_the_verdict_away_take_no_score_away() -> None:
+    """They are longer than the model's context, or talk it out of its form."""
+    padded = KERNEL_REQUEST.model_copy(update={"completion": f"{GOOD}\n# {'padding ' * 9_000}"})
+
+    def short_of_memory(messages: list[dict[str, str]]) -> str:
+        return "no verdict" if "padding" in messages[-1]["content"] else said()
+
+    with chat(short_of_memory) as server:
+        clean, found = await scored(judge_at(server)), await scored(judge_at(server), padded)
+    assert found.score == clean.score
+    assert found.doubts == ("raw_differs",)
+
+
 async def test_a_kernel_without_words_is_judged_once_and_one_with_words_twice() -> None:
     with chat(said()) as server:
         await scored(judge_at(server))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from kernel_env.checks.static import MAX_SOURCE_CHARS
 from rewards.judge import clike
 from rewards.judge.algebra import same_value
 from rewards.judge.models import JudgeFailure, Scored, careful
-from rewards.judge.static import MAX_KERNEL_CHARS, StaticJudge, score_kernel
+from rewards.judge.static import StaticJudge, score_kernel
 from rewards.judge.wire import AnswerType, FailureKind, JudgeRequest
 from rollout.corpus import Corpus, Entry, load_corpus
 
@@ -331,6 +333,41 @@ def test_a_kernel_may_come_bare_or_in_a_reply_and_without_a_type() -> None:
     assert answered(GOOD, None) == bare
 
 
+PADDING = ("#" + " " * 150_000, "# words\n" * 20_000, "\n" * 200_000, f'NOTE = b"{"x" * 100_000}"\n', "x = 1\n" * 12_000)
+
+
+@pytest.mark.parametrize("padding", PADDING, ids=["blanks", "comments", "lines", "bytes", "statements"])
+def test_whatever_the_referee_takes_is_judged_however_long_it_was_made(padding: str) -> None:
+    cheat = cpp("y = extension.scale(x, 2.0); return torch.relu(x) * 2")
+    for code in (cheat, GOOD):
+        padded, plain = answered(f"{code}\n{padding}"), answered(code)
+        assert isinstance(padded, Scored) and isinstance(plain, Scored)
+        assert len(padding) > 64 * 1024 and (padded.score, padded.flags) == (plain.score, plain.flags)
+    assert isinstance(found := answered(cheat), Scored) and found.flags == ("result_unused",)
+
+
+ALIASED = "ModelNew = Fast\n"
+
+
+@pytest.mark.parametrize("header", ["class  ModelNew", "class \\\nModelNew", "class\tModelNew"])
+def test_however_its_class_is_written_a_kernel_is_judged(header: str) -> None:
+    for forward in ("return extension.scale(x, 2.0)", "return torch.relu(x)"):
+        assert answered(cpp(forward).replace("class ModelNew", header)) == answered(cpp(forward))
+
+
+def test_an_entry_that_is_another_name_for_a_class_is_read_as_that_class() -> None:
+    code = GOOD.replace("ModelNew", "Fast") + ALIASED
+    assert answered(code) == answered(f"Here it is:\n```python\n{code}```\n") == answered(GOOD)
+    assert "result_unused" in judged(cpp("return torch.relu(x) * 2").replace("ModelNew", "Fast") + ALIASED).flags
+
+
+def test_the_entrys_last_binding_is_what_is_judged() -> None:
+    decoy = "\n\nclass Fast(nn.Module):\n    def forward(self, x):\n        return torch.relu(x) * 2\n"
+    assert judged(GOOD + decoy + ALIASED).flags == ("result_unused",)
+    assert judged(GOOD + decoy).flags == ()
+    assert judged(GOOD + "Fast = ModelNew\n" + ALIASED).flags == ()
+
+
 def test_a_better_kernel_in_a_comment_of_a_bare_source_is_not_what_is_judged() -> None:
     decoy = cpp("return torch.relu(x)")
     shown = f'"""\n```python\n{GOOD.replace(chr(34) * 3, chr(39) * 3)}```\n"""\n{decoy}'
@@ -344,7 +381,7 @@ def test_a_better_kernel_in_a_comment_of_a_bare_source_is_not_what_is_judged() -
         (" \n", FailureKind.NOTHING_TO_JUDGE),
         ("I cannot do that.", FailureKind.NOTHING_TO_JUDGE),
         ("```python\nprint()\n```", FailureKind.NOTHING_TO_JUDGE),
-        (GOOD + "# long\n" * MAX_KERNEL_CHARS, FailureKind.UNSUPPORTED),
+        (GOOD + "#" * MAX_SOURCE_CHARS, FailureKind.UNSUPPORTED),
     ],
 )
 def test_where_there_is_nothing_to_judge_there_is_no_score(completion: str, kind: FailureKind) -> None:
@@ -412,6 +449,21 @@ def test_what_an_exported_function_reaches_is_found() -> None:
     assert {"kernel", "helper", "TWICE", "N"} <= set(reached.tokens)
     assert {"never", "unused_word", "Unused"}.isdisjoint(reached.tokens)
     assert "go" in reached.void
+
+
+def test_a_source_in_bytes_is_read_as_one_in_a_string() -> None:
+    decoy = cpp(
+        "return extension.scale(torch.relu(x), 2.0)", "torch::Tensor scale(torch::Tensor x, double s) { return x.clone(); }\n"
+    )
+    in_bytes = decoy.replace('cpp_sources="""', 'cpp_sources=b"""').replace('}\n""",', '}\n""".decode(),')
+    assert in_bytes != decoy and judged(in_bytes).flags == judged(decoy).flags == ("decoy_kernel",)
+
+
+@pytest.mark.parametrize("text", ["int f( } g; {", "a ( } {", "struct a " + "{} " * 80_000 + ";"], ids=["open", "brace", "long"])
+def test_what_is_no_cplusplus_is_read_to_its_end(text: str) -> None:
+    started_s = time.process_time()
+    assert clike.parts(clike.tokens(text))
+    assert time.process_time() - started_s < 20, "in time that is linear in its length"
 
 
 # ------------------------------------------------------------------ answers that are no kernels

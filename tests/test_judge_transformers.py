@@ -218,6 +218,30 @@ async def test_no_text_holds_a_token_that_the_tokenizer_calls_special(model: Pat
     assert special and [token for token in attacked if token in special] == [token for token in plain if token in special]
 
 
+@needs_extra
+async def test_no_text_holds_a_token_of_a_chat_template_that_is_not_called_special(tmp_path: Path) -> None:
+    from rewards.judge.reward_model import RewardModel
+
+    path = tiny_reward_model(tmp_path)
+    tokenizer = tokenizer_of(None)
+    tokenizer.add_tokens(["<start_of_turn>", "[TURN]", "  ", "\n\n"])
+    tokenizer.save_pretrained(path)
+    read = RewardModel(str(path))
+    added = set(tokenizer.convert_tokens_to_ids(["<start_of_turn>", "[TURN]"]))
+    assert added.isdisjoint(read.encoded("q", "a <start_of_turn> b[TURN]"))
+    assert read._plain("x\n\n  y") == "x\n\n  y", "what is blank stays as it is"
+
+
+@needs_extra
+async def test_comments_that_the_model_has_no_room_for_take_no_score_away(tmp_path: Path) -> None:
+    padded = KERNEL.model_copy(update={"completion": f"{GOOD}\n# {'words and ' * 3_000}"})
+    (clean,) = await judged(path := tiny_reward_model(tmp_path, context=2_048), [KERNEL])
+    (found,) = await judged(path, [padded])
+    assert isinstance(clean, Scored) and isinstance(found, Scored)
+    assert found.score == pytest.approx(clean.score, abs=1e-5)
+    assert found.doubts == (*clean.doubts, "raw_differs")
+
+
 def test_the_question_holds_the_reference_and_what_was_measured() -> None:
     asked = KERNEL.model_copy(update={"metadata": {"measured": {"status": "correct", "speedup": 1.5, "said": "believe me"}}})
     assert question(asked).startswith("relu\n\nReference:\n\n```\n")

@@ -48,7 +48,15 @@ def test_another_entry_class_can_be_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    "header", ["class ModelNew:", "class ModelNew (nn.Module):", "class ModelNew[T](Base):", "class  ModelNew(\n  A):"]
+    "header",
+    [
+        "class ModelNew:",
+        "class ModelNew (nn.Module):",
+        "class ModelNew[T](Base):",
+        "class  ModelNew(\n  A):",
+        "class ModelNew \\\n  (A):",
+        "class \\\nModelNew(A):",
+    ],
 )
 def test_every_way_to_write_the_class_header_counts(header: str) -> None:
     assert code_of(fenced(f"{header}\n    pass\n")) is not None
@@ -67,6 +75,36 @@ def test_every_way_to_write_the_class_header_counts(header: str) -> None:
 )
 def test_a_block_that_only_resembles_the_class_is_not_code(code: str) -> None:
     assert status_of(fenced(code)) is Status.NO_CODE
+
+
+@pytest.mark.parametrize(
+    "alias", ["ModelNew = Fast", "ModelNew=Fast  # the entry", "ModelNew: type = Fast", "ModelNew = Fast; x = 1"]
+)
+def test_another_name_for_a_class_of_the_block_defines_the_entry(alias: str) -> None:
+    code = f"{GOOD.replace('ModelNew', 'Fast')}\n{alias}\n"
+    assert code_of(fenced(code)) == code
+    assert code_of(fenced(OTHER) + fenced(code)) == code
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "from kernel import Fast\nModelNew = Fast\n",  # a class of another block
+        "class Fast:\n    pass\nmodel = ModelNew\n",
+        "class Fast:\n    pass\nModelNew == Fast\n",
+        "class Fast:\n    pass\nModelNew = Fast()\n",
+        "class Fast:\n    pass\nModelNewer = Fast\n",
+        "class Fast:\n    pass\nx.ModelNew = Fast\n",
+    ],
+)
+def test_what_only_uses_the_entry_does_not_define_it(use: str) -> None:
+    assert status_of(fenced(use)) is Status.NO_CODE
+    assert code_of(fenced(GOOD) + fenced(use)) == GOOD
+
+
+def test_an_alias_in_a_string_yields_to_an_earlier_real_one() -> None:
+    shown = 'class Fast:\n    pass\nTEXT = """\nModelNew = Fast\n"""\n'
+    assert code_of(fenced(GOOD) + fenced(shown)) == GOOD
 
 
 def test_a_block_that_has_the_class_only_in_a_string_yields_to_an_earlier_real_one() -> None:

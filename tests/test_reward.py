@@ -51,6 +51,8 @@ def correct(speedup: float | None = None, timing_note: str = "") -> Verdict:
         (Status.CRASHED, Stage.TIMING, 0.1),
         (Status.TAMPERED, Stage.TRIALS, 0.0),
         (Status.TAMPERED, Stage.TIMING, 0.0),
+        (Status.REJECTED, Stage.TRIALS, 0.0),
+        (Status.REJECTED, Stage.TIMING, 0.0),
     ],
 )
 @pytest.mark.parametrize("preset", PRESETS)
@@ -59,6 +61,12 @@ def test_a_failure_is_worth_its_build_and_no_more(preset: str, status: Status, s
     reward = measured_reward(verdict(status, stage), PRESETS[preset])
     assert reward.value == value
     assert reward.parts == {"compiled": value, "correct": 0.0, "speedup_bonus": 0.0}
+
+
+@pytest.mark.parametrize("category", ["decoy", "library", "torch_ops"])
+def test_what_is_rejected_late_did_compile_and_earns_nothing(category: str) -> None:
+    late = replace(verdict(Status.REJECTED, Stage.TIMING), category=category)
+    assert late.compiled and measured_reward(late, SEED).value == 0.0
 
 
 @pytest.mark.parametrize(

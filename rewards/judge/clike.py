@@ -30,7 +30,36 @@ _CONDITION = re.compile(r"[ \t\f\v]*\#[ \t\f\v]*(?P<word>if|ifdef|ifndef|elif|el
 _NEVER = re.compile(r"[\s(]*(?:0[uUlL]*|false|!\s*1)[\s)]*(?:$|&&)")
 _ALWAYS = re.compile(r"[\s(]*(?:1[uUlL]*|true|!\s*0)[\s)]*$")
 _DEFINE = re.compile(r"#\s*define\s+(\w+)(?:\([^)]*\))?")
+_DIRECTIVE = re.compile(
+    r"^[ \t\f\v]*+\#[ \t\f\v]*+(?P<word>\w*+)(?P<rest>(?:[^\n\\]++|\\.)*+)",
+    re.DOTALL | re.MULTILINE,
+)
+_OPERAND = re.compile(r"\s*(?:<[^>\n]*>|\"[^\"\n]*\"|\w+)")
+_INSIDE = re.compile(r"\(.*\)", re.DOTALL)
+_RUN = re.compile(r"[^\W\d]\w*+(?:\s++\w++){2,}+")
+_OF_PRAGMAS = """
+    omp acc GCC clang STDC once unroll nounroll pack push_macro pop_macro ivdep simd message nv_diag_suppress nv_diag_default
+    nv_diagnostic push pop
+    parallel for section sections single task taskloop taskgroup taskwait taskyield teams distribute target critical barrier
+    atomic master masked ordered threadprivate declare flush read write update capture seq_cst private firstprivate lastprivate
+    shared reduction default schedule collapse num_threads nowait if proc_bind aligned safelen simdlen linear uniform inbranch
+    notinbranch untied mergeable depend map data end loop order scan nontemporal copyin copyprivate final priority cancel
+    optimize options push_options pop_options diagnostic ignored warning error visibility hidden system_header poison
+    vectorize interleave enable disable full fp contract on off ON OFF FP_CONTRACT FENV_ACCESS
+    """
+_PRAGMAS = frozenset(_OF_PRAGMAS.split())
+"""Words of pragmas."""
+_OF_KEYWORDS = """
+    alignas auto bool break case char class concept const consteval constexpr constinit continue decltype default delete do double
+    else enum explicit export extern false final float for friend goto half if inline int long mutable namespace new noexcept
+    nullptr operator override private protected public register requires restrict return short signed sizeof static struct switch
+    template this thread_local throw true try typedef typename union unsigned using virtual void volatile while
+    define elif defined
+    """
+_KEYWORDS = frozenset(_OF_KEYWORDS.split())
 _NOT_FUNCTIONS = frozenset({"__launch_bounds__", "__attribute__", "__declspec", "alignas", "decltype", "noexcept", "defined"})
+_TYPED = frozenset({"class", "struct", "union", "enum", "="})
+"""After a class or an initialiser a semicolon follows the closing brace."""
 _REGISTERS = frozenset({"PYBIND11_MODULE", "TORCH_LIBRARY", "TORCH_LIBRARY_IMPL", "TORCH_LIBRARY_FRAGMENT"})
 """Macros whose blocks hand functions to Python, whatever is named elsewhere."""
 
@@ -78,6 +107,53 @@ def without_dead(source: str) -> str:
     return "\n".join(kept)
 
 
+def without_prose(source: str) -> str:
+    """`source`, which has no comments, without words that only a preprocessor reads: sentences in its directives and in branches
+    under a condition, messages, pragmas that no compiler knows, and what stands behind a directive's end."""
+    kept, depth, position = list[str](), 0, 0
+    for match in (*_DIRECTIVE.finditer(source), None):
+        text = source[position : match.start() if match else len(source)]
+        kept.append(_without_sentences(text) if depth else text)
+        if match:
+            word, position = match["word"], match.end()
+            depth = max(depth + word.startswith("if") - (word == "endif"), 0)
+            kept.append(_directive(match[0], word, match["rest"]))
+    return "".join(kept)
+
+
+def _directive(line: str, word: str, rest: str) -> str:
+    if word in ("define", "if", "elif"):
+        return _without_sentences(line)
+    if word == "pragma":
+        return _INSIDE.sub(lambda match: _without_sentences(match[0]), line) if _is_pragma(rest) else ""
+    if word in ("else", "endif"):
+        return line
+    operand = _OPERAND.match(rest) if word in ("ifdef", "ifndef", "undef", "include", "include_next") else None
+    if operand is None:
+        return "" if rest.strip() else line
+    return line if not rest[operand.end() :].strip() else f"#{word}{operand[0]}"
+
+
+def _is_pragma(rest: str) -> bool:
+    """Whether a compiler may know it. One word of it is free: what a loop is unrolled by."""
+    words = _NAME.findall(_INSIDE.sub(" ", _PART.sub(" ", rest)))
+    return bool(words) and words[0] in _PRAGMAS and sum(word not in _PRAGMAS for word in words) <= 1
+
+
+def _without_sentences(text: str) -> str:
+    """Names in a row are a declaration, a macro before it at most; more of them are a sentence."""
+    said = [run for run in _RUN.findall(text) if _names_in(run) > 2]
+    if sum(map(_names_in, said)) <= 3:
+        return text
+    return _RUN.sub(lambda match: "..." if _names_in(match[0]) > 2 else match[0], text)
+
+
+def _names_in(run: str) -> int:
+    """Words that are names of somebody's making: no keywords, and no macros such as `__device__` and `TORCH_API`."""
+    words = run.split()
+    return sum(word not in _KEYWORDS and not word.startswith("__") and not ("_" in word and word.isupper()) for word in words)
+
+
 def comments(source: str) -> Iterator[tuple[int, int]]:
     """Where each comment begins and ends."""
     for match in _PART.finditer(source):
@@ -115,27 +191,29 @@ class Part:
 def parts(stream: Iterable[str]) -> list[Part]:
     """The top-level parts of a token stream. Namespaces and `extern "C"` blocks are looked into."""
     found, now, depth, opened = list[Part](), list[str](), 0, 0
+    called = typed = False
+    """Whether the part so far has a parenthesis, and, before its first brace, a word after which a brace does not end it."""
     for token in stream:
         if token.startswith("#") and depth == 0:
             continue
-        if token == "{" and depth == 0 and now[:1] in (["namespace"], ["inline"], ["extern"]) and "(" not in now:
-            now, opened = [], opened + 1
+        if token == "{" and depth == 0 and now[:1] in (["namespace"], ["inline"], ["extern"]) and not called:
+            now, typed, opened = [], False, opened + 1
             continue
         if token == "}" and depth == 0:
-            opened, now = max(opened - 1, 0), []
+            opened, now, called, typed = max(opened - 1, 0), [], False, False
             continue
+        if not now:
+            in_head = True
         now.append(token)
+        in_head &= token != "{"
+        called |= token == "("
+        typed |= in_head and token in _TYPED
         depth += (token in ("{", "(", "[")) - (token in ("}", ")", "]"))
         depth = max(depth, 0)
-        if depth == 0 and (token == ";" or (token == "}" and _ends(now))):
+        if depth == 0 and (token == ";" or (token == "}" and called and not typed)):
             found.append(_part(now))
-            now = []
+            now, called, typed = [], False, False
     return [*found, _part(now)] if now else found
-
-
-def _ends(now: list[str]) -> bool:
-    """Whether a closing brace ends this part; after a class or an initialiser a semicolon follows."""
-    return "(" in now and not {"class", "struct", "union", "enum", "="} & set(now[: now.index("{")])
 
 
 def _part(now: list[str]) -> Part:

@@ -1,6 +1,7 @@
 """Candidate text is untrusted: it may speak to whoever judges it. Here it is made something to read and nothing to obey.
 
-stripped(code)      the program alone: no comments, no docstrings, no strings but short names; in C++ neither, nor dead branches
+stripped(code)      the program alone: no comments, no docstrings, no strings but short names; in C++ neither, nor dead branches,
+                    nor sentences for the preprocessor. Bytes and the parts of an f-string are strings
 quoted(text)        fenced by more backticks than any run of them inside, with what could end a turn or a verdict broken up
 speaks_to_judge     whether comments, strings or names address a judge: a reason for doubt, never for a score
 """
@@ -12,22 +13,43 @@ import io
 import re
 import textwrap
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from kernel_env.checks.static import SourceFault, parse
 from rewards.judge import clike
-from rewards.judge.program import Program
+from rewards.judge.program import Program, text_of
 
-_NAME_LIKE = re.compile(r"[\w.:+/=,<>()\[\] -]{0,40}")
+_NAME_LIKE = re.compile(r"[\w.:+/=,<>()\[\] -]{0,40}", re.ASCII)
 _WORDS = re.compile(r"[A-Za-z]{2,}")
 _MOST_WORDS = 3
-_TAGS = re.compile(
-    r"<(/?\s*(?:think|thinking|reasoning|answer|verdict|score|system|user|assistant|tool_call)\b[^<>]{0,40})>", re.IGNORECASE
+"""Of a string, and of all strings of an expression that are more than one word."""
+_MOST_NAMES = 12
+"""Of an expression's strings that are a word without anything else."""
+_CONTROL = re.compile(
+    r"""(?ix)
+    <(?=
+        [|｜][^<>\n]{0,40}> | [^<>|｜\n]{0,40}[|｜]>
+      | /?\s*(?:think|thinking|reasoning|answer|verdict|score|system|user|assistant|tool|function)\b[^<>]{0,40}>
+      | /?(?:s|[be]o[sdpt]|sop|pad|unk|mask|cls|sep|pre|suf|mid|img|unused\d+)>
+      | /?[a-z]+_\w*(?<!_t)(?<!unordered_map)(?<!unordered_set)(?<!string_view)(?<!type_traits)(?<!condition_variable)
+        (?<!initializer_list)(?<!shared_mutex)(?<!system_error)(?<!forward_list)> | /?[a-z]\w*:\w+> | </?sys>>
+    )
+  | \[(?=
+        (?-i:/?(?:INST|THINK|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_(?:CALLS|RESULTS|CONTENT)|ARGS|CALL_ID|IMG(?:_BREAK|_END)?|[gs]?MASK|CLS
+          |SEP|PAD|UNK|BOS|EOS|PREFIX|SUFFIX|MIDDLE|UNUSED_TOKEN_\d+)\])
+      | \[\s*[A-Z<>=]{1,12}\s*\]\]
+    )
+  | \](?=~!?b[][])
+    """
 )
-_SPECIAL = re.compile(r"<(\|[^<>\n]{0,40}\|)>|<(/?s)>|\[(/?INST)\]", re.IGNORECASE)
-_LABELS = re.compile(r"\[\[(?=\s*[A-Za-z<>=]{1,12}\s*\]\])")
-_VERDICT = re.compile(r"""(?i)(verdict|final[ _]?score|judge?ment|"score|'score)(?=[\s"'\\]{0,4}(?:[:=]|is\b))""")
+"""Where what may be a token of some model's own begins: of its turns and of its thinking, and a comparison's label. Most names
+of such have an underscore; those of types end in `_t`, and C++'s headers are few."""
+_KEYS = "reasoning|genuine|integrity|substance|readability|correctness|relevance|clarity|confidence|verdict"
+_VERDICT = re.compile(
+    rf"""(?i)(verdict|final[ _]?score|judge?ment|"score|'score)(?=[\s"'\\]{{0,4}}(?:[:=]|is\b))|(?<=["'])({_KEYS})(?=\\?["'])"""
+)
+"""What a verdict calls itself, and the keys of one (of `rubrics`) wherever they are strings."""
 _ADDRESS = re.compile(
     r"""(?ix)
     \b(ignore|disregard|forget|override) \W+ (\w+\W+){0,4} (above|previous|prior|earlier|instructions?|rubric|prompt)\b
@@ -39,6 +61,8 @@ _ADDRESS = re.compile(
   | \bverdict\b \s* ["']? \s* [:=]
   | \bsystem\s*(prompt|message|note|:)
   | </?(think|system)\b | <\|
+  | </?(start|end)_of_turn\b | \[/?INST\]
+  | \b(genuine|integrity|substance|readability|verdict)\W+(none|poor|fair|good|excellent)\b
   | \[\[ [A-Za-z<>=]+ \]\]
     """
 )
@@ -52,10 +76,14 @@ _TOLD = re.compile(
 """What addresses a judge even where it is code of C++, in which `[[unlikely]]` and `score = maximum(...)` are ordinary."""
 _PROSE = re.compile(r"\b[A-Za-z]++(?:[,.:]?[ \t]++[\w/.%]++){4,}+")
 """In code so many words in a row are most likely none: what they say is looked at as what a comment says."""
+_LITERAL = (
+    ast.Constant, ast.JoinedStr, ast.FormattedValue, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.BinOp, ast.operator,
+    ast.expr_context,
+)  # fmt: skip
 _SEPARATORS = re.compile(r"[_\W]+")
-_MARK = "‹›"
-_PLACE = "native source {}"
-_PLACED = re.compile(r"'native source (\d+)'")
+_PLACE = "‹native source {}›"
+"""No string of a candidate reads so: none that is left has such marks."""
+_PLACED = re.compile(r"'‹native source (\d+)›'")
 
 
 class Stripped(NamedTuple):
@@ -78,16 +106,24 @@ def stripped(code: str) -> Stripped:
             removed |= len(body) < len(node.body)
             node.body = body or [ast.Pass()]
     natives = list[str]()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if _is_source(node.value, sources):
-                bare = _native(node.value)
-                removed |= _says_something(node.value) or clike.without_dead(bare) != bare
-                natives.append(clike.without_dead(bare).replace('"""', r"\"\"\""))
+    for strings in _strings(tree):
+        said = [(node, text) for node in strings if not _is_source(text := text_of(node) or "", sources)]
+        together = _is_speech([text for _, text in said])
+        for node, text in said:
+            if not _is_short(text) or (together and _WORDS.search(text)):
+                removed = True
+                node.value = b"..." if isinstance(node.value, bytes) else "..."
+        for node in strings:
+            text = text_of(node) or ""
+            if _is_source(text, sources):
+                bare = _native(text)
+                read = clike.without_prose(clike.without_dead(bare))
+                removed |= _says_something(text) or read != bare
+                natives.append(read.replace('"""', r"\"\"\""))
                 node.value = _PLACE.format(len(natives) - 1)
-            else:
-                removed |= not _is_short(node.value)
-                node.value = _short(node.value)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):  # a source of several parts is several sources with what stands between them
+            node.values = [ast.FormattedValue(part, -1) if _is_placed(part) else part for part in node.values]
     try:
         text = ast.unparse(ast.fix_missing_locations(tree))
     except (RecursionError, ValueError):
@@ -95,8 +131,42 @@ def stripped(code: str) -> Stripped:
     return Stripped(_PLACED.sub(lambda match: f'"""{natives[int(match[1])]}"""', text), removed)
 
 
+def _is_placed(part: ast.expr) -> bool:
+    return isinstance(part, ast.Constant) and _PLACED.fullmatch(repr(part.value)) is not None
+
+
 def _is_remark(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str)
+    """Whether a statement is words and does nothing: a string, or several in a tuple, a sum or a dict."""
+    if not isinstance(statement, ast.Expr):
+        return False
+    nodes = list(ast.walk(statement.value))
+    return all(isinstance(node, _LITERAL) for node in nodes) and any(text_of(node) is not None for node in nodes)
+
+
+def _strings(tree: ast.Module) -> Iterator[list[ast.Constant]]:
+    """The strings of each expression that is no part of another one."""
+    todo: list[ast.AST] = [tree]
+    while todo:
+        for child in ast.iter_child_nodes(todo.pop()):
+            if isinstance(child, ast.expr):
+                yield [node for node in ast.walk(child) if isinstance(node, ast.Constant) and text_of(node) is not None]
+            else:
+                todo.append(child)
+
+
+def _is_speech(texts: Iterable[str]) -> bool:
+    """Whether short strings of one expression are a sentence together, or speak to a judge."""
+    texts = list(dict.fromkeys(texts))
+    phrases = [text for text in texts if " " in text and not all(flag.startswith("-") for flag in text.split())]
+    if len(phrases) > 1 and sum(len(_WORDS.findall(text)) for text in phrases) > _MOST_WORDS:
+        return True
+    return sum(map(str.isalpha, texts)) > _MOST_NAMES or any(map(_speaks, _joined(texts)))
+
+
+def _joined(texts: Sequence[str]) -> Iterator[str]:
+    """What several strings say together."""
+    if len(texts) > 1:
+        yield from ("".join(texts), " ".join(texts))
 
 
 def is_native(text: str) -> bool:
@@ -118,21 +188,16 @@ def _native(text: str) -> str:
     return "\n" + "\n".join(line.rstrip() for line in textwrap.dedent(bare).splitlines() if line.strip()) + "\n"
 
 
-def _short(text: str) -> str:
-    return text if _is_short(text) else "..."
-
-
 def _is_short(text: str) -> bool:
     """A name, a flag, a path or a format: nothing that could be a sentence."""
     return _NAME_LIKE.fullmatch(text.strip("\"'")) is not None and len(_WORDS.findall(_SEPARATORS.sub(" ", text))) <= _MOST_WORDS
 
 
 def neutral(text: str) -> str:
-    """`text` with thinking tags, chat markers and verdict tokens broken up, so that they are none any more."""
-    text = _TAGS.sub(rf"{_MARK[0]}\1{_MARK[1]}", text)
-    text = _SPECIAL.sub(lambda m: f"{_MARK[0]}{m[1] or m[2] or m[3]}{_MARK[1]}", text)
-    text = _LABELS.sub("[ [", text)
-    return _VERDICT.sub(lambda m: f"{m[1][:-1]}·{m[1][-1]}", text)
+    """`text` with what a model may take for a token of its own, or for a verdict, broken up by a blank or a dot. To a reader it is
+    what it was."""
+    text = _CONTROL.sub(r"\g<0> ", text)
+    return _VERDICT.sub(lambda m: f"{(m[1] or m[2])[:-1]}·{(m[1] or m[2])[-1]}", text)
 
 
 def fence(text: str) -> str:
@@ -149,7 +214,11 @@ def quoted(text: str, language: str = "") -> str:
 
 def speaks_to_judge(code: str) -> bool:
     """Whether a comment, a string or a name addresses whoever judges; in names, underscores are blanks."""
-    return any(_ADDRESS.search(text) or _ADDRESS.search(text.replace("_", " ")) for text in _words_of(code))
+    return any(map(_speaks, _words_of(code)))
+
+
+def _speaks(text: str) -> bool:
+    return _ADDRESS.search(text) is not None or _ADDRESS.search(text.replace("_", " ")) is not None
 
 
 def _words_of(code: str) -> Iterator[str]:
@@ -161,14 +230,21 @@ def _words_of(code: str) -> Iterator[str]:
         return
     yield from (token.string for token in _tokens(code) if token.type in (tokenize.COMMENT, tokenize.NAME))
     sources = Program(tree, "").sources
-    for text in (n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)):
-        if not _is_source(text, sources):
-            yield text
-            continue
-        yield from clike.remarks(text)
-        bare = clike.without_comments(text, lambda _: '""')
-        yield from (found[0] for found in _PROSE.finditer(bare))
-        yield from (found[0] for found in _TOLD.finditer(bare))
+    for strings in _strings(tree):
+        texts = list(dict.fromkeys(text_of(node) or "" for node in strings))
+        said = [text for text in texts if not _is_source(text, sources)]
+        yield from said
+        yield from _joined(said)
+        for text in texts:
+            if _is_source(text, sources):
+                yield from _words_of_native(text)
+
+
+def _words_of_native(text: str) -> Iterator[str]:
+    yield from clike.remarks(text)
+    bare = clike.without_comments(text, lambda _: '""')
+    yield from (found[0] for found in _PROSE.finditer(bare))
+    yield from (found[0] for found in _TOLD.finditer(bare))
 
 
 def _tokens(code: str) -> Iterator[tokenize.TokenInfo]:

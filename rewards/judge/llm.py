@@ -139,8 +139,18 @@ class LLMJudge:
         return careful(replace(found, doubts=doubts))
 
     async def _kernel(self, request: JudgeRequest, kernel: Kernel) -> Scored:
-        found = await asyncio.gather(*(self._asked(request, text, KERNEL) for text in kernel.texts))
-        return replace(found[0], doubts=kernel.doubts_of([one.score for one in found]))
+        bare = self._asked(request, kernel.texts[0], KERNEL)
+        found, raw = await asyncio.gather(bare, asyncio.gather(*(self._raw_score(request, text) for text in kernel.texts[1:])))
+        return replace(found, doubts=kernel.doubts_of([found.score, *raw]))
+
+    async def _raw_score(self, request: JudgeRequest, text: str) -> float | None:
+        """The score of a kernel with its words; None where they are more than the model reads, or it gives no verdict for them."""
+        try:
+            return (await self._asked(request, text, KERNEL)).score
+        except _Failed as error:
+            if error.failure.kind is FailureKind.BAD_VERDICT:
+                return None
+            raise
 
     async def _asked(self, request: JudgeRequest, judged: str, rubric: Rubric) -> Scored:
         mode = self._mode or "plain"

@@ -24,9 +24,10 @@ class Kernel:
     """The program alone, whose score counts; then, where there were words and they are compared, the source as it was written."""
     doubts: tuple[str, ...]
 
-    def doubts_of(self, scores: Sequence[float]) -> tuple[str, ...]:
-        """With what the scores of `texts` say."""
-        differs = any(abs(score - scores[0]) > _FAR for score in scores)
+    def doubts_of(self, scores: Sequence[float | None]) -> tuple[str, ...]:
+        """With what the scores of `texts` say. Words for which there is no score where there is one without them move it too."""
+        first = scores[0]
+        differs = first is not None and any(score is None or abs(score - first) > _FAR for score in scores)
         return (*self.doubts, *([RAW_DIFFERS] if differs else []))
 
 

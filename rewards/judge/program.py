@@ -49,7 +49,6 @@ class Program:
     """Facts that need the whole module. Every walk is iterative: the depth of the tree is the candidate's choice."""
 
     def __init__(self, tree: ast.Module, entry: str) -> None:
-        self.entry = entry
         self.nodes = list(ast.walk(tree))
         self.aliases = aliases_of(self.nodes)
         self.statements = list(top_level(tree))
@@ -57,6 +56,17 @@ class Program:
         for statement in self.statements:
             for name in bound_names(statement):
                 self.binders.setdefault(name, []).append(statement)
+        self.entry = self._class_behind(entry)
+
+    def _class_behind(self, entry: str) -> str:
+        """The name of the class that `entry` stands for: its own, or after `ModelNew = Fast` that one. The last binding counts."""
+        seen = set[str]()
+        while entry not in seen:
+            seen.add(entry)
+            match self.binders.get(entry, [None])[-1]:
+                case ast.Assign(value=ast.Name(id=other)) | ast.AnnAssign(value=ast.Name(id=other)) if other in self.binders:
+                    entry = other
+        return entry
 
     def dotted(self, node: ast.AST) -> str:
         """`torch.nn.functional.relu` for `F.relu`: a path with its import resolved, "" for anything else."""
@@ -173,8 +183,9 @@ class Program:
         queue, seen = [node], set[str]()
         while queue:
             for inner in ast.walk(queue.pop()):
-                if isinstance(inner, ast.Constant) and isinstance(inner.value, str):
-                    yield inner.value
+                text = text_of(inner)
+                if text is not None:
+                    yield text
                 elif isinstance(inner, ast.Name) and inner.id not in seen:
                     seen.add(inner.id)
                     bound = self.binders.get(inner.id, [])
@@ -183,7 +194,13 @@ class Program:
     def _free_texts(self) -> Iterable[str]:
         """Every string but those that stand alone, as docstrings do."""
         alone = {id(node.value) for node in self.nodes if isinstance(node, ast.Expr)}
-        return (n.value for n in self.nodes if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in alone)
+        return (text for node in self.nodes if id(node) not in alone and (text := text_of(node)) is not None)
+
+
+def text_of(node: ast.AST) -> str | None:
+    """What a string says, or one of bytes."""
+    value = node.value if isinstance(node, ast.Constant) else None
+    return value.decode(errors="replace") if isinstance(value, bytes) else value if isinstance(value, str) else None
 
 
 def _elements(value: ast.expr) -> Iterator[ast.Name]:

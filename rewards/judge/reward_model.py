@@ -33,6 +33,9 @@ class RewardModel:
             raise
         except Exception as error:  # of whatever reads its files: each library has classes of its own
             raise PolicyError(f"model {name} cannot be loaded: {one_line(error)}; check its files and model=") from error
+        added = [word for word in self._tokenizer.get_added_vocab() if not word.strip().isidentifier() and word.strip(" ▁\n\t")]
+        self._whole = sorted({*self._tokenizer.all_special_tokens, *added}, key=len, reverse=True)
+        """Tokens of its turns and the like, whether it calls them special or not; words and blanks may be whole as well."""
         config = self._model.config.get_text_config()
         if report["missing_keys"] or self._model.config.num_labels != 1:
             raise ConfigError(
@@ -52,7 +55,7 @@ class RewardModel:
         """Changes with the weights."""
 
     def encoded(self, question: str, answer: str) -> list[int]:
-        """The tokens of an exchange. What the tokenizer calls special is none in the two texts: they are only read."""
+        """The tokens of an exchange. What the tokenizer never splits is no such token in the two texts: they are only read."""
         question, answer = map(self._plain, (question, answer))
         if self._tokenizer.chat_template:
             messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
@@ -75,7 +78,7 @@ class RewardModel:
         return list((outputs.clamp(0, 1) if self._regression else outputs.sigmoid()).tolist())
 
     def _plain(self, text: str) -> str:
-        for token in self._tokenizer.all_special_tokens:
+        for token in self._whole:
             text = text.replace(token, f"{token[:1]}·{token[1:]}")
         return text
 

@@ -16,7 +16,7 @@ from rewards.judge.injection import quoted
 from rewards.judge.models import Scored
 from rewards.judge.wire import JudgeRequest
 
-PROMPT_VERSION = "1"
+PROMPT_VERSION = "2"
 """Raised by whoever changes a word of a prompt, or how a verdict is read."""
 
 Mode = Literal["schema", "json", "plain"]

@@ -18,7 +18,7 @@ import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from kernel_env.checks.static import SourceFault, check_cpp, check_cuda, check_triton, parse
+from kernel_env.checks.static import MAX_SOURCE_CHARS, SourceFault, check_cpp, check_cuda, check_triton, parse
 from kernel_env.parsing import extract_kernel
 from rewards.judge.answers import score_answer
 from rewards.judge.conduct import Doubt, Flag, conduct, merged, of_forward
@@ -30,7 +30,7 @@ from rewards.judge.program import Program, read
 from rewards.judge.substance import Substance, substance
 from rewards.judge.wire import AnswerType, FailureKind, JudgeRequest
 
-VERSION = "2"
+VERSION = "3"
 """Raised by whoever changes a rule below, or one that it rests on."""
 
 ASPECTS = ("genuine", "integrity", "substance", "readability")
@@ -39,8 +39,6 @@ _CHECKS: Mapping[AnswerType, Callable[[str, str], str | None]] = {
     AnswerType.KERNEL_CUDA: check_cuda,
     AnswerType.KERNEL_CPP: check_cpp,
 }
-MAX_KERNEL_CHARS = 64 * 1024
-"""Longer ones are not judged: no kernel is so long, and reading one takes time."""
 _FENCED = re.compile(r"^\s*(```|~~~)", re.MULTILINE)
 _LONG_FUNCTION = 60
 """Statements of a Python function that can still be read in one go."""
@@ -85,19 +83,19 @@ def kernel_of(request: JudgeRequest, entry: str = "ModelNew") -> str | JudgeFail
         return None
     if code is None:
         return JudgeFailure(FailureKind.NOTHING_TO_JUDGE, f"the completion is no kernel: it defines no class {entry}")
-    if len(code) > MAX_KERNEL_CHARS:
+    if len(code) > MAX_SOURCE_CHARS:  # the referee's own limit: whatever it verified is judged, and has its flags
         return JudgeFailure(
-            FailureKind.UNSUPPORTED, f"the kernel has {len(code)} characters; at most {MAX_KERNEL_CHARS} are judged"
+            FailureKind.UNSUPPORTED, f"the kernel has {len(code)} characters; at most {MAX_SOURCE_CHARS} are judged"
         )
     return code
 
 
 def _code_of(completion: str, entry: str) -> str | None:
     """Of a bare source the whole, whatever fences stand in its comments; of a reply the block that defines the entry."""
-    named = f"class {entry}" in completion or f"{entry} =" in completion
-    if named and not isinstance(parse(completion), SourceFault):
+    if entry in completion and not isinstance(parse(completion), SourceFault):
         return completion
     found = extract_kernel(completion, entry).code
+    named = re.search(rf"class\s+{re.escape(entry)}\b|\b{re.escape(entry)}\s*=", completion) is not None
     return completion if found is None and named and not _FENCED.search(completion) else found
 
 

@@ -1,7 +1,8 @@
 """A reward model in this process as judge: it reads question and answer and gives a number, without words.
 
 A batch of requests is one pass of the model. A kernel is judged twice in it, without its comments and as it was written, as a
-language model's judge does (see `llm`). A text that is longer than the model can read has no score: nothing is cut.
+language model's judge does (see `llm`). A program that is longer than the model can read has no score: nothing is cut. Where only
+its words make it so, it has the doubt `raw_differs`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from rewards.judge.wire import FailureKind, JudgeRequest
 if TYPE_CHECKING:
     from rewards.judge.reward_model import RewardModel
 
-PROMPT_VERSION = "1"
+PROMPT_VERSION = "2"
 """Raised by whoever changes what the model is shown."""
 _ERROR_CHARS = 200
 
@@ -37,6 +38,8 @@ class _Asked:
 
     rows: tuple[list[int], ...]
     kernel: Kernel | None
+    unread: bool
+    """The kernel with its words is longer than the model can read; without them it is not."""
 
 
 class TransformersJudge:
@@ -104,21 +107,23 @@ class TransformersJudge:
         if isinstance(kernel, JudgeFailure):
             return kernel
         answers = [neutral(request.completion)] if kernel is None else [quoted(text, "python") for text in kernel.texts]
-        rows = tuple(model.encoded(question(request), answer) for answer in answers)
-        longest = max(map(len, rows))
-        if longest > model.room:
+        first, *raw = (model.encoded(question(request), answer) for answer in answers)
+        if len(first) > model.room:
             return JudgeFailure(
                 FailureKind.UNSUPPORTED,
-                f"question and answer have {longest} tokens; {self.name} reads {model.room}, and cuts nothing",
+                f"question and answer have {len(first)} tokens; {self.name} reads {model.room}, and cuts nothing",
             )
-        return _Asked(rows, kernel)
+        fitting = [row for row in raw if len(row) <= model.room]
+        return _Asked((first, *fitting), kernel, unread=len(fitting) < len(raw))
 
     def _outcome(self, asked: _Asked, scores: Sequence[float]) -> Outcome:
         if not all(map(math.isfinite, scores)):
             return JudgeFailure(
                 FailureKind.BAD_VERDICT, f"{self.name} gave what is no number; check its weights and their precision"
             )
-        return Scored(scores[0], doubts=asked.kernel.doubts_of(scores) if asked.kernel else ())
+        return Scored(
+            scores[0], doubts=asked.kernel.doubts_of([*scores, *([None] if asked.unread else [])]) if asked.kernel else ()
+        )
 
 
 def question(request: JudgeRequest) -> str:
