@@ -16,7 +16,7 @@ import importlib
 import inspect
 import operator
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType, ModuleType
 from typing import Any, NoReturn
 
@@ -75,7 +75,7 @@ def prepare() -> None:
     """Change the interpreter as described above. Call it before any candidate is imported."""
     import triton
     from triton.runtime.autotuner import Autotuner
-    from triton.runtime.interpreter import InterpreterBuilder
+    from triton.runtime.interpreter import InterpretedFunction, InterpreterBuilder
 
     Autotuner._bench = lambda self, *args, config, **meta: [0.0, 0.0, 0.0]  # all equal: the first configuration wins
     modules: set[ModuleType] = set()
@@ -91,6 +91,7 @@ def prepare() -> None:
                 setattr(module, name, _stand_in(f"{module.__name__}.{name}"))
     _keep_truth_values(InterpreterBuilder)
     _count_programs(InterpreterBuilder)
+    _ask_grids_first(InterpretedFunction)
     _answer_for_a_device()
     for name in ("create_extern_elementwise", "create_inline_asm"):
         setattr(InterpreterBuilder, name, _stand_in(name))
@@ -119,6 +120,24 @@ def _count_programs(builder: Any) -> None:
         _Programs.begun += 1
 
     builder.set_grid_idx = set_grid_idx
+
+
+def _ask_grids_first(kind: Any) -> None:
+    """A grid that is a function is given numbers and tensors, as on a GPU, and not what a kernel sees of them."""
+    run = kind.run
+
+    def with_numbers(self: Any, *arguments: Any, grid: Any, warmup: bool, **named: Any) -> Any:
+        return run(self, *arguments, grid=grid if warmup else grid_of(self, grid, arguments, named), warmup=warmup, **named)
+
+    kind.run = with_numbers
+
+
+def grid_of(kernel: Any, grid: Any, arguments: Sequence[Any], named: Mapping[str, Any]) -> tuple[int, ...]:
+    """How many programs a launch is for; a grid that is a function is asked, with the arguments by name as on a GPU."""
+    if callable(grid):
+        known = {name: value for name, value in named.items() if name in kernel.arg_names}
+        grid = grid(inspect.getcallargs(kernel.fn, *arguments, **known))
+    return tuple(operator.index(count) for count in grid)
 
 
 def _answer_for_a_device() -> None:

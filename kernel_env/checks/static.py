@@ -31,7 +31,7 @@ _PYTHONS = frozenset({"np", "numpy", "torch", "sys", "os", "builtins", "runtime"
 _OF_PYTHON = """
     eval exec compile __import__ globals locals vars getattr setattr delattr open type super object breakpoint input dir map filter
 """
-_NOT_COMPILED = frozenset(_OF_PYTHON.split())
+NOT_COMPILED = frozenset(_OF_PYTHON.split())
 """Built-in functions that no kernel can call."""
 _INERT_DECORATORS = frozenset(
     {"torch.no_grad", "torch.inference_mode", "torch.compiler.disable", "functools.lru_cache", "functools.cache"}
@@ -284,7 +284,7 @@ class _Reader:
                     continue
                 if not full.startswith("triton.") or _PYTHONS & set(full.split(".")):
                     return full
-            elif root in _NOT_COMPILED or (root in self._module_level and "triton.language.*" not in self.aliases):
+            elif root in NOT_COMPILED or (root in self._module_level and "triton.language.*" not in self.aliases):
                 return root
         return ""
 
