@@ -20,6 +20,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType, ModuleType
 from typing import Any, NoReturn
 
+from kernel_env.backends.bfloat import compute_in_single
+from kernel_env.backends.binding import bind_names
+
 _EXTRAS = (
     "libdevice", "cuda", "cuda.libdevice", "cuda.utils", "cuda.gdc", "hip", "hip.libdevice", "hip.utils",
 )  # fmt: skip
@@ -74,6 +77,7 @@ def programs_begun() -> int:
 def prepare() -> None:
     """Change the interpreter as described above. Call it before any candidate is imported."""
     import triton
+    import triton.language as tl
     from triton.runtime.autotuner import Autotuner
     from triton.runtime.interpreter import InterpretedFunction, InterpreterBuilder
 
@@ -89,12 +93,20 @@ def prepare() -> None:
         for name, value in list(vars(module).items()):
             if callable(value) and not inspect.isclass(value) and not name.startswith("_"):
                 setattr(module, name, _stand_in(f"{module.__name__}.{name}"))
+    for kind in (tl.tensor, tl.constexpr):  # what `math` is given is a constant on a GPU, and one of these here
+        kind.__float__ = _number
+    compute_in_single()
+    bind_names()
     _keep_truth_values(InterpreterBuilder)
     _count_programs(InterpreterBuilder)
     _ask_grids_first(InterpretedFunction)
     _answer_for_a_device()
     for name in ("create_extern_elementwise", "create_inline_asm"):
         setattr(InterpreterBuilder, name, _stand_in(name))
+    atomic, stand_in = InterpreterBuilder.create_atomic_rmw, _stand_in("an atomic operation on bfloat16")
+    InterpreterBuilder.create_atomic_rmw = lambda self, operation, pointers, value, *rest: (
+        stand_in() if value.dtype.scalar == tl.bfloat16 else atomic(self, operation, pointers, value, *rest)
+    )
 
 
 def _keep_truth_values(builder: Any) -> None:
@@ -150,6 +162,11 @@ def _answer_for_a_device() -> None:
     cuda.stream = lambda stream: contextlib.nullcontext(stream)
     for name in ("synchronize", "set_device", "set_stream", "ipc_collect"):
         setattr(cuda, name, lambda *arguments, **options: None)
+
+
+def _number(value: Any) -> float:
+    held = getattr(value, "value", None)
+    return float(value.handle.data.squeeze() if held is None else held)
 
 
 def _stand_in(name: str) -> Callable[..., NoReturn]:
