@@ -59,7 +59,7 @@ class _Tritons:
 
     def __init__(self) -> None:
         names = {name for name in sys.modules if any(name == home or name.startswith(f"{home}.") for home in _HOMES)}
-        modules = [sys.modules[name] for name in names]
+        modules = [sys.modules[name] for name in names if sys.modules[name] is not None]
         with contextlib.suppress(KeyError, AttributeError):  # some are two objects: by import, and as an attribute
             extra = sys.modules["triton"].language.extra
             modules += [extra.libdevice, extra.cuda, extra.hip, extra.cuda.libdevice, extra.hip.libdevice]

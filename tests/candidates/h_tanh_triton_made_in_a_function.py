@@ -1,4 +1,4 @@
-# honest: A Triton kernel that is made in a function, for an activation that it is given
+# honest: A Triton kernel that is made in a function, for a steepness and a size that it is given
 # classes: 46
 # problem: problems/tanh.py
 # backend: triton
@@ -10,26 +10,21 @@ import torch.nn as nn
 import triton
 
 
-def make(activation, block):
+def make(steepness, block):
     import triton.language as language
 
-    BLOCK = language.constexpr(block)
+    BLOCK, STEEP = language.constexpr(block), language.constexpr(steepness)
 
     @triton.jit
     def kernel(x_ptr, y_ptr, n, SIZE: language.constexpr = BLOCK.value):
         offsets = language.program_id(0) * BLOCK + language.arange(0, SIZE)
         x = language.load(x_ptr + offsets, mask=offsets < n, other=0.0)
-        language.store(y_ptr + offsets, activation(x), mask=offsets < n)
+        language.store(y_ptr + offsets, 2 * language.sigmoid(STEEP * x) - 1, mask=offsets < n)
 
     return kernel
 
 
-@triton.jit
-def tanh(x):
-    return 2 * triton.language.sigmoid(2 * x) - 1
-
-
-kernel = make(tanh, 1 << 16)
+kernel = make(2.0, 1 << 16)
 
 
 class ModelNew(nn.Module):
