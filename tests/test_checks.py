@@ -195,6 +195,11 @@ FOREIGN = {
     "a table": ("def work(v): return v\nTABLE = {0: print(work)}", "v = TABLE[0](v)", "TABLE"),
     "a module by another name": ("import numpy\nmine = numpy", "v = mine.exp(v)", "numpy.exp"),
     "a function of another library": ("from math import exp", "v = exp(v)", "math.exp"),
+    "a function of math": ("import math", "v = math.exp(v)", "math.exp"),
+    "a function of what is computed": ("import math", "by = tl.sum(v)\n    v = v * math.sqrt(by)", "math.sqrt"),
+    "a function of math by another name": ("import math\nf = math.exp", "v = f(v)", "math.exp"),
+    "a function of math by itself": ("import math", "f = math.exp\n    v = f(v)", "math.exp"),
+    "one of two, and one is Python's": ("def work(v): return v\nf = work if work else tl.exp", "v = f(v)", "f"),
     "Triton's own numpy": ("import triton.runtime.interpreter as i", "v = i.np.exp(v)", "triton.runtime.interpreter.np.exp"),
     "the inside of an object": ("", "v = v.__class__(v)", "__class__"),
     "eval": ("", "v = eval('v')", "eval"),
@@ -203,6 +208,14 @@ FOREIGN = {
 COMPILED = {
     "constants": ("BLOCK = 64\nNAME = 'x'\nSIZES = (1, 2)", "v = v * BLOCK * SIZES[0]"),
     "constexprs": ("SIZE = tl.constexpr(4)\nOTHER: tl.constexpr = 3", "v = v * SIZE + OTHER"),
+    "constexprs in one line": ("M, N = tl.constexpr(4), tl.constexpr(8)", "v = v * M + N"),
+    "one of two constexprs": ("FAST = False\nSIZE = tl.constexpr(4) if FAST else tl.constexpr(8)", "v = v * SIZE"),
+    "one of two functions": ("root = tl.rsqrt if hasattr(tl, 'rsqrt') else tl.math.rsqrt", "v = root(v)"),
+    "constants of math": ("import math", "v = v * math.sqrt(2.0 / math.pi)"),
+    "functions of math": (
+        "import math\nfrom math import log2\nC = math.log(2)",
+        "by = 1 / B\n    v = v * math.sqrt(by) * log2(B) * C",
+    ),
     "types": ("dtype = tl.float32", "v = v.to(dtype).to(tl.float16)"),
     "other kernels": ("@triton.jit\ndef other(v): return v + 1", "v = other(v)"),
     "a function by another name": ("def plain(v): return v + 1\nother = triton.jit(plain)", "v = other(v)"),
@@ -357,6 +370,18 @@ CPP_HONEST = {
     + CPP_MODEL.replace("ext.d", "torch.ops.my.d"),
     "loaded through importlib": "import importlib\nimport torch.nn as nn\n"
     "ce = importlib.import_module('torch.utils.cpp_extension')\n" + BUILD.replace("load_inline", "ce.load_inline") + CPP_MODEL,
+    "loaded through importlib, at once": "import importlib\nimport torch.nn as nn\n"
+    + BUILD.replace("load_inline", "importlib.import_module('torch.utils.cpp_extension').load_inline")
+    + CPP_MODEL,
+    "files, loaded through importlib": "import importlib\nimport torch.nn as nn\n"
+    + BUILD.replace("load_inline", "importlib.import_module('torch.utils.cpp_extension').load")
+    + CPP_MODEL,
+    "bound in a test": CPP_IMPORTS + BUILD.replace("ext = ", "if (ext := ").replace(")\n", ")):\n    pass\n") + CPP_MODEL,
+    "bound by with": CPP_IMPORTS
+    + "import contextlib\n"
+    + BUILD.replace("ext = ", "with contextlib.nullcontext(").replace(")\n", ")) as ext:\n    pass\n")
+    + CPP_MODEL,
+    "bound by a loop": CPP_IMPORTS + BUILD.replace("ext = ", "for ext in [").replace(")\n", ")]:\n    pass\n") + CPP_MODEL,
     "a star import": CPP_IMPORTS.replace("import load_inline", "import *") + BUILD + CPP_MODEL,
     "a star import, of files": CPP_IMPORTS.replace("import load_inline", "import *")
     + BUILD.replace("load_inline", "load")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from kernel_env.schema import Status
+from kernel_env.schema import Problem, Status
 from tests.conftest import Judge
 
 pytest.importorskip("triton")
@@ -74,3 +75,69 @@ def test_what_programs_ask_around_a_launch_is_answered(judge: Judge) -> None:
         torch.cuda.empty_cache()"""
     verdict = judge(KERNEL % body, of=PROBLEM, backend="triton")
     assert verdict.status is Status.CORRECT, verdict.message
+
+
+BFLOAT = """import torch, triton, triton.language as tl
+
+@triton.jit
+def many(x, y, o, n: tl.constexpr):
+    i = tl.arange(0, n)
+    a, b = tl.load(x + i), tl.load(y + i)
+    tl.store(o + i, a + b)
+    tl.store(o + n + i, a * b - b)
+    tl.store(o + 2 * n + i, a / b)
+    tl.store(o + 3 * n + i, tl.maximum(a, 0.0))
+    tl.store(o + 4 * n + i, tl.where(a > b, -a, b * 2.5 + 1.0))
+    tl.store(o + 5 * n + i, a.to(tl.float16).to(tl.bfloat16) + i.to(tl.bfloat16))
+    tl.store(o + 6 * n + i, a * 0 + tl.max(a, axis=0))
+    tl.store(o + 7 * n + i, (a > 0).to(tl.bfloat16) + tl.full((n,), 1.7, tl.bfloat16))
+    tl.store(o + 8 * n + i, tl.exp(a.to(tl.float32)).to(tl.bfloat16))
+    tl.store(o + 9 * n + i, a.to(tl.int32).to(tl.bfloat16))
+    tl.store(o + 10 * n + i, tl.cumsum(a, axis=0))
+    tl.store(o + 11 * n + i, a * 0 + tl.sum(a, axis=0))
+
+@triton.jit
+def added(x, o):
+    tl.atomic_add(o, tl.load(x))
+
+class ModelNew(torch.nn.Module):
+    def forward(self, x, y):
+        o = torch.zeros(12, 64, dtype=x.dtype)
+        %s
+        return o
+"""
+BFLOAT_REFERENCE = """import torch
+
+class Model(torch.nn.Module):
+    def forward(self, x, y):
+        return torch.stack([
+            x + y, x * y - y, x / y, x.relu(), torch.where(x > y, -x, y * 2.5 + 1.0),
+            x.half().bfloat16() + torch.arange(64).bfloat16(),
+            x.max().expand(64), (x > 0).bfloat16() + torch.tensor(1.7).bfloat16(), x.exp(), x.int().bfloat16(), x.cumsum(0),
+            x.sum().expand(64),
+        ])
+
+def get_inputs():
+    return [torch.randn(64).bfloat16() * 2, torch.rand(64).bfloat16() + 0.5]
+
+def get_init_inputs():
+    return []
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "status"),
+    [("many[(1,)](x, y, o, 64)", Status.CORRECT), ("added[(1,)](x, o)", Status.NEEDS_DEVICE)],
+)
+def test_bfloat16_is_as_torch_computes_it(judge: Judge, call: str, status: Status) -> None:
+    problem = Problem(1, 1, "Bfloat", BFLOAT_REFERENCE, origin="test")
+    verdict = judge(BFLOAT % call, of=problem, backend="triton")
+    assert verdict.status is status, verdict.message
+
+
+def test_every_number_is_rounded_to_the_nearest_bfloat16() -> None:
+    from kernel_env.backends.bfloat import to_bfloat, to_single
+
+    x = torch.randint(-(2**31), 2**31, (100_000,)).int().view(torch.float32)
+    rounded = torch.from_numpy(to_single(to_bfloat(x.numpy())))
+    torch.testing.assert_close(rounded, x.bfloat16().float(), rtol=0, atol=0, equal_nan=True)

@@ -6,6 +6,7 @@ import ctypes
 import functools
 import math
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -619,8 +620,17 @@ def test_an_extension_is_given_no_python(given: object, python: bool) -> None:
     assert _calls_python(given) is python
 
 
-GIVEN = [3, None, (1, torch.ones(1)), "fp32", torch.float32]
-PYTHON = [print, lambda x: x, object(), [print]]
+class _Number(float):
+    def __mul__(self, other: object) -> float:
+        return 1.0
+
+
+class _Tensor(torch.Tensor):
+    pass
+
+
+GIVEN = [3, None, (1, torch.ones(1)), "fp32", torch.float32, torch.nn.Parameter(torch.ones(1)), signal.SIGINT, np.float32(1)]
+PYTHON = [print, lambda x: x, object(), [print], _Number(1), torch.ones(1).as_subclass(_Tensor), (_Number(1),)]
 
 
 @pytest.mark.parametrize(("value", "fair"), [*((value, True) for value in GIVEN), *((value, False) for value in PYTHON)])

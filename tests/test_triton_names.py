@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 TOP = """
-import ctypes, math
+import collections, ctypes, enum, math, types
 import numpy as np
 import triton
 import triton.language as tl
 from triton.language import exp
+from triton.language.extra import libdevice
 
 WIDE: tl.constexpr = 64
 KINDS = {"sum": 0, "max": [1, 2]}
@@ -60,6 +61,35 @@ def python_helper(x):
     return by_name(x)
 
 
+class Scale(float):
+    def __mul__(self, block):
+        return by_numpy(block)
+
+
+class Mode(enum.IntEnum):
+    SUM = 1
+
+
+class Working(enum.IntEnum):
+    SUM = 1
+
+    def __mul__(self, block):
+        return by_numpy(block)
+
+
+Tiles = collections.namedtuple("Tiles", "m n")
+TILES, MODE = Tiles(32, 64), Mode.SUM
+SCALE, WORKING = Scale(2.0), Working.SUM
+WRAPPED = tl.core.builtin(by_numpy)
+PLACED = types.FunctionType(by_numpy.__code__, vars(tl.core))
+RUN = exec
+
+
+@triton.jit
+def larger(a, b):
+    return tl.maximum(a, b)
+
+
 HIDDEN: tl.constexpr = by_numpy
 KEPT = tl.constexpr(by_numpy)
 """
@@ -101,6 +131,10 @@ FAIR = {
     "another kernel": "def kernel(x, f: tl.constexpr = helper):\n    tl.store(x, helper(tl.load(x)) + f(1))",
     "Python's own": "def kernel(x):\n    for i in range(len((1, 2))):\n        tl.store(x, min(i, int(2.5)))",
     "a function of constants": "def kernel(x, B: tl.constexpr):\n    tl.store(x, half(B))",
+    "a table of sizes": "def kernel(x, M: tl.constexpr = MODE):\n    tl.store(x, TILES[0] + TILES.n + M)",
+    "a function of a GPU": "def kernel(x):\n    tl.store(x, libdevice.tanh(tl.load(x)))",
+    "a function of math": "def kernel(x):\n    tl.store(x, math.sqrt(2.0 / math.pi))",
+    "a reduction": "def kernel(x):\n    tl.store(x, tl.reduce(tl.load(x + tl.arange(0, 8)), 0, larger))",
     "a mistake": "def kernel(x):\n    tl.store(x, mispelt)",
 }
 PYTHON = {
@@ -114,6 +148,11 @@ PYTHON = {
     "of a module of Triton's": "def kernel(x):\n    tl.own(x)",
     "a library in a function of constants": "def kernel(x):\n    looks(x)",
     "an import there": "def kernel(x):\n    imports(x)",
+    "a number that works": "def kernel(x):\n    tl.store(x, SCALE * tl.load(x))",
+    "a member that works": "def kernel(x):\n    tl.store(x, WORKING * tl.load(x))",
+    "in a wrapper of Triton's": "def kernel(x):\n    WRAPPED(x)",
+    "in a scope of Triton's": "def kernel(x):\n    PLACED(x)",
+    "exec": "def kernel(x):\n    RUN('x')",
     "what lies below a value": "def kernel(x):\n    handled(x)",
 }
 
@@ -144,3 +183,67 @@ def test_another_body_in_the_interpreters_table(of_source: Any) -> None:
     kernel = vars(module)["kernel"]
     type(kernel).rewritten_fn[kernel.fn] = vars(module)["by_numpy"]
     assert named(module)
+
+
+def test_a_name_is_no_proof(of_source: Any) -> None:
+    module = of_source(PYTHON["a name that no statement binds"])
+    vars(module)["by_name"] = vars(module)["by_numpy"]
+    vars(module)["__name__"] = "triton"
+    assert named(module)
+
+
+def test_another_function_in_a_reduction(of_source: Any) -> None:
+    module = of_source(FAIR["a reduction"])
+    vars(module)["larger"].fn = vars(module)["by_numpy"]
+    assert named(module)
+
+
+def test_another_function_in_a_kernel(of_source: Any) -> None:
+    module = of_source(FAIR["nothing"])
+    vars(module)["kernel"].rewrite = lambda: None
+    assert named(module)
+
+
+@pytest.mark.parametrize("where", ["code", "function", "method", "class", "numpy"])
+def test_a_change_of_triton(of_source: Any, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+    import triton
+    import triton.language as tl
+    from triton.runtime.interpreter import InterpreterBuilder
+
+    module = of_source("def kernel(x, B: tl.constexpr):\n    tl.store(x, tl.load(x) + triton.cdiv(B, 2))")
+    assert not named(module)
+    by_numpy = vars(module)["by_numpy"]
+    if where == "code":
+        monkeypatch.setattr(tl.semantic.TritonSemantic.add, "__code__", by_numpy.__code__)
+    elif where == "function":
+        monkeypatch.setattr(triton.cdiv, "fn", by_numpy)
+    elif where == "method":
+        monkeypatch.setattr(InterpreterBuilder, "binary_op", by_numpy)
+    elif where == "class":
+        monkeypatch.setattr(tl.tensor, "own", by_numpy, raising=False)
+    else:
+        monkeypatch.setattr(np, "add", by_numpy)
+    assert named(module)
+
+
+def test_what_the_interpreter_leaves_patched_is_its_own(of_source: Any) -> None:
+    import triton.language as tl
+    from triton.runtime.interpreter import _patch_lang
+
+    module = of_source("def kernel(x):\n    tl.store(x, tl.core.sum(tl.core.multiple_of(tl.load(x), 8), axis=0))")
+    vars(module)["core"] = tl.core
+    scope = _patch_lang(vars(module)["kernel"].fn)
+    try:
+        assert not named(module)
+    finally:
+        scope.restore()
+
+
+def test_a_grid_is_asked_with_numbers_and_gives_them(of_source: Any) -> None:
+    from kernel_env.backends.interpreter import grid_of
+
+    kernel = vars(of_source("def kernel(x, n, B: tl.constexpr = 4):\n    pass"))["kernel"]
+    assert grid_of(kernel, lambda given: (given["n"] // given["B"],), (None, 64), {"num_warps": 8}) == (16,)
+    assert grid_of(kernel, lambda given: (given["n"] // given["B"], 2), (None,), {"n": 64, "B": 8}) == (8, 2)
+    assert grid_of(kernel, (3,), (), {}) == (3,)

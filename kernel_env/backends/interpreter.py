@@ -16,9 +16,12 @@ import importlib
 import inspect
 import operator
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType, ModuleType
 from typing import Any, NoReturn
+
+from kernel_env.backends.bfloat import compute_in_single
+from kernel_env.backends.binding import bind_names
 
 _EXTRAS = (
     "libdevice", "cuda", "cuda.libdevice", "cuda.utils", "cuda.gdc", "hip", "hip.libdevice", "hip.utils",
@@ -74,8 +77,9 @@ def programs_begun() -> int:
 def prepare() -> None:
     """Change the interpreter as described above. Call it before any candidate is imported."""
     import triton
+    import triton.language as tl
     from triton.runtime.autotuner import Autotuner
-    from triton.runtime.interpreter import InterpreterBuilder
+    from triton.runtime.interpreter import InterpretedFunction, InterpreterBuilder
 
     Autotuner._bench = lambda self, *args, config, **meta: [0.0, 0.0, 0.0]  # all equal: the first configuration wins
     modules: set[ModuleType] = set()
@@ -89,11 +93,20 @@ def prepare() -> None:
         for name, value in list(vars(module).items()):
             if callable(value) and not inspect.isclass(value) and not name.startswith("_"):
                 setattr(module, name, _stand_in(f"{module.__name__}.{name}"))
+    for kind in (tl.tensor, tl.constexpr):  # what `math` is given is a constant on a GPU, and one of these here
+        kind.__float__ = _number
+    compute_in_single()
+    bind_names()
     _keep_truth_values(InterpreterBuilder)
     _count_programs(InterpreterBuilder)
+    _ask_grids_first(InterpretedFunction)
     _answer_for_a_device()
     for name in ("create_extern_elementwise", "create_inline_asm"):
         setattr(InterpreterBuilder, name, _stand_in(name))
+    atomic, stand_in = InterpreterBuilder.create_atomic_rmw, _stand_in("an atomic operation on bfloat16")
+    InterpreterBuilder.create_atomic_rmw = lambda self, operation, pointers, value, *rest: (
+        stand_in() if value.dtype.scalar == tl.bfloat16 else atomic(self, operation, pointers, value, *rest)
+    )
 
 
 def _keep_truth_values(builder: Any) -> None:
@@ -121,6 +134,24 @@ def _count_programs(builder: Any) -> None:
     builder.set_grid_idx = set_grid_idx
 
 
+def _ask_grids_first(kind: Any) -> None:
+    """A grid that is a function is given numbers and tensors, as on a GPU, and not what a kernel sees of them."""
+    run = kind.run
+
+    def with_numbers(self: Any, *arguments: Any, grid: Any, warmup: bool, **named: Any) -> Any:
+        return run(self, *arguments, grid=grid if warmup else grid_of(self, grid, arguments, named), warmup=warmup, **named)
+
+    kind.run = with_numbers
+
+
+def grid_of(kernel: Any, grid: Any, arguments: Sequence[Any], named: Mapping[str, Any]) -> tuple[int, ...]:
+    """How many programs a launch is for; a grid that is a function is asked, with the arguments by name as on a GPU."""
+    if callable(grid):
+        known = {name: value for name, value in named.items() if name in kernel.arg_names}
+        grid = grid(inspect.getcallargs(kernel.fn, *arguments, **known))
+    return tuple(operator.index(count) for count in grid)
+
+
 def _answer_for_a_device() -> None:
     """Not what asks for a property of a GPU, or for memory there: to that nothing here could be an answer."""
     import torch
@@ -131,6 +162,11 @@ def _answer_for_a_device() -> None:
     cuda.stream = lambda stream: contextlib.nullcontext(stream)
     for name in ("synchronize", "set_device", "set_stream", "ipc_collect"):
         setattr(cuda, name, lambda *arguments, **options: None)
+
+
+def _number(value: Any) -> float:
+    held = getattr(value, "value", None)
+    return float(value.handle.data.squeeze() if held is None else held)
 
 
 def _stand_in(name: str) -> Callable[..., NoReturn]:

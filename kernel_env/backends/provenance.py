@@ -22,15 +22,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kernel_env.backends import doors
 from kernel_env.backends.ablation import differs, disturb, fill, is_copy, nudge, of_other_numbers, other, replaced, same, tensors
 from kernel_env.backends.events import TORCHS, TORCHS_NAMES, Span, computing, hidden, on_threads, profiled, sequence
+from kernel_env.backends.interpreter import grid_of
 from kernel_env.backends.reach import Reach
-from kernel_env.backends.triton_names import names_python
+from kernel_env.backends.triton_names import is_tritons, may_be_given, names_python
 from kernel_env.checks.provenance import FILLS, GLUE, VIEWS
 
 _BODIES = {
@@ -128,16 +128,17 @@ class Provenance:
     def triton(self, kind: type) -> None:
         """Watch launches of every kernel of this class (`JITFunction`, `InterpretedFunction`)."""
         run = kind.run  # type: ignore[attr-defined]
+        self.given_python |= not is_tritons(run)
 
         @functools.wraps(run)
         def watched(kernel: Any, *arguments: Any, grid: Any, warmup: bool, **named: Any) -> Any:
-            launch = functools.partial(run, kernel, grid=grid, warmup=warmup)
             if self._watching:
                 given = (*arguments, *named.values())
-                if not all(_may_be_given(value, kind) for value in given) or _names_python((kernel, *given), kind):
-                    self.given_python = True
+                self.given_python |= not all(_may_be_given(value, kind) for value in given) or _names_python((kernel, *given), kind)
+                grid = grid_of(kernel, grid, arguments, named)  # a function of the program's own: no part of the launch
+                launch = functools.partial(run, kernel, grid=grid, warmup=warmup)
                 return self._launch(launch, arguments, named, id(kernel), calls_torch=False)
-            return launch(*arguments, **named)
+            return run(kernel, *arguments, grid=grid, warmup=warmup, **named)
 
         kind.run = watched  # type: ignore[attr-defined]
 
@@ -389,8 +390,7 @@ def _names_python(values: Iterable[Any], kind: type) -> bool:
 
 
 def _may_be_given(value: Any, kind: type) -> bool:
-    """Whether it may be an argument of a Triton kernel on a GPU."""
-    if isinstance(value, (tuple, list)):
-        return all(_may_be_given(item, kind) for item in value)
-    plain = value is None or isinstance(value, (torch.Tensor, torch.dtype, np.generic, int, float, str, kind))
-    return plain or type(value).__module__.partition(".")[0] == "triton"
+    try:
+        return may_be_given(value, kind)
+    except Exception:  # noqa: BLE001 - the same
+        return False

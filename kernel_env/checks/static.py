@@ -16,10 +16,12 @@ import builtins
 import threading
 import warnings
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
+
+from kernel_env.checks.tree import DEFINITIONS, aliases_of, bound_names, path_of, top_level
 
 MAX_SOURCE_CHARS = 256 * 1024
 """Longer sources are refused: parsing them would take the checker's memory, and no kernel is so long."""
@@ -31,16 +33,16 @@ _PYTHONS = frozenset({"np", "numpy", "torch", "sys", "os", "builtins", "runtime"
 _OF_PYTHON = """
     eval exec compile __import__ globals locals vars getattr setattr delattr open type super object breakpoint input dir map filter
 """
-_NOT_COMPILED = frozenset(_OF_PYTHON.split())
+NOT_COMPILED = frozenset(_OF_PYTHON.split())
 """Built-in functions that no kernel can call."""
+_OF_NUMBERS = frozenset({"int", "float", "bool", "min", "max", "abs", "round", "len", "range", "tuple", "list"})
+_NUMBERS = frozenset(f"math.{name}" for name in ("pi", "e", "tau", "inf", "nan"))
 _INERT_DECORATORS = frozenset(
     {"torch.no_grad", "torch.inference_mode", "torch.compiler.disable", "functools.lru_cache", "functools.cache"}
 )
 """Decorators that do not register what they decorate anywhere."""
 _IMPLICIT_NAMES = frozenset({*dir(builtins), "__name__", "__file__", "__class__", "__qualname__", "__module__"})
 _WARNINGS_LOCK = threading.Lock()
-
-_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 @dataclass(frozen=True)
@@ -239,7 +241,7 @@ class _Reader:
     def _loader(self, node: ast.AST) -> str:
         """`load_inline` or `load` when `node` names that function of torch, else ""."""
         path = self._dotted(node)
-        if path.rpartition(".")[2] == "load_inline":
+        if path.rpartition(".")[2] == "load_inline" or (isinstance(node, ast.Attribute) and node.attr == "load_inline"):
             return "load_inline"
         everything = f"{_EXTENSION_MODULE}.*" in self.aliases and path == "load"
         return "load" if everything or path == f"{_EXTENSION_MODULE}.load" else ""
@@ -270,7 +272,7 @@ class _Reader:
         own = {a.arg for n in ast.walk(kernel) if isinstance(n, ast.arguments) for a in (*n.posonlyargs, *n.args, *n.kwonlyargs)}
         body = [node for statement in kernel.body for node in ast.walk(statement)]
         own |= {node.id for node in body if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
-        compiled = self._compiled
+        compiled, fixed = self._compiled, self._fixed_math(kernel)
         for node in body:
             if isinstance(node, ast.Attribute) and node.attr.startswith("__"):
                 return node.attr
@@ -279,12 +281,16 @@ class _Reader:
             if not path or root in own or root in compiled:
                 continue
             full = self._dotted(node)
+            if id(node) in fixed:
+                continue
             if root in self.aliases:
+                if full == "math":  # what is read of it tells
+                    continue
                 if isinstance(node, ast.Name) and self.aliases[root].partition(".")[0] == "triton":
                     continue
                 if not full.startswith("triton.") or _PYTHONS & set(full.split(".")):
                     return full
-            elif root in _NOT_COMPILED or (root in self._module_level and "triton.language.*" not in self.aliases):
+            elif root in NOT_COMPILED or (root in self._module_level and "triton.language.*" not in self.aliases):
                 return root
         return ""
 
@@ -300,14 +306,45 @@ class _Reader:
             value = statement.value if isinstance(statement, (ast.Assign, ast.AnnAssign)) else None
             if value is None:
                 continue
-            inner = list(ast.walk(value))
-            named = {n.id for n in inner if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
-            plain = named <= found and not any(isinstance(n, (ast.Lambda, ast.Call, ast.Attribute)) for n in inner)
-            of_triton = isinstance(value, ast.Call) and self._dotted(value.func).startswith("triton.")
             typed = isinstance(statement, ast.AnnAssign) and self._dotted(statement.annotation).startswith("triton.")
-            if plain or of_triton or typed or self._dotted(value).startswith("triton."):
+            if typed or self._is_fixed(value, found):
                 found |= bound_names(statement)
         return found
+
+    def _is_fixed(self, value: ast.expr, constants: set[str]) -> bool:
+        """Whether it is made of constants, and of what `triton` makes or is."""
+        remaining: list[ast.AST] = [value]
+        while remaining:
+            node = remaining.pop()
+            path = self._dotted(node.func if isinstance(node, ast.Call) else node)
+            if path.startswith("triton.") or path in _NUMBERS:
+                continue
+            if isinstance(node, ast.Call) and (path in _OF_NUMBERS or path.startswith("math.")):
+                remaining += [*node.args, *(keyword.value for keyword in node.keywords)]
+            elif isinstance(node, ast.IfExp):
+                remaining += [node.body, node.orelse]
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+                if path not in constants:
+                    return False
+            elif isinstance(node, (ast.Lambda, ast.Call, ast.Attribute)):
+                return False
+            else:
+                remaining += ast.iter_child_nodes(node)
+        return True
+
+    def _fixed_math(self, kernel: ast.FunctionDef) -> set[int]:
+        """Nodes that name something of `math` where Triton computes it: numbers, and functions of constants."""
+        arguments = [a for n in ast.walk(kernel) if isinstance(n, ast.arguments) for a in (*n.posonlyargs, *n.args, *n.kwonlyargs)]
+        constants = self._compiled | {a.arg for a in arguments if a.annotation and "constexpr" in ast.unparse(a.annotation)}
+        body = [node for statement in kernel.body for node in ast.walk(statement)]
+        for node in sorted((n for n in body if isinstance(n, (ast.Assign, ast.AnnAssign))), key=_position):
+            fixed = node.value is not None and self._is_fixed(node.value, constants) and not self._uses_ops(ast.walk(node.value))
+            constants = constants | bound_names(node) if fixed else constants - bound_names(node)
+        calls = [node for node in body if isinstance(node, ast.Call) and self._dotted(node.func).startswith("math.")]
+        computed = {id(node.func) for node in calls if self._is_fixed(node, constants) and not self._uses_ops(ast.walk(node))}
+        called = {id(node.func) for node in calls}
+        numbers = {id(node) for node in body if id(node) not in called and self._dotted(node) in _NUMBERS}
+        return computed | numbers
 
     def _launches(self, calls: Iterable[ast.Call]) -> tuple[str, ...]:
         names = {kernel.name for kernel in self.jit_nodes}
@@ -369,7 +406,7 @@ class _Reader:
             return ()
         known = set(self.aliases) | _IMPLICIT_NAMES
         for node in self.nodes:
-            if isinstance(node, _DEFINITIONS):
+            if isinstance(node, DEFINITIONS):
                 known.add(node.name)
             elif isinstance(node, ast.arg):
                 known.add(node.arg)
@@ -382,7 +419,7 @@ class _Reader:
 
     def _acts_from_outside(self, statement: ast.stmt) -> bool:
         """Whether it may change the entry, or register an operator, without binding a name that the entry mentions."""
-        if isinstance(statement, _DEFINITIONS):
+        if isinstance(statement, DEFINITIONS):
             decorators = [self._dotted(_callee(d)) for d in statement.decorator_list]
             return any(not d.startswith("triton.") and d not in _INERT_DECORATORS for d in decorators)
         if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
@@ -398,73 +435,21 @@ def _registers(node: ast.AST) -> bool:
     return isinstance(node, ast.keyword) and node.arg == "is_python_module"
 
 
-def aliases_of(nodes: Sequence[ast.AST]) -> dict[str, str]:
-    """Local name to dotted path, for imports anywhere and plain assignments of such a path. `path.*` for star imports."""
-    found: dict[str, str] = {}
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            for name in node.names:
-                found[name.asname or name.name.partition(".")[0]] = name.name if name.asname else name.name.partition(".")[0]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            for name in node.names:
-                key = f"{node.module}.*" if name.name == "*" else name.asname or name.name
-                found[key] = f"{node.module}.{name.name}"
-    for node in nodes:
-        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-            root, _, rest = path_of(node.value).partition(".")
-            if root in found and node.targets[0].id not in found:
-                found[node.targets[0].id] = f"{found[root]}.{rest}" if rest else found[root]
-    return found
-
-
-def top_level(tree: ast.Module) -> Iterator[ast.stmt]:
-    """Statements that run on import, in order; those inside `if`, `try`, `with` and loops too, but no `__main__` block."""
-    stack = tree.body[::-1]
-    while stack:
-        statement = stack.pop()
-        if isinstance(statement, ast.If) and any(isinstance(n, ast.Name) and n.id == "__name__" for n in ast.walk(statement.test)):
-            stack.extend(statement.orelse[::-1])
-        elif isinstance(statement, (ast.If, ast.Try, ast.With, ast.For, ast.While)):
-            handlers = statement.handlers if isinstance(statement, ast.Try) else []
-            lists = [statement.body, *(h.body for h in handlers)]
-            lists += [getattr(statement, name, []) for name in ("orelse", "finalbody")]
-            stack.extend(inner for body in reversed(lists) for inner in reversed(body))
-        else:
-            yield statement
-
-
-def path_of(node: ast.AST) -> str:
-    """`a.b.c` for a chain of attributes on a name, else ""."""
-    names: list[str] = []
-    while isinstance(node, ast.Attribute):
-        names.append(node.attr)
-        node = node.value
-    return ".".join([node.id, *reversed(names)]) if isinstance(node, ast.Name) else ""
-
-
 def _callee(node: ast.expr) -> ast.expr:
     return node.func if isinstance(node, ast.Call) else node
 
 
-def _position(node: ast.FunctionDef | ast.Call) -> tuple[int, int]:
+def _position(node: ast.stmt | ast.expr) -> tuple[int, int]:
     return node.lineno, node.col_offset
 
 
 def _binds_forward(node: ast.ClassDef) -> bool:
     return any(
-        (isinstance(n, _DEFINITIONS) and n.name == "forward")
+        (isinstance(n, DEFINITIONS) and n.name == "forward")
         or (isinstance(n, ast.Name) and n.id == "forward" and isinstance(n.ctx, ast.Store))
         or (isinstance(n, ast.Attribute) and n.attr == "forward" and isinstance(n.ctx, ast.Store))
         for n in ast.walk(node)
     )
-
-
-def bound_names(statement: ast.stmt) -> set[str]:
-    """Module-level names that `statement` binds, those that a function declares `global` included."""
-    names = {name for n in ast.walk(statement) if isinstance(n, ast.Global) for name in n.names}
-    if isinstance(statement, _DEFINITIONS):
-        return names | {statement.name}
-    return names | {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
 
 
 def _mentioned(nodes: list[ast.AST]) -> Iterator[str]:

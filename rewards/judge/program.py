@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from kernel_env.checks.static import SourceFault, aliases_of, bound_names, parse, path_of, top_level
+from kernel_env.checks.static import SourceFault, parse
+from kernel_env.checks.tree import aliases_of, bound_names, path_of, top_level
 from rewards.judge import clike
 
 _MODULE = "torch.utils.cpp_extension"
