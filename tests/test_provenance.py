@@ -24,7 +24,7 @@ from kernel_env.backends import doors
 from kernel_env.backends.ablation import _other_numbers, of_other_numbers
 from kernel_env.backends.events import Span, hidden, on_threads, sequence
 from kernel_env.backends.provenance import Provenance, _calls_python, _may_be_given
-from kernel_env.checks.provenance import decoy, forbidden, unwatched
+from kernel_env.checks.provenance import decoy, forbidden
 from kernel_env.referee.pool import KEEP_MEMORY
 from kernel_env.schema import Problem, Status
 from tests.conftest import QUICK, REFERENCE, Judge
@@ -177,38 +177,6 @@ class ModelNew(torch.nn.Module):
 )
 def test_the_same_in_triton(judge: Judge, value: str, end: str, status: Status) -> None:
     assert judge(TRITON.replace("{value}", value).replace("{end}", end), config=ALL, backend="triton").status is status
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "sgemm_", "sgemm", "SGEMM", "cblas_sgemm", "dgemv_", "sdot_", "saxpy_", "sgetrf_", "ssyevd_", "dsyrk_", "strsm_", "vsExp",
-        "vmdTanh", "mkl_sgemm", "dnnl_sgemm", "cublasSgemm_v2", "cudnnConvolutionForward", "dlsym", "dlopen",
-        "aoti_torch_cpu_mm_out",
-        "_ZN2at6native4reluERKNS_6TensorE", "_ZN2at4_ops4relu10redispatchEN3c1014DispatchKeySetERKNS_6TensorE",
-        "_ZN4dnnl6memoryC1Ev", "_ZN2at14DynamicLibrary3symEPKc", "pytorch_qnnp_run_operator", "nnc_mkldnn_prepacked_conv_run",
-        "_ZN2at25compositeexplicitautograd18mkldnn_convolutionERKNS_6TensorE", "_ZN5torch3jit12StaticModuleclEv",
-        "_ZN2at38compositeexplicitautogradnonfunctional8erfinv_8E", "_ZN5torch3jit18getAllOperatorsForEN3c106SymbolE",
-    ],
-)  # fmt: skip
-def test_functions_that_compute_unwatched(name: str) -> None:
-    assert unwatched(["malloc", name]) == [name]
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "memcpy", "strtod", "strcmp", "sincosf", "vsnprintf", "vsprintf", "vsscanf", "vsyslog", "expf", "tanhf", "powf",
-        "pthread_create", "GOMP_parallel", "omp_get_max_threads", "Sleef_expf8_u10", "PyLong_FromLong", "__cxa_throw", "cosf",
-        "dladdr",
-        "_ZN2at4_ops4relu4callERKNS_6TensorE", "_ZN2at8internal13_parallel_runElllRKSt8functionIFvllmEE",
-        "_ZN3c106detail14torchCheckFail",
-        "_ZN5torch3jit17parseSchemaOrNameE", "_ZN5torch7LibraryC1ENS0_4KindE", "_ZN2at18TensorIteratorBase8for_eachE",
-        "_ZNK2at10TensorBase8data_ptrIfEEPT_v", "_ZN2at4cuda20getCurrentCUDAStreamEa",
-    ],
-)  # fmt: skip
-def test_functions_that_honest_extensions_call(name: str) -> None:
-    assert unwatched([name]) == []
 
 
 def events(*words: str) -> list[tuple[str, str]]:

@@ -24,6 +24,7 @@ import torch.utils.cpp_extension as cpp_extension  # noqa: E402
 _log.disabled = False
 
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"\n]+)"[^\n]*$', re.MULTILINE)
+_ONCE = re.compile(r"^[ \t]*#[ \t]*pragma[ \t]+once\b[^\n]*$", re.MULTILINE)
 BuildFunction = Callable[[dict[str, Any]], dict[str, Any]]
 """Takes a build request as JSON; answers {"ok", "module", "path"} or {"ok": False, "log"}."""
 
@@ -99,7 +100,7 @@ class _Router:
         _refuse_paths(extra_include_paths)
         sources = [(f"{name}.cu", _joined(cuda_sources))] if cuda_sources else []
         sources.append((f"{name}.cpp", _joined(cpp_sources)))
-        return self._load(sources, _functions(functions), extra_cflags, extra_ldflags, is_python_module, extra_cuda_cflags)
+        return self._load(name, sources, _functions(functions), extra_cflags, extra_ldflags, is_python_module, extra_cuda_cflags)
 
     def load(
         self,
@@ -124,11 +125,12 @@ class _Router:
         kinds = (".cpp", ".cc", ".cxx", ".c", *((".cu",) if self._cuda else ()))
         if any(p.suffix not in kinds for p in paths):
             raise BuildFailed(f"this back end builds {' and '.join(('C++', 'CUDA')[: 1 + self._cuda])} only: not all sources are")
-        texts = [(p.name, _with_headers(p)) for p in paths]
-        return self._load(texts, [], extra_cflags, extra_ldflags, is_python_module, extra_cuda_cflags)
+        texts = [(p.name, _with_headers(p, set())) for p in paths]
+        return self._load(name, texts, [], extra_cflags, extra_ldflags, is_python_module, extra_cuda_cflags)
 
     def _load(
         self,
+        name: str,
         sources: list[tuple[str, str]],
         functions: list[tuple[str, str]],
         compile_flags: Sequence[str] | None,
@@ -147,15 +149,18 @@ class _Router:
         )
         if not answer["ok"]:
             raise BuildFailed(answer["log"])
-        if any(name.endswith(".cu") for name, _ in sources):
+        if any(file.endswith(".cu") for file, _ in sources):
             self._loaded(None)
             return CompiledOnly(answer["module"])
         if not is_python_module:
             torch.ops.load_library(answer["path"])  # type: ignore[no-untyped-call]
             self._loaded(None)
             return answer["path"]
-        loader = importlib.machinery.ExtensionFileLoader(answer["module"], answer["path"])
-        spec = importlib.util.spec_from_loader(answer["module"], loader)
+        library = Path(answer["path"]).read_bytes()
+        ours = f"PyInit_{answer['module']}\0".encode() in library
+        called = name if not ours and f"PyInit_{name}\0".encode() in library else answer["module"]  # bindings named by hand
+        loader = importlib.machinery.ExtensionFileLoader(called, answer["path"])
+        spec = importlib.util.spec_from_loader(called, loader)
         assert spec is not None
         module = importlib.util.module_from_spec(spec)
         loader.exec_module(module)
@@ -163,14 +168,21 @@ class _Router:
         return module
 
 
-def _with_headers(path: Path, depth: int = 0) -> str:
-    """A file's text, with the files beside it that it includes put in their place: the Builder takes single files."""
+def _with_headers(path: Path, once: set[Path], depth: int = 0) -> str:
+    """A file's text, with the files beside it that it includes put in their place: the Builder takes single files. Those that are
+    to be read `once` are."""
 
     def text(match: re.Match[str]) -> str:
-        beside = path.parent / match[1]
-        return _with_headers(beside, depth + 1) if depth < 8 and beside.is_file() else match[0]
+        beside = (path.parent / match[1]).resolve()
+        if beside in once:
+            return ""
+        return _with_headers(beside, once, depth + 1) if depth < 8 and beside.is_file() else match[0]
 
-    return _INCLUDE.sub(text, path.read_text())
+    content = path.read_text()
+    if _ONCE.search(content):
+        once.add(path.resolve())
+        content = _ONCE.sub("", content)
+    return _INCLUDE.sub(text, content)
 
 
 def _joined(sources: str | Sequence[str]) -> str:

@@ -39,6 +39,7 @@ from kernel_env.builder.toolchain import (
     Toolchain,
     code_identity,
     effective_flags,
+    linking_flags,
     refused_flag,
     toolchain,
 )
@@ -55,7 +56,7 @@ LEFTOVER_S = 3600
 _NEEDS_STOCK = re.compile(
     r"""
     \b ( PYBIND11_\w+ | TORCH_LIBRARY\w* ) \b
-  | \b ( pybind11 | py | nn | optim | autograd | jit | serialize ) \s* ::
+  | \b ( pybind11 | py | nn | optim | autograd | jit | serialize ) \s* ( :: | ; )
   | \b torch \s* :: \s* ( data | python | save | load ) \b
   | \# \s* include \s* [<"] ( pybind11 | torch/(csrc|library|script|python|nn|optim|autograd|jit|data|serialize) )
     """,
@@ -124,7 +125,7 @@ class BuildResult:
     cpu_s: float = 0.0
     """Processor time of its compilers."""
     imports: tuple[str, ...] = ()
-    """Symbols that it takes, or may come to take, from other libraries."""
+    """Symbols that it takes, or may come to take, from other libraries than the system's."""
     resources: tuple[Resources, ...] = ()
     """What its CUDA kernels use."""
 
@@ -280,7 +281,8 @@ class Builder:
                 category, log = "limits", f"the extension is larger than {MOST_LIBRARY_BYTES >> 20} MiB"
             if not category:
                 try:
-                    imports = imported((work / f"{module}.so").read_bytes())
+                    symbols = imported((work / f"{module}.so").read_bytes())
+                    imports = tuple(sorted(symbols - self.toolchain.system_symbols))
                 except Unreadable as error:
                     category, log = "link", str(error)
             if not category:
@@ -354,7 +356,7 @@ class Builder:
 
     def _link_flags(self, request: BuildRequest) -> list[str]:
         """With CUDA's runtime, and torch's part for it where it has one: what a CPU build of torch lacks stays open."""
-        flags = [*self.toolchain.link_flags, *request.link_flags]
+        flags = [*self.toolchain.link_flags, *linking_flags(request.link_flags)]
         if request.is_cuda:
             lib = self.toolchain.torch_dir / "lib"
             torchs = ["-lc10_cuda", "-ltorch_cuda"] if (lib / "libc10_cuda.so").exists() else []

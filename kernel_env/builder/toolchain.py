@@ -13,6 +13,8 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
+from kernel_env.builder.symbols import Unreadable, exported
+from kernel_env.checks.symbols import FINDERS
 from kernel_env.errors import BuilderError
 from kernel_env.sandbox import interpreter_paths
 
@@ -23,7 +25,7 @@ BASE_FLAGS = ("-std=c++20", "-fPIC", "-fvisibility=hidden", "-fdiagnostics-color
 
 _ALLOWED = re.compile(
     r"""
-    -( O[0-3sgz]? | Ofast | g[0-3]? | w | pthread | std=(c|gnu)\+\+\w+ | W[\w=+-]* | m[\w.=,+-]+ | D\w+(=[\w.+-]*)? | U\w+
+    -( O[0-3sgz]? | Ofast | g[0-3]? | w | pthread | pipe | std=(c|gnu)\+\+\w+ | W[\w=+-]* | m[\w.=,+-]+ | D\w+(=[\w.+-]*)? | U\w+
      | f(constexpr-(depth|loop-limit|ops-limit|cache-size) | template-depth | inline-limit | fp-contract | excess-precision
         | align-\w+ | (vect|simd)-cost-model | tree-parallelize-loops | visibility | max-errors)=[\w-]+
      | f(?!auto-profile|callgraph|compare-debug|diagnostics|directives|dump|lto|module|opt-info|pch|plugin|preprocessed|profile
@@ -33,29 +35,39 @@ _ALLOWED = re.compile(
 )
 """Any optimisation switch; not those `-f` switches that read or write files or yield no object."""
 _ALLOWED_LINK = re.compile(
-    r"-( l(m|gomp|pthread|stdc\+\+|c10|torch|torch_cpu|torch_python|rt|dl) | fopenmp | pthread | O[0-3s]? | march=[\w-]+ | s )",
+    r"""
+    -( l(m|mvec|gomp|atomic|gcc|gcc_s|pthread|stdc\+\+|c10|torch|torch_cpu|torch_python|rt|dl) | fopenmp | pthread | O[0-3s]?
+     | march=[\w-]+ | s | shared )
+    """,
     re.VERBOSE,
 )
-_WITHOUT_EFFECT = re.compile(r"-(std=(c|gnu)\+\+(98|03|0x|11|1y|14|1z|17|2a|20)|g[0-3]?)")
+_SYSTEM_LIBRARIES = (
+    "libc.so.6", "libm.so.6", "libmvec.so.1", "libstdc++.so.6", "libgcc_s.so.1", "libgomp.so.1", "libatomic.so.1",
+    "libpthread.so.0", "libdl.so.2", "librt.so.1", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1",
+)  # fmt: skip
+_WITHOUT_EFFECT = re.compile(r"-(std=(c|gnu)\+\+(98|03|0x|11|1y|14|1z|17|2a|20)|g[0-3]?|pipe)")
 """An older C++ than torch's headers need, and debug information: the precompiled prelude is of no use with either."""
 
 
 def refused_flag(compile_flags: tuple[str, ...], link_flags: tuple[str, ...]) -> str | None:
-    """The first flag that is not on the allow-list, or None.
+    """The first flag that is not on an allow-list, or None. What is there for the compiler may be given to the linker as well, and
+    the other way round: it is left out there.
 
     Flags that read or write files, load plugins or choose other programs stay out, such as
     `-I -L -B -o -x -include -fplugin= -specs= -wrapper -Wl, @file`.
     """
-    for flags, allowed in ((compile_flags, _ALLOWED), (link_flags, _ALLOWED_LINK)):
-        for flag in flags:
-            if not allowed.fullmatch(flag):
-                return flag
-    return None
+    flags = (*compile_flags, *link_flags)
+    return next((flag for flag in flags if not _ALLOWED.fullmatch(flag) and not _ALLOWED_LINK.fullmatch(flag)), None)
 
 
 def effective_flags(compile_flags: tuple[str, ...]) -> tuple[str, ...]:
-    """Allowed flags without those that only slow a build down."""
-    return tuple(flag for flag in compile_flags if not _WITHOUT_EFFECT.fullmatch(flag))
+    """Of allowed flags those that are the compiler's, without those that only slow a build down."""
+    return tuple(flag for flag in compile_flags if _ALLOWED.fullmatch(flag) and not _WITHOUT_EFFECT.fullmatch(flag))
+
+
+def linking_flags(link_flags: tuple[str, ...]) -> tuple[str, ...]:
+    """Of allowed flags those that are the linker's."""
+    return tuple(filter(_ALLOWED_LINK.fullmatch, link_flags))
 
 
 @dataclass(frozen=True)
@@ -87,7 +99,22 @@ class Toolchain:
     @property
     def link_flags(self) -> tuple[str, ...]:
         """Python's own symbols stay open: the interpreter brings them when it loads the extension."""
-        return (f"-L{self.torch_dir / 'lib'}", "-lc10", "-ltorch_cpu", "-ltorch", "-ltorch_python", "-fopenmp")
+        return (f"-L{self.torch_dir / 'lib'}", "-lc10", "-ltorch_cpu", "-ltorch", "-ltorch_python", "-fopenmp", "-Wl,-Bsymbolic")
+
+    @functools.cached_property
+    def system_symbols(self) -> frozenset[str]:
+        """What the system's libraries define that every extension is linked with, without functions that find others. Raises
+        BuilderError."""
+        found = set[str]()
+        try:
+            for name in _SYSTEM_LIBRARIES:
+                command = [self.compiler, f"-print-file-name={name}"]
+                path = Path(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
+                if path.is_absolute():  # else this system has none of that name
+                    found |= exported(path.read_bytes())
+        except (OSError, subprocess.SubprocessError, Unreadable) as error:
+            raise BuilderError(f"the libraries of {self.compiler} cannot be read: {error}") from error
+        return frozenset(found - FINDERS)
 
 
 @functools.cache
@@ -115,7 +142,7 @@ def toolchain() -> Toolchain:
 @functools.cache
 def code_identity() -> str:
     """SHA-256 over the builder's own code: what an older version made or said is not used by a newer one."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(" ".join(sorted(FINDERS)).encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes() + b"\0")
     return digest.hexdigest()

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 _VIEWS = """
@@ -29,39 +28,7 @@ _MOVES = """
 GLUE = VIEWS | FILLS | frozenset(_MOVES.split())
 """And those that move, fill or draw, but compute nothing from what is there: what `torch_ops=glue` allows."""
 
-_MOST_NAME = 4096
-"""Of a longer symbol the beginning tells."""
 TORCH_OPS = ("all", "glue", "none", "unchecked")
-
-
-_UNWATCHED = re.compile(
-    r"""
-    _ZNK?2at(6native|4meta)\d.* | _ZNK?2at3cpu(?!\d+(is|get|L\d|num|init)_)\d.*  # past torch's dispatcher
-  | _ZNK?2at\d+composite.* | _ZNK?\d+Packed(Conv|Linear|Embedding).*  # and these call those
-  | _ZNK?5torch3jit\d+(StaticModule|StaticRuntime|BlockRunner|ProcessedNode|getAllOperators|findOperatorFor).*
-  | _ZNK?2at14DynamicLibrary.*  # looks up any function
-  | _ZNK?2at4_ops\d.*10redispatchE.* | _ZNK?3c1010Dispatcher\d+(find|call|redispatch).*
-  | _ZN2at\d+(enableRecordFunction|set_record_function_tls_|(clear|remove|disable|reenable)\w*Callbacks?)E.*  # unseen
-  | aoti_torch_(cpu|cuda|xpu|mps)_.*
-  | _ZNK?(4dnnl|5ideep|6fbgemm|7qnnpack)\d?.*
-  | pytorch_q.* | nnc_.* | (cblas_|mkl_|MKL_|LAPACKE_|dnnl_|Dfti|xnn_|nnp_|fftwf?_|openblas_|bli_).*
-  | (cublas|cudnn|cusparse|cufft|cusolver|rocblas|hipblas|miopen).*
-  | (?i: v[sd] | vm[sd] ) (?i: i? (exp|log|a?tan|a?sin|a?cos|sqrt|cbrt|inv|pow|erf|cdf|add|sub|mul|div|abs|sqr|hypot) ) \w*
-  | [sdcz] (ge|po|sy|he|or|un|tr|gt|pt|st)[a-z0-9]{2,4} _
-  | (?i: [sdcz] (ge|po|sy|he|or|un) (trf|trs|tri|ev[dr]?|ls[sdy]?|qrf|sdd|svd?|mqr|gqr) _? )
-  | (?i: [sdcz]? gemm (_.*)? )
-  | (?i: [sdcz] (dot[uc]? | gemv | gem(m3m|mt) | ger[uc]? | axpb?y | scal | nrm2 | asum | copy | swap | rot[mg]*
-      | (sy|he|tr|tb|tp|gb|sb|hb|sp|hp) (m[mv]|s[mv]|rk|r2?k?) ) (_?64)? _? )
-  | dl(open|sym|vsym|mopen)
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-"""Functions of libraries that compute without torch's dispatcher, so that no trace shows them; and those that find any function."""
-
-
-def unwatched(imports: Iterable[str]) -> list[str]:
-    """Symbols among an extension's imports with which it may have a library compute unseen, sorted."""
-    return sorted({name for name in imports if _UNWATCHED.fullmatch(name[:_MOST_NAME])})
 
 
 def decoy(launches: int, works: bool, matters: bool) -> str | None:

@@ -321,6 +321,8 @@ class OnTrial:
         )
         if kind == "device" and not self.answered and (self.backend.flavour == "interpret" or self.backend.device):
             return Failed(Status.NEEDS_DEVICE, self.stage, f"this machine cannot run it: {text}", category)
+        if kind == "build":  # what this back end does not build reaches no builder
+            return Failed(Status.BUILD_ERROR, Stage.BUILD, text, "unavailable")
         if kind == "compile":
             name = str(frame.get("target", "a GPU"))
             return Failed(Status.BUILD_ERROR, Stage.BUILD, f"for {name}: {text}", name)

@@ -314,10 +314,11 @@ class RunnerProcess:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 raise RunnerTimeout()
-            events = dict(self._poll.poll(None if left is None else max(1, int(left * 1000) + 1)))
+            more = self._channel.has_more
+            events = dict(self._poll.poll(0 if more else None if left is None else max(1, int(left * 1000) + 1)))
             if self._log_fd in events:
                 self._drain()
-            if self._channel.fileno() in events:
+            if more or self._channel.fileno() in events:
                 try:
                     return self._channel.recv(timeout_s=left)[0]
                 except TimeoutError as error:

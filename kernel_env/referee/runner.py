@@ -15,6 +15,7 @@ import mmap
 import os
 import random
 import sys
+import threading
 import time
 import tokenize
 import traceback
@@ -28,9 +29,9 @@ import torch
 from kernel_env.backends.ablation import alike, make_room, rebuilt, same, tensors
 from kernel_env.backends.interpreter import causes, needs_device, programs_begun
 from kernel_env.backends.loading import BuildFailed, BuildFunction, NeedsGpu, routed_builds
+from kernel_env.backends.lookup import unwatched_lookup
 from kernel_env.backends.provenance import Provenance
 from kernel_env.backends.targets import target
-from kernel_env.checks.provenance import unwatched
 from kernel_env.processes import name_process
 from kernel_env.referee import code_pages, physics, signals, values
 from kernel_env.referee.layout import leaves, paged
@@ -142,8 +143,8 @@ class Runner:
         return {}
 
     def _note_function(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event in ("ctypes.dlsym", "ctypes.dlsym/handle") and len(self._looked_up) < MAX_OPERATORS:
-            self._looked_up.update(unwatched((str(arguments[1])[:200],)))
+        if len(self._looked_up) < MAX_OPERATORS:
+            self._looked_up.update(name[:200] for name in unwatched_lookup(event, arguments))
 
     def _init_inputs(self, frame: Frame, fds: Sequence[int]) -> Frame:
         torch.manual_seed(frame["seed"])
@@ -470,10 +471,13 @@ def _copied(value: Any) -> Any:
 def serve(channel: Channel, role: str, scratch: Path, *, interpreter: bool, isolation: Sequence[str] = ()) -> None:
     """Answer frames until the referee closes the channel. `isolation` names the layers that stand around us."""
 
+    asking = threading.Lock()  # a program may ask from several threads, each for an answer of its own
+
     def build(request: Frame) -> Frame:
-        channel.send({"build": request})
-        answer, _ = channel.recv()
-        return answer
+        with asking:
+            channel.send({"build": request})
+            answer, _ = channel.recv()
+            return answer
 
     runner = Runner(role, scratch, build, interpreter=interpreter)
     channel.send({"ready": True, "isolation": list(isolation)})
@@ -489,4 +493,5 @@ def serve(channel: Channel, role: str, scratch: Path, *, interpreter: bool, isol
         answer = runner.handle(frame, fds)
         for fd in fds:
             os.close(fd)
-        channel.send(answer)
+        with asking:
+            channel.send(answer)

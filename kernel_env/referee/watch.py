@@ -7,7 +7,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from kernel_env.checks.provenance import decoy, forbidden, unwatched
+from kernel_env.checks.provenance import decoy, forbidden
+from kernel_env.checks.symbols import unwatched
 from kernel_env.referee.bench import Bench
 from kernel_env.referee.candidate import Failed, OnTrial
 from kernel_env.referee.memory import code_files

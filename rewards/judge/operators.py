@@ -1,6 +1,9 @@
-"""Names of torch's operators that compute. What merely allocates, looks at or moves memory is in `kernel_env.checks.provenance`."""
+"""Names of torch's operators that compute, and of other libraries' functions. What merely allocates, looks at or moves memory is in
+`kernel_env.checks.provenance`."""
 
 from __future__ import annotations
+
+import re
 
 _PRODUCTS = """
     matmul mm bmm mv addmm addmv addbmm baddbmm linear bilinear einsum tensordot dot vdot inner outer kron chain_matmul multi_dot
@@ -34,3 +37,18 @@ METHODS = COMPUTING - frozenset(_COMMON.split())
 """As methods of what may be a tensor: without names that other objects have too."""
 PRODUCTS = frozenset(_PRODUCTS.split())
 LAYERS = frozenset(_LAYERS.split())
+LIBRARIES = re.compile(
+    r"""
+    (scipy_)?(cblas_|openblas_).* | (mkl_|MKL_|LAPACKE_|dnnl_|Dfti|xnn_|nnp_|fftwf?_|bli_|pytorch_q|nnc_|aoti_torch_(cpu|cuda)_).*
+  | (cublas|cudnn|cusparse|cufft|cusolver|rocblas|hipblas|miopen).*
+  | (?i: v[sd] | vm[sd] ) (?i: i? (exp|log|ln|a?tan|a?sin|a?cos|sqrt|cbrt|inv|pow|erf|cdf|add|sub|mul|div|abs|sqr|hypot|trunc) ) \w*
+  | (scipy_)?[sdcz] (ge|po|sy|he|or|un|tr|gt|pt|st)[a-z0-9]{2,4} (_|_64_?)
+  | (?i: [sdcz] (ge|po|sy|he|or|un) (trf|trs|tri|ev[dr]?|ls[sdy]?|qrf|sdd|svd?|mqr|gqr) _? )
+  | (scipy_)? (?i: [sdcz]? gemm (_.*)? )
+  | (scipy_)? (?i: [sdcz] (dot[uc]? | gemv | gem(m3m|mt) | ger[uc]? | axpb?y | scal | nrm2 | asum | copy | swap | rot[mg]*
+      | (sy|he|tr|tb|tp|gb|sb|hb|sp|hp) (m[mv]|s[mv]|rk|r2?k?) ) (_?64)? _? )
+  | dl(open|sym|vsym|mopen)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+"""Functions of well-known libraries, as a source names them; and those that find any function."""

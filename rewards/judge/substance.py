@@ -10,9 +10,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from kernel_env.checks.provenance import unwatched
 from rewards.judge.clike import is_name
-from rewards.judge.operators import COMPUTING, LAYERS, PRODUCTS
+from rewards.judge.operators import COMPUTING, LAYERS, LIBRARIES, PRODUCTS
 from rewards.judge.program import Program
 
 _FUNCTIONS = """
@@ -151,7 +150,7 @@ def _library(stream: Sequence[str], defined: frozenset[str]) -> set[str]:
         elif before[-1:] not in ((".",), ("->",), ("::",)):
             called.add(token)
     found |= {"Python" for i in range(len(stream)) if _follows(stream, i, "module_", "::", "import")}
-    return found | set(unwatched(called - defined))
+    return found | set(filter(LIBRARIES.fullmatch, called - defined))
 
 
 def _hides(stream: Sequence[str]) -> set[str]:
