@@ -47,6 +47,7 @@ class Program:
     isolation: tuple[str, ...] = ()
     frozen: bool = False
     freeze_at_reply: bool = False
+    counts_cores: bool = False
     readable: bool = True
     places: list[memoryview] = field(default_factory=list)
     output: Any = field(default_factory=lambda: torch.zeros(64))

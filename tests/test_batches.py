@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernel_env.builder import Builder
+from kernel_env.builder import Builder, BuildResult
 from kernel_env.errors import VerifierError
 from kernel_env.hostlock import CoresLock
 from kernel_env.referee import batches as module
@@ -487,6 +487,15 @@ def test_how_much_memory_is_much(problem: Problem, tmp_path: Path) -> None:
     with pytest.raises(Alone):
         one.check_memory(SimpleNamespace(private_bytes=0))  # type: ignore[arg-type]
     assert private_bytes(1 << 22 | 1) == 0, "no such process"
+
+
+@pytest.mark.parametrize(("imports", "counts"), [(("omp_get_num_procs",), True), (("omp_get_num_threads",), False)])
+def test_an_extension_may_count_cores(problem: Problem, tmp_path: Path, imports: tuple[str, ...], counts: bool) -> None:
+    builder: Any = SimpleNamespace(build=lambda request: BuildResult(True, "own", imports=imports))
+    one = OnTrial(House(None, builder, LiveClock()), Job(problem, Candidate(GOOD, "cpp"), QUICK, 1))  # type: ignore[arg-type]
+    one.runner = LocalEndpoint("candidate", tmp_path, no_builds, interpreter=False)
+    assert one._build({"sources": [], "functions": [], "compile_flags": [], "link_flags": []})["ok"]
+    assert one.runner.counts_cores is counts
 
 
 @pytest.mark.parametrize("weights", [1, 80_000, 200_000], ids=["small", "twice there is no room", "large"])

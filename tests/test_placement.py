@@ -14,7 +14,17 @@ from pathlib import Path
 import pytest
 
 from kernel_env.referee import placement as module
-from kernel_env.referee.placement import OtherWork, Waits, booked_s, cpu_s, ended_s, page_faults, place_workers, threads
+from kernel_env.referee.placement import (
+    OtherWork,
+    Waits,
+    booked_s,
+    counts_cores,
+    cpu_s,
+    ended_s,
+    page_faults,
+    place_workers,
+    threads,
+)
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))
 WORKERS = """
@@ -124,12 +134,12 @@ def test_workers_get_a_core_each_and_no_other_thread_does(program: Program) -> N
     assert placed.own == {thread for thread, cores in found.items() if cores == set(CORES) and thread != program.pid}
     assert found.pop(program.pid) == set(CORES)
     bound = [cores for cores in found.values() if cores != set(CORES)]
-    assert bound == [{CORES[1]}] * 2  # with two cores, all workers share the second
+    assert sorted(bound, key=min) == [{CORES[0]}, {CORES[1]}]  # three threads on two cores
     assert len(found) - len(bound) >= 1  # the thread that is no worker of OpenMP
 
 
 @needs_two
-def test_workers_are_dealt_over_the_cores_from_the_second_on(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_are_dealt_over_the_cores_after_the_main_thread(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[int, set[int]] = {}
     monkeypatch.setattr(os, "sched_setaffinity", lambda thread, cores: given.update({thread: set(cores)}))
     with program.frozen():
@@ -137,8 +147,33 @@ def test_workers_are_dealt_over_the_cores_from_the_second_on(program: Program, m
         assert [given[thread] for thread in sorted(given)] == [{9}, {6}]
         given.clear()
         place_workers(program.pid, (4, 9))
-        assert [given[thread] for thread in sorted(given)] == [{9}, {9}]
+        assert [given[thread] for thread in sorted(given)] == [{9}, {4}]
     assert program.pid not in given
+
+
+def test_eight_threads_share_two_cores_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[int, set[int]] = {}
+    monkeypatch.setattr(module, "threads", lambda pid: frozenset(range(1, 9)))
+    monkeypatch.setattr(module, "_libraries", lambda pid: [])
+    monkeypatch.setattr(module, "_instruction", lambda *_: 1)
+    monkeypatch.setattr(module, "_library_at", lambda *_: "libgomp.so")
+    monkeypatch.setattr(os, "sched_setaffinity", lambda thread, cores: given.update({thread: set(cores)}))
+    place_workers(1, (4, 9))
+    assert list(given.values()).count({4}) + 1 == list(given.values()).count({9}) == 4
+
+
+@pytest.mark.parametrize(
+    ("imports", "counts"),
+    [
+        (("omp_get_thread_num", "omp_get_num_threads", "malloc", "sched_yield"), False),
+        (("malloc", "omp_get_num_procs"), True),
+        (("_ZNSt6thread20hardware_concurrencyEv",), True),
+        (("sched_getaffinity",), True),
+        (("sysconf",), True),
+    ],
+)
+def test_what_can_count_cores(imports: tuple[str, ...], counts: bool) -> None:
+    assert counts_cores(imports) is counts
 
 
 def test_a_main_thread_is_not_bound_wherever_it_stands(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,6 +135,22 @@ def stopped(runner: RunnerProcess) -> bool:
     return False
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+@pytest.mark.parametrize("counts", [False, True])
+def test_a_program_that_counts_its_cores_has_all_of_them_when_it_is_timed(tmp_path: Path, counts: bool) -> None:
+    cores = tuple(sorted(os.sched_getaffinity(0)))[:2]
+    with connected(tmp_path) as (runner, channel):
+        runner.counts_cores = counts
+        with asking(channel, 0):
+            runner.request({"op": "call"}, timeout_s=5)
+        runner.freeze()
+        runner.place(cores)
+        runner.thaw()
+        with asking(channel, 0):
+            runner.request({"op": "call"}, timeout_s=5)
+        assert os.sched_getaffinity(runner.pid) == set(cores if counts else cores[:1])
+
+
 @pytest.mark.parametrize("builds", [0, 2])
 def test_a_reply_can_freeze_and_a_request_for_a_build_is_none(tmp_path: Path, builds: int) -> None:
     with connected(tmp_path) as (runner, channel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import math
 import os
 import signal
@@ -21,7 +22,7 @@ import pytest
 import torch
 
 from kernel_env.backends import doors
-from kernel_env.backends.ablation import _other_numbers, of_other_numbers
+from kernel_env.backends.ablation import _other_numbers, differs, disturb, of_other_numbers
 from kernel_env.backends.events import Span, hidden, on_threads, sequence
 from kernel_env.backends.provenance import Provenance, _calls_python, _may_be_given
 from kernel_env.checks.provenance import decoy, forbidden
@@ -350,6 +351,72 @@ def test_other_numbers_are_some_of_those_that_are_there(count: int, make: Callab
         same += bool(drawn.double().sum() == numbers.double().sum())
     assert _other_numbers(torch.empty(0), 0.75).shape == (0,)
     assert same <= 2, "a kernel that sums up has other numbers, too; of a hundred integers the sum is the same once in 700 draws"
+
+
+def test_a_table_of_offsets_stays_one() -> None:
+    """A kernel that copies rows from where they begin would else copy a negative number of bytes, and the process would end."""
+    starts = torch.arange(0, 101, 10)
+
+    def rows(x: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
+        assert torch.equal(starts, torch.arange(0, 101, 10)), "the process ends"
+        return torch.stack([x[a:b].sum() for a, b in itertools.pairwise(starts.tolist())])
+
+    x = torch.rand(100)
+    assert not torch.allclose(of_other_numbers(rows, (x, starts), {}), rows(x, starts)) and differs(rows, (x, starts), {})
+
+
+def test_integers_alone_are_other_numbers_too() -> None:
+    """Also beside an output that the kernel is given."""
+
+    def counts(x: torch.Tensor, out: torch.Tensor) -> None:
+        out.copy_(torch.bincount(x, minlength=len(out)))
+
+    x, out = torch.randint(10, (1000,)), torch.zeros(10)
+    assert differs(counts, (x, out), {})
+    assert not differs(lambda x, out: out.fill_(3), (x, out), {})
+    before = torch.bincount(x)
+    assert not torch.equal(of_other_numbers(torch.bincount, (x,), {}), before)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 1000, 1001])
+def test_a_disturbed_index_stays_in_range(count: int) -> None:
+    index = torch.arange(count).repeat(3)
+    before = index.clone()
+    disturb(index)
+    assert index.min() >= 0 and index.max() < count and not (index == before).any()
+
+
+def test_kernels_that_must_agree_with_each_other() -> None:
+    """One counts, and the other fills so many places. One that is only held against what torch computes proves nothing."""
+    watcher = Provenance()
+
+    def fill(x: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+        found = x[x > 0] * 2
+        if len(found) != int(count):
+            raise RuntimeError("not so many")
+        return found
+
+    counted, filled = watcher._function(lambda x: (x > 0).sum().reshape(1)), watcher._function(fill)
+    x = torch.randn(1000)
+
+    def agree() -> torch.Tensor:
+        return filled(x, counted(x))
+
+    def tests_itself() -> torch.Tensor:
+        mine, theirs = counted(x), (x > 0).sum().reshape(1)
+        if not torch.equal(mine, theirs):
+            raise RuntimeError("they differ")
+        return x[x > 0] * 2
+
+    with torch.no_grad():
+        as_it_is = watcher.traced(agree)
+        assert not torch.equal(watcher.ablated(agree, "last"), as_it_is)
+        for how in ("other", "disturbed"):
+            with pytest.raises(RuntimeError, match="not so many"):
+                watcher.ablated(agree, how)
+        watcher.traced(tests_itself)
+        with pytest.raises(RuntimeError, match="they differ"):
+            watcher.ablated(tests_itself, "last")
 
 
 ROOMY = """

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from kernel_env.sandbox import Layer
-from tests.sandbox_box import SPACES, Box, said
+from tests.sandbox_box import PRELUDE, SPACES, Box, said
 
 # ------------------------------------------------------------------ what stands
 
@@ -537,6 +537,17 @@ def test_the_referee_moves_a_frozen_runner_to_a_core(box: Box) -> None:
         time.sleep(0.001)  # it has not stopped yet
     box.host.ask(op="close", id=runner)
     assert seen["cores"] == [core] and seen["stands"].startswith("0x")
+
+
+def test_python_counts_the_slots_cores_wherever_it_is_bound(box: Box) -> None:
+    """As it is in timed calls, and not in trials."""
+    runner, _ = box.load("return 1")
+    box.host.ask(op="place", id=runner, core=max(os.sched_getaffinity(0)))
+    body = "print('PROBE', json.dumps({'cores': sorted(os.sched_getaffinity(0)), 'count': os.cpu_count()}))"
+    answer = box.host.ask(op="load", id=runner, code=f"{PRELUDE}\n{body}")
+    box.host.ask(op="close", id=runner)
+    cores = sorted(os.sched_getaffinity(0))
+    assert said(answer) == {"cores": cores, "count": len(cores)}
 
 
 @pytest.mark.parametrize("option", ["1, 0", "4, 0", "22, 2", "35, 0", "62, 1"])

@@ -21,15 +21,36 @@ def is_copy(output: torch.Tensor, given: Sequence[torch.Tensor]) -> bool:
 
 
 def differs(function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> bool:
-    """Whether it gives other results for other numbers. Where that cannot be told it is no decoy."""
-    if not any(True for _ in tensors((arguments, named))):
+    """Whether it gives other results for other numbers. Where that cannot be told it is no decoy.
+
+    Integers beside other numbers are tried last, and only where those make no difference: a table of offsets that is no longer one
+    can end the process.
+    """
+    given = list(tensors((arguments, named)))
+    if not given:
         return True
+    some = [kept for kept in given if _may_be_index(kept)]
+    tries = [_may_be_index, _never] if 0 < len(some) < len(given) else [_never]
+    return any(_differs(function, arguments, named, stays) for stays in tries)
+
+
+def _may_be_index(tensor: torch.Tensor) -> bool:
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype is torch.bool)
+
+
+def _never(tensor: torch.Tensor) -> bool:
+    return False
+
+
+def _differs(
+    function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any], stays: Callable[[torch.Tensor], bool]
+) -> bool:
     found, copied = [], False
     try:
         for tried, scale in enumerate(_SCALES, 1):
             if tried > 2 and not copied:
                 break
-            given, names = replaced((arguments, named), functools.partial(_other_numbers, scale=scale))
+            given, names = replaced((arguments, named), functools.partial(_drawn, scale=scale, stays=stays))
             drawn = [tensor.clone() for tensor in tensors((given, names))]
             result = function(*given, **names)
             changed = [t.clone() for t, old in zip(tensors((given, names)), drawn, strict=True) if not same(t, old)]
@@ -49,9 +70,11 @@ def differs(function: Callable[..., Any], arguments: tuple[Any, ...], named: dic
 
 
 def of_other_numbers(function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
-    """What a kernel gives for other numbers of the same kind, also where it writes into its arguments."""
+    """What a kernel gives for other numbers of the same kind, also where it writes into its arguments. Integers stay, if there are
+    other numbers beside them."""
     given = list(tensors((arguments, named)))
-    others = [_other_numbers(tensor, 0.75) for tensor in given]
+    stays = _never if all(map(_may_be_index, given)) else _may_be_index
+    others = [_drawn(tensor, 0.75, stays) for tensor in given]
     drawn, remaining = [tensor.clone() for tensor in others], iter(others)
     result = function(*(replaced(arguments, lambda _: next(remaining))), **replaced(named, lambda _: next(remaining)))
     for tensor, other, old in zip(given, others, drawn, strict=True):
@@ -129,8 +152,11 @@ def disturb(tensor: torch.Tensor) -> None:
         tensor.mul_(-1.5).add_(0.375 * size if size else 1.0)
     elif tensor.dtype is torch.bool:
         tensor.logical_not_()
-    else:
+    elif tensor.numel():
+        most = tensor.max()
         tensor.bitwise_xor_(1)
+        if most:
+            tensor.masked_fill_(tensor > most, most - 1)
 
 
 _LEAST_NUDGE = 1e-6
@@ -152,6 +178,10 @@ def other(result: Any) -> Any:
     if isinstance(result, (int, float)):
         return result * -1.5 + 0.375 if isinstance(result, float) else result ^ 1
     return result
+
+
+def _drawn(tensor: torch.Tensor, scale: float, stays: Callable[[torch.Tensor], bool]) -> torch.Tensor:
+    return tensor.clone() if stays(tensor) else _other_numbers(tensor, scale)
 
 
 def _other_numbers(tensor: torch.Tensor, scale: float) -> torch.Tensor:

@@ -48,6 +48,7 @@ class Provenance:
 
     def __init__(self) -> None:
         self.launches = 0
+        self._traced_launches = 0
         self.given_python = False
         """Whether a Triton kernel was given, or names, a Python object, whose methods the interpreter would run."""
         self.given_function = False
@@ -75,7 +76,9 @@ class Provenance:
         self._listeners = sys.getprofile(), sys.gettrace()
         self._listened = False
         self._watching = False
-        self._ablating: Literal["", "other", "disturbed", "nudged"] = ""
+        self._ablating: Literal["", "other", "disturbed", "nudged", "last"] = ""
+        self._spared = 0
+        """So many launches are still to be left as they are."""
         self._inside: _Inside | None = None
 
     # ---------------------------------------------------------- what is watched
@@ -154,6 +157,7 @@ class Provenance:
             self._reach = Reach()
             result = self._watched(forward)
         self.reaches, self._reach = self._reach.reaches(result), None
+        self._traced_launches = self.launches
         here = {span.thread for span in spans if span.name == self._ours}
         openly, unseen = on_threads(spans, here, self._launched)
         self.hidden = unseen.union(hidden(sequence(span for span in spans if span.thread in here), self._ours))
@@ -190,10 +194,11 @@ class Provenance:
         """Else a program's own function would run within what is ours."""
         self._listened |= (sys.getprofile(), sys.gettrace()) != self._listeners
 
-    def ablated(self, forward: Callable[[], Any], how: Literal["other", "disturbed", "nudged"]) -> Any:
+    def ablated(self, forward: Callable[[], Any], how: Literal["other", "disturbed", "nudged", "last"]) -> Any:
         """Run one forward in which whatever an own kernel computes is replaced: by what it computes of `other` numbers (which an
-        honest program can go on with), or by its own numbers, `disturbed` or hardly larger (`nudged`)."""
-        self._ablating = how
+        honest program can go on with), or by its own numbers, `disturbed` or hardly larger (`nudged`). Only the `last` launch of
+        those that the trace saw may be disturbed, and any after it."""
+        self._ablating, self._spared = how, self._traced_launches - 1 if how == "last" else 0
         try:
             return self._watched(forward)
         finally:
@@ -229,7 +234,7 @@ class Provenance:
                 before = [tensor.clone() for tensor in given]
             outer, self._inside = self._inside, _Inside(given, before) if calls_torch else None
             try:
-                if self._ablating and not given and key in self._unseen:
+                if self._ablating and not given and key in self._unseen and not self._spared:
                     return None
                 with torch.profiler.record_function(self._launched):
                     result = function(*arguments, **named)
@@ -237,6 +242,9 @@ class Provenance:
                 inside, self._inside = self._inside, outer
             with self._aside():
                 changed = [t for t, old in zip(given, before, strict=True) if not same(t, old)]
+                if self._spared > 0:
+                    self._spared -= 1
+                    return result
                 if self._ablating:
                     made = {t.data_ptr(): t for t in (*tensors(result), *changed)}.values()
                     if self._ablating == "nudged":

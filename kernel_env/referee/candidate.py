@@ -23,6 +23,7 @@ from kernel_env.referee.layout import Buffer, leaves
 from kernel_env.referee.memory import private_bytes
 from kernel_env.referee.outputs import Unreadable
 from kernel_env.referee.ownership import traits
+from kernel_env.referee.placement import counts_cores
 from kernel_env.referee.process import BuildHandler, Endpoint, RunnerDied, RunnerTimeout
 from kernel_env.referee.protocol import MAX_ERROR_TEXT, Frame
 from kernel_env.referee.reference import fetched, output_at
@@ -265,6 +266,7 @@ class OnTrial:
         self.build_cpu_s += result.cpu_s
         self.builds += not result.cached
         self.imports.update(result.imports)
+        self.endpoint.counts_cores |= counts_cores(result.imports)
         self.built.update([result.path] if result.ok else [])
         self.compiled += [
             Compiled(f"cuda:{used.arch}", used.kernel, used.registers, used.spilled_bytes, used.shared_bytes)

@@ -2,8 +2,8 @@
 
 Left to the scheduler, a main thread that wakes for a call often lands on the core where one of its own OpenMP workers still spins,
 and then waits for a time slice of milliseconds while another core idles. So workers get cores of their own, and a main thread
-is woken on the first core. There it stays, unless the program starts threads of its own: these inherit where it may run, and so it
-may run anywhere between its waking and its next sleep.
+is woken on the first core. There it stays, unless the program starts threads of its own, which inherit where it may run, or can
+count the cores on which it may run. Then it may run anywhere between its waking and its next sleep.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +23,19 @@ from kernel_env.referee.memory import areas
 PAUSES_S = (0.0, 0.1, 0.5, 2.0, 5.0)
 """Waits before each attempt at a quiet session."""
 _OPENMP = re.compile(r"/lib(gomp|omp|iomp5)\b[^/]*$")
+
+_COUNTING = frozenset(
+    (
+        "omp_get_num_procs", "omp_set_dynamic", "sched_getaffinity", "pthread_getaffinity_np", "sysconf", "get_nprocs",
+        "get_nprocs_conf", "_ZNSt6thread20hardware_concurrencyEv",
+    )
+)  # fmt: skip
+"""Functions that know, or may, where the thread that calls them may run."""
+
+
+def counts_cores(imports: Iterable[str]) -> bool:
+    """Whether an extension that takes these symbols from libraries can see how many cores its main thread has."""
+    return not _COUNTING.isdisjoint(imports)
 
 
 class Placed(NamedTuple):
@@ -35,7 +48,8 @@ class Placed(NamedTuple):
 
 
 def place_workers(pid: int, cores: tuple[int, ...]) -> Placed:
-    """Give each OpenMP worker of a frozen process a core, from the second on, in the order of their creation in each library.
+    """Deal the cores to the OpenMP threads of a frozen process, in the order of their creation in each library. The first core is
+    the main thread's: a worker shares it only where there are more threads than cores.
 
     A worker is known by where it waits: in code of the OpenMP library. Without the right to see that, nothing is placed.
     """
@@ -48,7 +62,7 @@ def place_workers(pid: int, cores: tuple[int, ...]) -> Placed:
         if library is not None:
             index = placed[library] = placed.get(library, 0) + 1
             with contextlib.suppress(OSError):  # it ended meanwhile
-                os.sched_setaffinity(thread, {cores[1 + (index - 1) % (len(cores) - 1)]})
+                os.sched_setaffinity(thread, {cores[index % len(cores)]})
         elif thread != pid:
             own.add(thread)
     return Placed(frozenset(seen), frozenset(own))

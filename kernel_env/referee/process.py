@@ -79,6 +79,8 @@ class Endpoint(Protocol):
     """Layers that stand around it, known after the first request."""
     freeze_at_reply: bool
     """Whether the next request's answer freezes it at once, before anything else is done with that."""
+    counts_cores: bool
+    """Whether it may see on how many cores its main thread may run: then that is on all of them, while it is timed, too."""
     readable: bool
     """Whether its memory could be read from here before any foreign code ran in it. Where it cannot be later, that is its doing."""
 
@@ -228,7 +230,7 @@ class RunnerProcess:
         self._poll.register(log_fd, select.POLLIN)
         self._ready = self.readable = False
         self.isolation: tuple[str, ...] = ()
-        self.freeze_at_reply = False
+        self.freeze_at_reply = self.counts_cores = False
         self._oom_kills = 0
 
     def request(self, frame: Frame, fds: Sequence[int] = (), timeout_s: float | None = None) -> Frame:
@@ -388,7 +390,7 @@ class RunnerProcess:
                 break
             time.sleep(0.0005)  # where a thread stands can be seen once it has stopped
             self._placed = place_workers(self.pid, cores)
-        self._stays = not (self._placed.own - self._ours) and not ended_s(self.pid)
+        self._stays = not self.counts_cores and not (self._placed.own - self._ours) and not ended_s(self.pid)
 
     def _wake_on(self, cores: tuple[int, ...]) -> None:
         if self._cores:
@@ -421,7 +423,7 @@ class LocalEndpoint:
         from kernel_env.referee.runner import Runner
 
         self.isolation: tuple[str, ...] = ()
-        self.freeze_at_reply = False
+        self.freeze_at_reply = self.counts_cores = False
         self.pid, self.elapsed_s, self.free_s = os.getpid(), 0.0, 0.0
         self.readable = is_readable(self.pid)
         self._runner: Any = Runner(role, scratch, build, interpreter=interpreter)

@@ -48,7 +48,7 @@ def check_provenance(one: OnTrial, bench: Bench) -> None:
     works = matters = True
     if launched:
         works, matters = _works(one, bench, seed, limit_s)
-    fault = decoy(launched, works, matters or one.degenerate)
+    fault = decoy(launched, works or one.degenerate, matters or one.degenerate)
     if fault:
         raise one.rejected(fault, "decoy")
     if not reaches and not one.degenerate and _only_chooses(one, seed, limit_s):
@@ -62,10 +62,10 @@ def check_provenance(one: OnTrial, bench: Bench) -> None:
 
 
 def _works(one: OnTrial, bench: Bench, seed: int, limit_s: float) -> tuple[bool, bool]:
-    """Whether its kernels compute anything, and whether that makes a difference: seen when what they compute is replaced, by
-    what they give for other numbers, or by something else where that shows none. To fail then proves nothing: a program that only
-    tests its kernel against torch does, too."""
-    for how in ("other", "disturbed"):
+    """Whether its kernels compute anything, and whether that makes a difference: seen when what they compute is replaced. At first
+    that of the last one only, for kernels may have to agree with each other; then what they give for other numbers, or something
+    else where that shows none. To fail then proves nothing: a program that only tests its kernel against torch does, too."""
+    for how in ("last", "other", "disturbed"):
         frame: Frame = {"op": "ablate", "seed": seed, "how": how, "compare": True}
         try:
             found = one.ask(frame, limit_s=limit_s)

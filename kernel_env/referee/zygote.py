@@ -26,7 +26,7 @@ import socket
 import sys
 import tempfile
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -182,6 +182,7 @@ def _become_runner(zygote: int, frame: Frame, fds: list[int], scratch: Path, fla
         sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)
         sys.argv = [frame["role"]]
         isolation = _enter_sandbox(plan, frame, scratch, channel)
+        _count_cores(frame["cores"])
         import torch
 
         from kernel_env.referee import runner
@@ -226,6 +227,13 @@ def _set_environment(scratch: Path, frame: Frame) -> None:
     os.environ.update(HOME=str(scratch), TMPDIR=str(scratch), OMP_NUM_THREADS=str(frame["threads"]))
     os.environ.update(TRITON_CACHE_DIR=str(scratch / "triton"), TORCH_EXTENSIONS_DIR=str(scratch / "extensions"))
     tempfile.tempdir = None
+
+
+def _count_cores(cores: Sequence[int]) -> None:
+    """Python's count of cores is the slot's, also while the main thread is bound to one of them, as it is in timed calls."""
+    ourselves, of_any = (0, os.getpid()), os.sched_getaffinity
+    os.cpu_count = lambda: len(cores)
+    os.sched_getaffinity = lambda pid, /: set(cores) if pid in ourselves else of_any(pid)
 
 
 def _set_limits(frame: Frame) -> None:
