@@ -294,8 +294,8 @@ def test_work_between_calls_counts_as_time_of_the_next(
     clocks: dict[int, float] = {}
 
     def used_s(pid: int) -> float:
-        step_s = steps["baseline" if pid == found.baseline.pid else "candidate"] / 2  # before and after the heap is laid out
-        clocks[pid] = clocks.get(pid, 1.0) + step_s
+        step_s = steps["baseline" if pid == found.baseline.pid else "candidate"] / 2  # at the reply and before the request
+        clocks[pid] = clocks.get(pid, 1.0) + (0.0 if found.candidate.frozen and pid == NOBODY else step_s)
         return clocks[pid]
 
     found = scene(0.02, 0.02)  # of such length calls go singly
@@ -305,17 +305,37 @@ def test_work_between_calls_counts_as_time_of_the_next(
     assert times(found) == pytest.approx((20.0, 20.0 + charged_ms))
 
 
+@pytest.mark.parametrize("readable", [True, False])
+def test_work_between_the_last_reply_and_the_comparison_counts_too(monkeypatch: pytest.MonkeyPatch, readable: bool) -> None:
+    """A program that was told to stop may go on in a long system call, while the referee parses a long answer, or runs others."""
+    found = scene(0.04, 0.04)  # of such length a block has one
+    found.candidate.pid, found.candidate.readable = NOBODY, readable
+    check, clock_s = found.session.check, 1.0
+
+    def late(*arguments: Any) -> None:
+        nonlocal clock_s
+        check(*arguments)
+        clock_s += 5.2e-3
+
+    found.session.check = late
+    found.session._used_s = lambda pid: clock_s if pid == NOBODY else 1.0
+    monkeypatch.setattr(module, "time", types.SimpleNamespace(perf_counter=lambda: 0.0))
+    assert times(found) == pytest.approx((40.0, 45.0 if readable else 40.0)), "one that had to hand it over itself was not stopped"
+
+
 def test_what_it_takes_to_look_at_many_threads_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """One of them may work on its inputs meanwhile. Where both sides have as many it is nobody's."""
     found, now_s = scene(0.02, 0.02), 0.0
     found.candidate.pid = NOBODY
-    looks_s = {found.baseline.pid: 0.0, NOBODY: 2.2e-3}
+    looks_s = {found.baseline.pid: 0.0, NOBODY: 1.1e-3}  # at the reply, and before the next request
     monkeypatch.setattr(module, "time", types.SimpleNamespace(perf_counter=lambda: now_s))
 
     def used_s(pid: int) -> float:
         nonlocal now_s
         now_s += looks_s[pid]
         return 1.0
+
+    found.session._until_compared = lambda side, messages: messages  # type: ignore[method-assign]
 
     found.session._used_s = used_s
     assert times(found) == pytest.approx((20.0, 22.0))
@@ -367,7 +387,7 @@ def test_time_that_is_booked_late_after_single_calls_is_nobodys_work() -> None:
 
     def used_s(pid: int) -> float:
         name = "baseline" if pid == found.baseline.pid else "candidate"
-        clocks[name] += 1e-3 if calls[name] == 1 else 0.0
+        clocks[name] += 1e-3 if calls[name] == 1 and not getattr(found, name).frozen else 0.0
         return clocks[name]
 
     found.candidate.pid = NOBODY

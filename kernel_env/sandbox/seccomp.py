@@ -24,8 +24,8 @@ _UNKNOWN = 0x00050000 | errno.ENOSYS
 _SET_MODE_FILTER, _SPECULATION_ALLOWED = 1, 4
 
 _PTHREAD, _DETACHED = 0x003D0F00, 0x00400000
-"""The flags of clone(2) with which the C libraries make a thread, and one that some add. No others: with CLONE_VFORK its maker would
-sleep, deaf to SIGSTOP, for as long as the thread works."""
+"""The flags of clone(2) with which the C libraries make a thread, and one that some add. No others: with CLONE_VFORK the first
+thread would sleep, deaf to SIGSTOP, for as long as a new one works."""
 _SIGCONT = 18
 """A program that goes on telling itself to continue could not be stopped."""
 _MAP_SHARED_ANONYMOUS, _MAP_GROWSDOWN = 0x21, 0x100
