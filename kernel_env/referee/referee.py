@@ -451,24 +451,17 @@ class _Group:
             with contextlib.suppress(ValueError):  # comparing the whole says how they differ
                 each = CHECK_BYTES // EXCERPTS // len(sizes)
                 parts = [excerpt(output, got, each, self.referee.secret) for _ in range(EXCERPTS)]
-        if not parts:
-            self._compare_whole(oracle, one, draw, where, known, opinions)
-            return
-        try:
-            for expected, mine in parts:
-                one.compare(oracle.expected(expected), where, one.tolerance, mine)
-        except Failed as failed:  # only the whole tells what may be undetermined, and does not take back what a part has shown
-            if failed.category not in ("values", "nonfinite") or not self._compare_whole(oracle, one, draw, where, known, opinions):
-                raise
 
-    @staticmethod
-    def _compare_whole(
-        oracle: Oracle, one: OnTrial, draw: Draw, where: str, known: list[tuple[Draw, Expected]], opinions: Opinions
-    ) -> bool:
-        """Raises Failed; else says whether something was undetermined."""
-        if not known or known[0][0] is not draw:
-            known[:] = [(draw, oracle.expected(oracle.side.output))]
-        return one.compare(known[0][1], where, one.tolerance, one.ours.output, opinions)
+        def whole() -> bool:
+            if not known or known[0][0] is not draw:
+                known[:] = [(draw, oracle.expected(output))]
+            return one.compare(known[0][1], where, one.tolerance, got, opinions)
+
+        if not parts:
+            whole()
+        for expected, mine in parts:
+            if one.compare(oracle.expected(expected), where, one.tolerance, mine, whole=whole):
+                return
 
     def _check_possible(self, one: OnTrial, timing: Timing, oracle: Oracle) -> None:
         """Raises Failed for a time that is too short to write the output; unless the reference writes none."""
