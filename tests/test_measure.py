@@ -842,6 +842,32 @@ def test_a_candidate_that_is_slow_in_each_warm_up_is_none_to_believe(monkeypatch
         assert session.noise == 0.0 and session.faults, "the next attempt is judged by itself"
 
 
+@pytest.mark.parametrize("rounds", [11, 12])
+def test_slow_blocks_with_most_of_the_messages_do_not_excuse_a_slow_warm_up(rounds: int) -> None:
+    """A speedup is the median over rounds, and of an even number of them the mean of two ratios."""
+    found = scene(1e-3, 0.06)
+    check = found.session.check
+
+    def every_other(*arguments: Any) -> None:
+        check(*arguments)
+        found.candidate.call_s = 0.02 if len(found.checked) % 2 else 1e-4
+
+    found.session.check, found.candidate.call_s = every_other, 1e-4
+    with pytest.raises(Tampered, match="when it counts"):
+        found.session._is_done = warmed_again(found, found.session._is_done)  # type: ignore[method-assign]
+        found.rounds(rounds)
+
+
+def warmed_again(found: Scene, is_done: Callable[..., bool]) -> Callable[..., bool]:
+    """Each plan begins with a slow warm-up."""
+
+    def done(entry: Any, *rest: Any) -> bool:
+        entry.first_s, entry.plans = 0.06, module.PLANS
+        return is_done(entry, *rest)
+
+    return done
+
+
 def test_one_message_that_is_slow_again_does_not_excuse_a_slow_warm_up() -> None:
     """The last one of a block, say, which is the last that is seen before it is asked how long a call takes now."""
     found = scene(1e-4, 0.026)

@@ -750,7 +750,9 @@ def test_what_a_part_has_shown_the_whole_takes_back_only_if_it_is_undetermined(
     """A part may lie across two that are compared by themselves, or be filled in before the whole is looked at."""
     compare = OnTrial.compare
 
-    def compared(self: OnTrial, expected: Any, where: str, tolerance: Any, got: Any, opinions: Any = None, whole: Any = None) -> bool:
+    def compared(
+        self: OnTrial, expected: Any, where: str, tolerance: Any, got: Any, opinions: Any = None, whole: Any = None
+    ) -> bool:
         if where != "a timed call":
             return compare(self, expected, where, tolerance, got, opinions)
         if whole is not None and not whole():

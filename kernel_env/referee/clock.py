@@ -152,6 +152,13 @@ def timing(rounds: Sequence[Round], seed: int) -> Timing:
     return _told(rounds, seed)[0]
 
 
+def reported_ms(rounds: Sequence[Round]) -> float:
+    """How long a call of the candidate takes by the speedup that is reported. Its own median may be far from that, where it is now
+    fast and now slow."""
+    found, _ = _told(rounds, 0)
+    return found.baseline.median_ms / found.speedup
+
+
 def _told(rounds: Sequence[Round], seed: int) -> tuple[Timing, int]:
     """And how many times as wide as usual its interval may be."""
     rng = np.random.default_rng(seed % (1 << 63))

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from kernel_env.errors import BuilderError, VerifierError
-from kernel_env.referee.clock import Round, TimingPlan, precise
+from kernel_env.referee.clock import Round, TimingPlan, precise, reported_ms
 from kernel_env.referee.exchange import Exchange, Message, Taken
 from kernel_env.referee.inputs import Draw, InputPool
 from kernel_env.referee.layout import leaves
@@ -204,8 +204,8 @@ class Session:
         if entry.worked_on > max(1, MOST_MOVING * len(entry.taken)):
             words = f"its threads worked while it was stopped, in {entry.worked_on} of {len(entry.taken)} rounds"
             raise Tampered("not_stopped", words)
-        rounds = self._rounds([taken for taken in entry.taken if taken.together == entry.together] or entry.taken)
-        now_s = statistics.median(ms for r in rounds for ms in r.candidate_ms) / 1e3
+        rounds = [taken for taken in entry.taken if taken.together == entry.together]
+        now_s = reported_ms(self._rounds(rounds or entry.taken)) / 1e3
         if now_s * UNEVEN > entry.first_s or self._calls_together(now_s) <= 2 * entry.together:
             return True
         if entry.plans == PLANS:
