@@ -997,11 +997,12 @@ def test_the_fault_of_one_ends_its_turn_and_no_others() -> None:
     assert list(again) == [honest] and len(again[honest]) == 3, "and it is not asked again"
 
 
-def test_what_a_candidate_used_until_its_fault_is_no_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its last call had a clock that may be gone: so much as the cores gave in that time, at most."""
+@pytest.mark.parametrize("lives", [True, False])
+def test_what_a_candidate_used_until_its_fault_is_no_other_work(monkeypatch: pytest.MonkeyPatch, lives: bool) -> None:
+    """Where its clock is gone: so much as the cores gave in that time, at most. One that is compared uses nothing."""
     found, told, now_s = scene(1e-3, 1e-3, 1e-3), dict[int, float](), 0.0
     found.candidates[0].pid, found.candidates[1].pid = NOBODY, NOBODY + 2
-    found.session._used_s = lambda pid: 5.0
+    found.session._used_s = lambda pid: 5.0 if lives or not now_s else 0.0
     others = types.SimpleNamespace(share=lambda: 0.0, ended=told.__setitem__)
     monkeypatch.setattr(module, "OtherWork", lambda *_: others)
     monkeypatch.setattr(module, "time", types.SimpleNamespace(perf_counter=lambda: now_s))
@@ -1014,7 +1015,7 @@ def test_what_a_candidate_used_until_its_fault_is_no_other_work(monkeypatch: pyt
 
     found.session.check = fail
     found.session.rounds(TimingPlan(rounds=3, min_rounds=3))
-    assert told == {NOBODY: pytest.approx(5.0 + 3.0 * len(found.session.cores))}
+    assert told == {NOBODY: pytest.approx(5.0 if lives else 5.0 + 3.0 * len(found.session.cores))}
 
 
 def test_a_session_whose_candidates_all_fail_ends() -> None:

@@ -426,9 +426,9 @@ class OnTrial:
             words = f"the output's memory cannot be read: {error}\n({where})"
             raise Failed(Status.WRONG_OUTPUT, self.stage, words, "unreadable") from None
 
-    def check_ownership(self, theirs: Callable[[], frozenset[str]], where: str, earlier: Any = None, *, whole: bool = True) -> None:
-        """What its output does not own, the reference's must not own either. With `whole`, also where it lies. Raises Failed."""
-        found = traits(self.ours.output, earlier, self.endpoint.pid if whole else None)
+    def check_ownership(self, theirs: Callable[[], frozenset[str]], where: str, earlier: Any = None) -> None:
+        """What its output does not own, the reference's must not own either. Raises Failed."""
+        found = traits(self.ours.output, earlier, self.endpoint.pid)
         found -= theirs() if found else frozenset()
         if found:
             words = f"the output {' and '.join(sorted(found))}; the reference returns new memory\n({where})"

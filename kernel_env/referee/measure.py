@@ -186,8 +186,8 @@ class Session:
         except ZygoteGone:
             raise
         except (Fault, BuilderError, VerifierError, RecursionError) as fault:
-            self.faults[entry.side] = fault
-            self._others.ended(entry.side.endpoint.pid, used_s + (time.perf_counter() - started) * len(self.cores))
+            self.faults[entry.side], pid = fault, entry.side.endpoint.pid
+            self._others.ended(pid, self._used_s(pid) or used_s + (time.perf_counter() - started) * len(self.cores))
             entry.side.endpoint.kill()
 
     def _is_done(self, entry: Entry, plan: TimingPlan, baseline_s: float) -> bool:

@@ -43,8 +43,6 @@ CHECK_BYTES = 8 << 20
 """Outputs of up to this size are compared as a whole in every round of timing; of larger ones so much, ..."""
 EXCERPTS = 16
 """... in so many blocks at random places."""
-OWNERSHIP_CHECKS = 8
-"""In one of so many rounds of timing it is looked up where the output lies: reading a memory map takes most of a millisecond."""
 KILLED_TRIES = 3
 """How often a job is begun for a runner that someone killed."""
 SLOT_BYTES = 16 << 20
@@ -427,9 +425,8 @@ class _Group:
             self._compare_some(oracle, one, draw, where, known, opinions)
             if not bench.changes and not same_bytes(baseline.slots[baseline.slot], ours.slots[ours.slot]):
                 raise one.mutated(where)
-            whole = self.referee.secret.randrange(OWNERSHIP_CHECKS) == 0
             theirs = functools.partial(traits, *baseline.pair, baseline.endpoint.pid)
-            one.check_ownership(theirs, where, ours.beside, whole=whole)
+            one.check_ownership(theirs, where, ours.beside)
         except Failed:
             bench.unsteady = not oracle.is_steady(draw.seed, lambda: pool.write(draw, baseline.slots[0]), bench.tolerance)
             if not bench.unsteady:
