@@ -48,6 +48,7 @@ class Program:
     frozen: bool = False
     freeze_at_reply: bool = False
     counts_cores: bool = False
+    at_reply: Callable[[], None] | None = None
     readable: bool = True
     places: list[memoryview] = field(default_factory=list)
     output: Any = field(default_factory=lambda: torch.zeros(64))
@@ -77,6 +78,8 @@ class Program:
         self.events.append((self.name, ("empty" if frame["empty"] else "call", frame, calls)))
         took_s = 0.0 if frame["empty"] else self.call_s * len(calls)
         self.elapsed_s = took_s + (self.empty_s if frame["empty"] else self.full_s)
+        assert self.at_reply is not None
+        self.at_reply()
         return {"outputs": [described(self.output)] * len(calls), "took_s": took_s}
 
     def request(self, frame: Frame, fds: Sequence[int] = (), timeout_s: float | None = None) -> Frame:

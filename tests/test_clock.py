@@ -78,6 +78,32 @@ def test_what_pads_calls_that_are_sent_together_gains_nothing_either() -> None:
     assert timing([*single, *together], seed=0).speedup == pytest.approx(1.0)
 
 
+def test_gaining_so_in_a_few_more_than_half_of_the_rounds_is_no_noise() -> None:
+    """What calls that are sent together show is anything then, by the program's own choice."""
+    rng = np.random.default_rng(0)
+    single = [Round(1, (rng.lognormal(0, 0.02),), (rng.lognormal(0, 0.02),)) for _ in range(20)]
+    fused = [Round(16, (rng.lognormal(0, 0.02) * (0.2 if n < 11 else 2.0),), (rng.lognormal(0, 0.02),)) for n in range(20)]
+    assert timing([*single, *fused], seed=0).speedup == pytest.approx(1.0, rel=0.03)
+
+
+def test_single_calls_say_something_where_those_of_the_baseline_are_much_dearer() -> None:
+    rounds = [Round(16, (0.1,), (0.2,)), Round(1, (0.4,), (1.0,))] * 5
+    assert timing(rounds, seed=0).speedup == pytest.approx(1.0)
+    honest = [Round(16, (0.1,), (1.0,)), Round(1, (0.2,), (1.1,))] * 5
+    assert timing(honest, seed=0).speedup == pytest.approx(10.0), "a kernel that is woken, too"
+
+
+@pytest.mark.parametrize("noise", [0.02, 0.05, 0.1])
+def test_noise_does_not_make_a_kernel_slower_than_it_is(noise: float) -> None:
+    """The smaller of two kinds of times counts only where it is the smaller one beyond noise."""
+    rng, found = np.random.default_rng(5), []
+    for seed in range(100):
+        sizes = [1, 16] * 12
+        rounds = [Round(n, (0.5 * rng.lognormal(0, noise),), (rng.lognormal(0, noise),)) for n in sizes]
+        found.append(math.log(timing(rounds, seed).speedup / 2))
+    assert statistics.mean(found) == pytest.approx(0.0, abs=0.15 * noise)
+
+
 def test_one_round_of_single_calls_says_nothing() -> None:
     together = [Round(8, (0.5,), (1.0,))] * 5
     assert timing([Round(1, (1.0,), (1.0,)), *together], seed=0).speedup == pytest.approx(2.0)

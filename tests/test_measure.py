@@ -294,8 +294,8 @@ def test_work_between_calls_counts_as_time_of_the_next(
     clocks: dict[int, float] = {}
 
     def used_s(pid: int) -> float:
-        step_s = steps["baseline" if pid == found.baseline.pid else "candidate"] / 2  # before and after the heap is laid out
-        clocks[pid] = clocks.get(pid, 1.0) + step_s
+        step_s = steps["baseline" if pid == found.baseline.pid else "candidate"] / 2  # at the reply and before the request
+        clocks[pid] = clocks.get(pid, 1.0) + (0.0 if found.candidate.frozen and pid == NOBODY else step_s)
         return clocks[pid]
 
     found = scene(0.02, 0.02)  # of such length calls go singly
@@ -305,17 +305,37 @@ def test_work_between_calls_counts_as_time_of_the_next(
     assert times(found) == pytest.approx((20.0, 20.0 + charged_ms))
 
 
+@pytest.mark.parametrize("readable", [True, False])
+def test_work_between_the_last_reply_and_the_comparison_counts_too(monkeypatch: pytest.MonkeyPatch, readable: bool) -> None:
+    """A program that was told to stop may go on in a long system call, while the referee parses a long answer, or runs others."""
+    found = scene(0.04, 0.04)  # of such length a block has one
+    found.candidate.pid, found.candidate.readable = NOBODY, readable
+    check, clock_s = found.session.check, 1.0
+
+    def late(*arguments: Any) -> None:
+        nonlocal clock_s
+        check(*arguments)
+        clock_s += 5.2e-3
+
+    found.session.check = late
+    found.session._used_s = lambda pid: clock_s if pid == NOBODY else 1.0
+    monkeypatch.setattr(module, "time", types.SimpleNamespace(perf_counter=lambda: 0.0))
+    assert times(found) == pytest.approx((40.0, 45.0 if readable else 40.0)), "one that had to hand it over itself was not stopped"
+
+
 def test_what_it_takes_to_look_at_many_threads_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """One of them may work on its inputs meanwhile. Where both sides have as many it is nobody's."""
     found, now_s = scene(0.02, 0.02), 0.0
     found.candidate.pid = NOBODY
-    looks_s = {found.baseline.pid: 0.0, NOBODY: 2.2e-3}
+    looks_s = {found.baseline.pid: 0.0, NOBODY: 1.1e-3}  # at the reply, and before the next request
     monkeypatch.setattr(module, "time", types.SimpleNamespace(perf_counter=lambda: now_s))
 
     def used_s(pid: int) -> float:
         nonlocal now_s
         now_s += looks_s[pid]
         return 1.0
+
+    found.session._until_compared = lambda side, messages: messages  # type: ignore[method-assign]
 
     found.session._used_s = used_s
     assert times(found) == pytest.approx((20.0, 22.0))
@@ -367,7 +387,7 @@ def test_time_that_is_booked_late_after_single_calls_is_nobodys_work() -> None:
 
     def used_s(pid: int) -> float:
         name = "baseline" if pid == found.baseline.pid else "candidate"
-        clocks[name] += 1e-3 if calls[name] == 1 else 0.0
+        clocks[name] += 1e-3 if calls[name] == 1 and not getattr(found, name).frozen else 0.0
         return clocks[name]
 
     found.candidate.pid = NOBODY
@@ -822,6 +842,32 @@ def test_a_candidate_that_is_slow_in_each_warm_up_is_none_to_believe(monkeypatch
         assert session.noise == 0.0 and session.faults, "the next attempt is judged by itself"
 
 
+@pytest.mark.parametrize("rounds", [11, 12])
+def test_slow_blocks_with_most_of_the_messages_do_not_excuse_a_slow_warm_up(rounds: int) -> None:
+    """A speedup is the median over rounds, and of an even number of them the mean of two ratios."""
+    found = scene(1e-3, 0.06)
+    check = found.session.check
+
+    def every_other(*arguments: Any) -> None:
+        check(*arguments)
+        found.candidate.call_s = 0.02 if len(found.checked) % 2 else 1e-4
+
+    found.session.check, found.candidate.call_s = every_other, 1e-4
+    with pytest.raises(Tampered, match="when it counts"):
+        found.session._is_done = warmed_again(found, found.session._is_done)  # type: ignore[method-assign]
+        found.rounds(rounds)
+
+
+def warmed_again(found: Scene, is_done: Callable[..., bool]) -> Callable[..., bool]:
+    """Each plan begins with a slow warm-up."""
+
+    def done(entry: Any, *rest: Any) -> bool:
+        entry.first_s, entry.plans = 0.06, module.PLANS
+        return is_done(entry, *rest)
+
+    return done
+
+
 def test_one_message_that_is_slow_again_does_not_excuse_a_slow_warm_up() -> None:
     """The last one of a block, say, which is the last that is seen before it is asked how long a call takes now."""
     found = scene(1e-4, 0.026)
@@ -951,11 +997,12 @@ def test_the_fault_of_one_ends_its_turn_and_no_others() -> None:
     assert list(again) == [honest] and len(again[honest]) == 3, "and it is not asked again"
 
 
-def test_what_a_candidate_used_until_its_fault_is_no_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its last call had a clock that may be gone: so much as the cores gave in that time, at most."""
+@pytest.mark.parametrize("lives", [True, False])
+def test_what_a_candidate_used_until_its_fault_is_no_other_work(monkeypatch: pytest.MonkeyPatch, lives: bool) -> None:
+    """Where its clock is gone: so much as the cores gave in that time, at most. One that is compared uses nothing."""
     found, told, now_s = scene(1e-3, 1e-3, 1e-3), dict[int, float](), 0.0
     found.candidates[0].pid, found.candidates[1].pid = NOBODY, NOBODY + 2
-    found.session._used_s = lambda pid: 5.0
+    found.session._used_s = lambda pid: 5.0 if lives or not now_s else 0.0
     others = types.SimpleNamespace(share=lambda: 0.0, ended=told.__setitem__)
     monkeypatch.setattr(module, "OtherWork", lambda *_: others)
     monkeypatch.setattr(module, "time", types.SimpleNamespace(perf_counter=lambda: now_s))
@@ -968,7 +1015,7 @@ def test_what_a_candidate_used_until_its_fault_is_no_other_work(monkeypatch: pyt
 
     found.session.check = fail
     found.session.rounds(TimingPlan(rounds=3, min_rounds=3))
-    assert told == {NOBODY: pytest.approx(5.0 + 3.0 * len(found.session.cores))}
+    assert told == {NOBODY: pytest.approx(5.0 if lives else 5.0 + 3.0 * len(found.session.cores))}
 
 
 def test_a_session_whose_candidates_all_fail_ends() -> None:

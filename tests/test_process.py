@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import socket
@@ -170,6 +171,20 @@ def test_a_reply_can_freeze_and_a_request_for_a_build_is_none(tmp_path: Path, bu
             runner.request({"op": "call"}, timeout_s=5)
         assert not stopped(runner), "only the next one was meant"
         assert seen == [True] * 2 * builds, "a compiler has the cores for itself in any case"
+
+
+def test_what_is_done_at_a_reply_is_done_before_that_is_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parsing can take as long as a program wants it to."""
+    with connected(tmp_path) as (runner, channel):
+        seen: list[Any] = []
+        runner.at_reply, runner.freeze_at_reply = lambda: seen.append(("replied", stopped(runner))), True
+        parse = json.loads
+        monkeypatch.setattr(json, "loads", lambda text: seen.append("parsed") or parse(text))
+        thread = threading.Thread(target=lambda: (channel.sock.recv(1 << 16), channel.send({"done": True})))
+        thread.start()
+        runner.request({"op": "call"}, timeout_s=5)
+        thread.join()
+        assert seen[-2:] == [("replied", True), "parsed"]
 
 
 @pytest.mark.parametrize(

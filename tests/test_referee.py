@@ -7,15 +7,18 @@ import re
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from kernel_env.errors import MachineBusy, ProblemError, ReferenceEnded, VerifierError
-from kernel_env.referee import bench, clock, referee
-from kernel_env.referee.candidate import Failed, OnTrial
+from kernel_env.referee import bench, candidate, clock, referee
+from kernel_env.referee.candidate import Failed, House, Job, OnTrial
+from kernel_env.referee.compare import Difference
 from kernel_env.referee.process import LocalEndpoint
 from kernel_env.referee.protocol import Frame
 from kernel_env.schema import Candidate, Problem, Stage, Status
@@ -623,6 +626,27 @@ def test_a_thread_that_fills_the_output_later_is_seen(judge: Judge, when: str, d
     assert caught.timing is None
 
 
+@pytest.mark.parametrize("explained", [True, False])
+def test_a_part_is_excused_only_by_what_was_there_with_it(
+    problem: Problem, monkeypatch: pytest.MonkeyPatch, explained: bool
+) -> None:
+    """To go on once more tells a program that it was caught, and it could mend the rest so that it is excused."""
+    seen: list[str] = []
+    one: Any = OnTrial(House(None, None, clock.LiveClock()), Job(problem, Candidate(GOOD, "cpp"), QUICK, 1))  # type: ignore[arg-type]
+    one.runner = SimpleNamespace(thaw=lambda: seen.append("thawed"), freeze=lambda: None)
+    one._fetched = lambda *_: None
+    monkeypatch.setattr(candidate, "compare", lambda *_: Difference("values", "differs"))
+    expected: Any = SimpleNamespace(layout=None, memory=None)
+
+    def whole() -> bool:
+        seen.append("compared as a whole")
+        return explained
+
+    with nullcontext() if explained else pytest.raises(Failed, match="differs"):
+        assert one.compare(expected, "", one.tolerance, None, whole=whole)
+    assert seen == ["compared as a whole", "thawed"][: 1 if explained else 2]
+
+
 def test_a_thread_that_is_joined_is_honest_and_its_time_counts(judge: Judge) -> None:
     verdict = judge(NATIVE % "return native.threaded(x, self.scale, 2000, True)")
     assert verdict.status is Status.CORRECT and verdict.timing is not None
@@ -743,10 +767,12 @@ def test_what_a_part_has_shown_the_whole_takes_back_only_if_it_is_undetermined(
     """A part may lie across two that are compared by themselves, or be filled in before the whole is looked at."""
     compare = OnTrial.compare
 
-    def compared(self: OnTrial, expected: Any, where: str, tolerance: Any, got: Any, opinions: Any = None) -> bool:
+    def compared(
+        self: OnTrial, expected: Any, where: str, tolerance: Any, got: Any, opinions: Any = None, whole: Any = None
+    ) -> bool:
         if where != "a timed call":
             return compare(self, expected, where, tolerance, got, opinions)
-        if opinions is None:
+        if whole is not None and not whole():
             raise Failed(Status.WRONG_OUTPUT, self.stage, "a part is wrong", "values")
         return explained
 

@@ -128,12 +128,22 @@ def test_ordinary_calls_are_allowed_on_both_processors(machine: str) -> None:
     ("name", "arguments", "expected"),
     [
         ("clone", (0x3D0F00,), ALLOWED),  # what pthread_create asks for
+        ("clone", (0x7D0F00,), ALLOWED),  # in musl
+        ("clone", (0x3D0F00 | 0x4000,), DENIED),  # its maker would wait, deaf to a stop
+        ("clone", (0x50F00 | 0x4000,), DENIED),
+        ("clone", (0x50F00,), DENIED),
         ("clone", (17,), DENIED),
         ("clone", (0x3D0F00 | 0x10000000,), DENIED),
         ("clone3", (0, 88), UNKNOWN),
         ("kill", (PID, 10), ALLOWED),
         ("kill", (0, 9), DENIED),
         ("kill", (-1 & 0xFFFFFFFFFFFFFFFF, 9), DENIED),
+        ("kill", (PID, 18), DENIED),  # a stop would be taken back
+        ("kill", (PID, 18 | 1 << 32), DENIED),
+        ("tgkill", (PID, 80, 18), DENIED),
+        ("rt_sigqueueinfo", (PID, 18, 0), DENIED),
+        ("rt_sigqueueinfo", (PID, 10, 0), ALLOWED),
+        ("rt_tgsigqueueinfo", (PID, 80, 18, 0), DENIED),
         ("tgkill", (PID, 80, 6), ALLOWED),
         ("tgkill", (PID + 1, 80, 6), DENIED),
         ("mmap", (0, 4096, 3, 0x22), ALLOWED),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+
+from kernel_env.referee.clock import FLOOR_MS, Round
 
 FREE_OUTSIDE_S = 2e-4
 """So much CPU time between two messages costs nothing, ..."""
@@ -15,7 +18,8 @@ USUAL = 0.9
 
 
 class Message(NamedTuple):
-    """What one message took: until its reply, and of the side's CPU time since the reply before."""
+    """What one message took: until its reply, and of the side's CPU time since the reply before. (And since its own, where its
+    output is compared: until that is done.)"""
 
     elapsed_s: float
     outside_s: float
@@ -53,6 +57,19 @@ class Exchange:
         nothing. What the baseline's threads do then (they look for work for a while before they sleep) is free."""
         usual_s = float(np.quantile(self.outside_s, USUAL)) if self.outside_s else 0.0
         return max(0.0, outside_s - usual_s - FREE_OUTSIDE_S)
+
+    def round(self, taken: Taken) -> Round:
+        ours = self.calls_ms(taken.candidate, taken.together, of_baseline=False)
+        return Round(taken.together, ours, self.calls_ms(taken.baseline, taken.together, of_baseline=True))
+
+    def calls_ms(self, messages: Sequence[Message], together: int, *, of_baseline: bool) -> tuple[float, ...]:
+        """What a call took, in each of them."""
+        if of_baseline:
+            messages_s, exchange_s = [message.elapsed_s for message in messages], statistics.median(self.around_calls_s)
+        else:
+            messages_s = [message.elapsed_s + self.charged_s(message.outside_s) for message in messages]
+            exchange_s = self.cost_s(statistics.median(messages_s))
+        return tuple(max((s - exchange_s) / together * 1e3, FLOOR_MS) for s in messages_s)
 
     def cost_s(self, message_s: float) -> float:
         """Of a message that lasted so long. A long call leaves cold caches behind, which make its reply dearer; so what is taken

@@ -9,6 +9,7 @@ the next request: work that goes on after the reply shows. A block ends with the
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import random
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from kernel_env.errors import BuilderError, VerifierError
-from kernel_env.referee.clock import FLOOR_MS, Round, TimingPlan, precise
+from kernel_env.referee.clock import Round, TimingPlan, precise, reported_ms
 from kernel_env.referee.exchange import Exchange, Message, Taken
 from kernel_env.referee.inputs import Draw, InputPool
 from kernel_env.referee.layout import leaves
@@ -79,7 +80,6 @@ PLANS = 3
 """... so many times in all."""
 LIKE = 1.5
 """Candidates whose messages may have so many times the calls of the baseline's share its blocks."""
-
 
 Check = Callable[[Side, Side, Draw], None]
 """Compares the last calls of a round, of the baseline and of a candidate, both on the same draw and both frozen. Raises Fault."""
@@ -186,8 +186,8 @@ class Session:
         except ZygoteGone:
             raise
         except (Fault, BuilderError, VerifierError, RecursionError) as fault:
-            self.faults[entry.side] = fault
-            self._others.ended(entry.side.endpoint.pid, used_s + (time.perf_counter() - started) * len(self.cores))
+            self.faults[entry.side], pid = fault, entry.side.endpoint.pid
+            self._others.ended(pid, self._used_s(pid) or used_s + (time.perf_counter() - started) * len(self.cores))
             entry.side.endpoint.kill()
 
     def _is_done(self, entry: Entry, plan: TimingPlan, baseline_s: float) -> bool:
@@ -204,8 +204,8 @@ class Session:
         if entry.worked_on > max(1, MOST_MOVING * len(entry.taken)):
             words = f"its threads worked while it was stopped, in {entry.worked_on} of {len(entry.taken)} rounds"
             raise Tampered("not_stopped", words)
-        rounds = self._rounds([taken for taken in entry.taken if taken.together == entry.together] or entry.taken)
-        now_s = statistics.median(ms for r in rounds for ms in r.candidate_ms) / 1e3
+        rounds = [taken for taken in entry.taken if taken.together == entry.together]
+        now_s = reported_ms(self._rounds(rounds or entry.taken)) / 1e3
         if now_s * UNEVEN > entry.first_s or self._calls_together(now_s) <= 2 * entry.together:
             return True
         if entry.plans == PLANS:
@@ -219,10 +219,7 @@ class Session:
         return False
 
     def _rounds(self, taken: Sequence[Taken]) -> list[Round]:
-        return [
-            Round(t.together, self._calls_ms(t.candidate, t.together), self._calls_ms(t.baseline, t.together, of_baseline=True))
-            for t in taken
-        ]
+        return [self._exchanges[t.together].round(t) for t in taken]
 
     def together(self, side: Side) -> int:
         """How many calls most messages of a candidate had, and those of the baseline that they were held against."""
@@ -239,19 +236,9 @@ class Session:
                 self._spent_s += move(memory)
                 self._wake(self.baseline)
                 times = self._block(self.baseline, self.pool.last(), together, self._count(self.baseline, together))
-                blocks.append(statistics.median(self._calls_ms(times, together, of_baseline=True)))
+                blocks.append(statistics.median(self._exchanges[together].calls_ms(times, together, of_baseline=True)))
         self.baseline.endpoint.thaw()
         return blocks
-
-    def _calls_ms(self, messages: Sequence[Message], together: int, *, of_baseline: bool = False) -> tuple[float, ...]:
-        exchange = self._exchanges[together]
-        if of_baseline:
-            messages_s = [message.elapsed_s for message in messages]
-            exchange_s = statistics.median(exchange.around_calls_s)
-        else:
-            messages_s = [message.elapsed_s + exchange.charged_s(message.outside_s) for message in messages]
-            exchange_s = exchange.cost_s(statistics.median(messages_s))
-        return tuple(max((s - exchange_s) / together * 1e3, FLOOR_MS) for s in messages_s)
 
     @contextlib.contextmanager
     def _own_core(self) -> Iterator[None]:
@@ -304,7 +291,7 @@ class Session:
             with self._guarded(entry):
                 self.baseline.pair = pairs[size]
                 self.check(self.baseline, entry.side, last)
-                entry.taken.append(Taken(size, ours[entry], theirs[size]))
+                entry.taken.append(Taken(size, self._until_compared(entry.side, ours[entry]), theirs[size]))
             entry.spent_s += spent[entry][0] + spent[size][0]
             entry.wall_s += drawn_s + spent[entry][1] + spent[size][1] + time.perf_counter() - started
         self._made, self._moved_in, self._moved = self._made + 1, self._moved_in + self._moved, False
@@ -316,6 +303,13 @@ class Session:
         or one of them did so too often itself. Of one alone that is a fault, and no more."""
         not_stopped = any(isinstance(fault, Tampered) and fault.category == "not_stopped" for fault in self.faults.values())
         return len(self.candidates) > 1 and (not_stopped or self._moved_in > max(1, MOST_MOVING * self._made))
+
+    def _until_compared(self, side: Side, messages: list[Message]) -> list[Message]:
+        """With what a candidate has worked since the last one's reply. It was told to stop then; but a thread in a long system call
+        takes no notice, and meanwhile the others go on. (One that had to hand its output over itself was thawed.)"""
+        late_s = self._used_s(side.endpoint.pid) - side.cpu_s if side.endpoint.readable else 0.0
+        *others, last = messages
+        return [*others, last._replace(outside_s=last.outside_s + late_s)]
 
     def _stopped_since(self, pid: int) -> tuple[float, float]:
         """The time, and the CPU time that a candidate, which is frozen, has used."""
@@ -472,8 +466,9 @@ class Session:
         waited_s = waits.seconds() if waits and side is self.baseline else 0.0
         looked = time.perf_counter()
         outside_s += self._used_s(side.endpoint.pid) - side.cpu_s  # last, for it could work on its inputs until then
-        outside_s += time.perf_counter() - looked  # of many threads one may go on while the others are looked at
+        outside_s += time.perf_counter() - looked  # as in `_replied`
         side.endpoint.freeze_at_reply = last is not None  # what is not there now does not count
+        side.endpoint.at_reply = functools.partial(self._replied, side)
         answer = side.ask(frame)
         elapsed_s = side.endpoint.elapsed_s
         self._spent_s += elapsed_s
@@ -481,7 +476,6 @@ class Session:
         side.beside = output_at(answer, (side.index or len(draws)) - 1) if len(draws) > 1 else None
         side.watched = output_at(answer, -1)  # earlier ones had the time of later calls to be finished
         side.watch(self._words, trusted=side is self.baseline)
-        side.cpu_s = self._used_s(side.endpoint.pid)
         if empty:
             if side is self.baseline:
                 self._exchange(len(draws)).empty_s.append(elapsed_s)
@@ -492,6 +486,12 @@ class Session:
             self._waited_s += max(0.0, waits.seconds() - waited_s - (1 + len(self.cores)) * WAKING_S)
             self._exchange(len(draws)).learn(elapsed_s, answer["took_s"], outside_s)
         return Message(elapsed_s, outside_s)
+
+    def _replied(self, side: Side) -> None:
+        """First of all: the answer has yet to be parsed, which a program can make long."""
+        looked = time.perf_counter()
+        side.cpu_s = self._used_s(side.endpoint.pid)
+        side.cpu_s -= time.perf_counter() - looked  # of many threads one may go on while the others are looked at
 
     def _exchange(self, together: int) -> Exchange:
         return self._exchanges.setdefault(together, Exchange())

@@ -122,11 +122,12 @@ def page_faults(pid: int) -> int:
 
 
 def booked_s(pid: int) -> float:
-    """`cpu_s` until now. The kernel books what a thread runs once a tick (4 ms), or when its policy changes: so that is done."""
+    """`cpu_s` until now. The kernel books what a thread runs once a tick (4 ms), or when its policy changes: so that is done, and
+    all of a runner's threads have the last one."""
     if pid != os.getpid():
         for thread in threads(pid):
             with contextlib.suppress(OSError):  # it ended, or that is forbidden here
-                for policy in (os.SCHED_BATCH, os.SCHED_OTHER):
+                for policy in (os.SCHED_OTHER, os.SCHED_BATCH):
                     os.sched_setscheduler(thread, policy, os.sched_param(0))
     return cpu_s(pid)
 

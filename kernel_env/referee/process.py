@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import select
 import signal
@@ -81,6 +82,8 @@ class Endpoint(Protocol):
     """Whether the next request's answer freezes it at once, before anything else is done with that."""
     counts_cores: bool
     """Whether it may see on how many cores its main thread may run: then that is on all of them, while it is timed, too."""
+    at_reply: Callable[[], None] | None
+    """What is done then in any case, after each request's answer."""
     readable: bool
     """Whether its memory could be read from here before any foreign code ran in it. Where it cannot be later, that is its doing."""
 
@@ -231,6 +234,7 @@ class RunnerProcess:
         self._ready = self.readable = False
         self.isolation: tuple[str, ...] = ()
         self.freeze_at_reply = self.counts_cores = False
+        self.at_reply: Callable[[], None] | None = None
         self._oom_kills = 0
 
     def request(self, frame: Frame, fds: Sequence[int] = (), timeout_s: float | None = None) -> Frame:
@@ -249,7 +253,7 @@ class RunnerProcess:
             raise RunnerDied("answered what it was not asked")
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         freezes, self.freeze_at_reply = self.freeze_at_reply, False
-        self._channel.on_arrival = self.freeze if freezes else None
+        self._channel.on_arrival = functools.partial(self._answered, freezes)
         self._wake_on(self._cores[:1])
         sent = self._send(frame, deadline, fds)
         if not self._stays:
@@ -270,6 +274,12 @@ class RunnerProcess:
             deadline = None if deadline is None else deadline + free_s
             self.thaw()
             self._send(result, deadline)
+
+    def _answered(self, freezes: bool) -> None:
+        if freezes:
+            self.freeze()
+        if self.at_reply is not None:
+            self.at_reply()
 
     def _send(self, frame: Frame, deadline: float | None, fds: Sequence[int] = ()) -> float:
         try:
@@ -424,6 +434,7 @@ class LocalEndpoint:
 
         self.isolation: tuple[str, ...] = ()
         self.freeze_at_reply = self.counts_cores = False
+        self.at_reply: Callable[[], None] | None = None
         self.pid, self.elapsed_s, self.free_s = os.getpid(), 0.0, 0.0
         self.readable = is_readable(self.pid)
         self._runner: Any = Runner(role, scratch, build, interpreter=interpreter)
@@ -434,6 +445,8 @@ class LocalEndpoint:
         started = time.perf_counter()
         answer: Frame = self._runner.handle(frame, fds)
         self.elapsed_s = time.perf_counter() - started
+        if self.at_reply is not None:
+            self.at_reply()
         return answer
 
     def hides(self) -> bool:

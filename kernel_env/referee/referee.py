@@ -43,8 +43,6 @@ CHECK_BYTES = 8 << 20
 """Outputs of up to this size are compared as a whole in every round of timing; of larger ones so much, ..."""
 EXCERPTS = 16
 """... in so many blocks at random places."""
-OWNERSHIP_CHECKS = 8
-"""In one of so many rounds of timing it is looked up where the output lies: reading a memory map takes most of a millisecond."""
 KILLED_TRIES = 3
 """How often a job is begun for a runner that someone killed."""
 SLOT_BYTES = 16 << 20
@@ -427,9 +425,8 @@ class _Group:
             self._compare_some(oracle, one, draw, where, known, opinions)
             if not bench.changes and not same_bytes(baseline.slots[baseline.slot], ours.slots[ours.slot]):
                 raise one.mutated(where)
-            whole = self.referee.secret.randrange(OWNERSHIP_CHECKS) == 0
             theirs = functools.partial(traits, *baseline.pair, baseline.endpoint.pid)
-            one.check_ownership(theirs, where, ours.beside, whole=whole)
+            one.check_ownership(theirs, where, ours.beside)
         except Failed:
             bench.unsteady = not oracle.is_steady(draw.seed, lambda: pool.write(draw, baseline.slots[0]), bench.tolerance)
             if not bench.unsteady:
@@ -451,24 +448,17 @@ class _Group:
             with contextlib.suppress(ValueError):  # comparing the whole says how they differ
                 each = CHECK_BYTES // EXCERPTS // len(sizes)
                 parts = [excerpt(output, got, each, self.referee.secret) for _ in range(EXCERPTS)]
-        if not parts:
-            self._compare_whole(oracle, one, draw, where, known, opinions)
-            return
-        try:
-            for expected, mine in parts:
-                one.compare(oracle.expected(expected), where, one.tolerance, mine)
-        except Failed as failed:  # only the whole tells what may be undetermined, and does not take back what a part has shown
-            if failed.category not in ("values", "nonfinite") or not self._compare_whole(oracle, one, draw, where, known, opinions):
-                raise
 
-    @staticmethod
-    def _compare_whole(
-        oracle: Oracle, one: OnTrial, draw: Draw, where: str, known: list[tuple[Draw, Expected]], opinions: Opinions
-    ) -> bool:
-        """Raises Failed; else says whether something was undetermined."""
-        if not known or known[0][0] is not draw:
-            known[:] = [(draw, oracle.expected(oracle.side.output))]
-        return one.compare(known[0][1], where, one.tolerance, one.ours.output, opinions)
+        def whole() -> bool:
+            if not known or known[0][0] is not draw:
+                known[:] = [(draw, oracle.expected(output))]
+            return one.compare(known[0][1], where, one.tolerance, got, opinions)
+
+        if not parts:
+            whole()
+        for expected, mine in parts:
+            if one.compare(oracle.expected(expected), where, one.tolerance, mine, whole=whole):
+                return
 
     def _check_possible(self, one: OnTrial, timing: Timing, oracle: Oracle) -> None:
         """Raises Failed for a time that is too short to write the output; unless the reference writes none."""

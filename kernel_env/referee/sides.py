@@ -61,7 +61,8 @@ class Side:
     """Places to read in the next output; None where its memory may not be read from here."""
     sizes: tuple[int, ...] = ()
     cpu_s: float = 0.0
-    """The CPU time that it had used at its last reply."""
+    """The CPU time that it had used at its last reply, or when its heap was laid out since: what it uses from then on lies outside
+    of its messages."""
     words: bytes | None = None
     """What was there at the reply."""
 

@@ -23,7 +23,11 @@ _DENY = 0x00050000 | errno.EPERM
 _UNKNOWN = 0x00050000 | errno.ENOSYS
 _SET_MODE_FILTER, _SPECULATION_ALLOWED = 1, 4
 
-_CLONE_THREAD, _CLONE_NEW = 0x00010000, 0x7E020000
+_PTHREAD, _DETACHED = 0x003D0F00, 0x00400000
+"""The flags of clone(2) with which the C libraries make a thread, and one that some add. No others: with CLONE_VFORK the first
+thread would sleep, deaf to SIGSTOP, for as long as a new one works."""
+_SIGCONT = 18
+"""A program that goes on telling itself to continue could not be stopped."""
 _MAP_SHARED_ANONYMOUS, _MAP_GROWSDOWN = 0x21, 0x100
 _PRCTL_ALLOWED = (
     2, 3, 15, 16, 21, 23, 27, 30, 39, 41, 42, 50, 51, 56, 0x53564D41,
@@ -75,14 +79,17 @@ def _when(number: int, body: Sequence[Instruction]) -> list[Instruction]:
 
 def _conditions(pid: int) -> dict[str, list[Instruction]]:
     """Calls that depend on their arguments. A kernel without such a filter for a call remembers that it is always allowed."""
-    to_itself = _allow_only(0, (pid,))
+
+    def to_itself(signal_at: int) -> list[Instruction]:
+        return [*_masked(0, 0xFFFFFFFF, pid, otherwise=_DENY), *_deny_only(signal_at, (_SIGCONT,))]
+
     return {
-        "clone": _masked(0, _CLONE_THREAD | _CLONE_NEW, _CLONE_THREAD, then=_ALLOW, otherwise=_DENY),
+        "clone": _masked(0, 0xFFFFFFFF & ~_DETACHED, _PTHREAD, then=_ALLOW, otherwise=_DENY),
         "mmap": [
             *_masked(3, _MAP_SHARED_ANONYMOUS, _MAP_SHARED_ANONYMOUS, then=_DENY),  # memory that no limit counts, ...
             *_masked(3, _MAP_GROWSDOWN, _MAP_GROWSDOWN, then=_DENY, otherwise=_ALLOW),  # ... twice
         ],
-        "kill": to_itself, "tgkill": to_itself, "rt_sigqueueinfo": to_itself, "rt_tgsigqueueinfo": to_itself,
+        "kill": to_itself(1), "tgkill": to_itself(2), "rt_sigqueueinfo": to_itself(1), "rt_tgsigqueueinfo": to_itself(2),
         "prctl": _allow_only(0, _PRCTL_ALLOWED),
         "prlimit64": [*_masked(2, 0xFFFFFFFF, 0, otherwise=_DENY), *_upper(2, 0, otherwise=_DENY)],
         "fcntl": _deny_only(1, _FCNTL_DENIED),
