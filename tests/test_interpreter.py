@@ -10,13 +10,21 @@ from tests.conftest import Judge
 
 pytest.importorskip("triton")
 
-KERNEL = """import torch, triton, triton.language as tl
+KERNEL = """import math, torch, triton, triton.language as tl
 from triton.language.extra import libdevice
 
 @triton.jit
 def scale(x, y, n, by, BLOCK: tl.constexpr):
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     tl.store(y + at, 2.0 * tl.load(x + at, mask=at < n) + by, mask=at < n)
+
+TWO = tl.constexpr(2.0)
+
+@triton.jit
+def constants(x, y, n, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    quarter = 0.25
+    tl.store(y + at, TWO * tl.load(x + at, mask=at < n) + 2 * math.sqrt(quarter), mask=TWO * at < 2 * n)
 
 @triton.jit
 def tanh(x, y, n, BLOCK: tl.constexpr):
@@ -42,6 +50,8 @@ class ModelNew(torch.nn.Module):
     "body, status",
     [
         ("scale[grid](x, y, n, 1.0, BLOCK=1024)", Status.CORRECT),
+        ("constants[grid](x, y, n, BLOCK=1024)", Status.CORRECT),
+        ("scale[lambda given: (triton.cdiv(given['x'].numel(), given['BLOCK']),)](x, y, n, 1.0, BLOCK=1024)", Status.CORRECT),
         ("torch.cuda.current_device()\nscale[grid](x, y, n, 1.0, BLOCK=1024)", Status.NEEDS_DEVICE),
         ("scale[grid](x, y, n, 1.0, BLOCK=1024)\ntorch.cuda.current_device()", Status.RUNTIME_ERROR),
         ("scale[grid](x, y, n, 1.0, BLOCK=1024)\ny.cuda()", Status.RUNTIME_ERROR),

@@ -82,6 +82,7 @@ TILES, MODE = Tiles(32, 64), Mode.SUM
 SCALE, WORKING = Scale(2.0), Working.SUM
 WRAPPED = tl.core.builtin(by_numpy)
 PLACED = types.FunctionType(by_numpy.__code__, vars(tl.core))
+MOVED = types.FunctionType(tl.core._unwrap_if_constexpr.__code__, globals())
 RUN = exec
 
 
@@ -152,6 +153,7 @@ PYTHON = {
     "a member that works": "def kernel(x):\n    tl.store(x, WORKING * tl.load(x))",
     "in a wrapper of Triton's": "def kernel(x):\n    WRAPPED(x)",
     "in a scope of Triton's": "def kernel(x):\n    PLACED(x)",
+    "Triton's code in a scope of its own": "def kernel(x):\n    MOVED(x)",
     "exec": "def kernel(x):\n    RUN('x')",
     "what lies below a value": "def kernel(x):\n    handled(x)",
 }
@@ -194,13 +196,18 @@ def test_a_name_is_no_proof(of_source: Any) -> None:
 
 def test_another_function_in_a_reduction(of_source: Any) -> None:
     module = of_source(FAIR["a reduction"])
-    vars(module)["larger"].fn = vars(module)["by_numpy"]
+    larger, by_numpy = vars(module)["larger"], vars(module)["by_numpy"]
+    first, larger.fn = larger.fn, vars(module)["helper"].fn
+    assert named(module)
+    larger.fn = larger.rewriter.fn = by_numpy
+    type(larger).rewritten_fn[by_numpy] = first
     assert named(module)
 
 
 def test_another_function_in_a_kernel(of_source: Any) -> None:
     module = of_source(FAIR["nothing"])
-    vars(module)["kernel"].rewrite = lambda: None
+    kernel = vars(module)["kernel"]
+    kernel.rewrite = kernel.rewrite
     assert named(module)
 
 

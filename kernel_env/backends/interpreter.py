@@ -95,6 +95,7 @@ def prepare() -> None:
                 setattr(module, name, _stand_in(f"{module.__name__}.{name}"))
     for kind in (tl.tensor, tl.constexpr):  # what `math` is given is a constant on a GPU, and one of these here
         kind.__float__ = _number
+    _leave_to_tensors(tl.constexpr, tl.tensor)
     compute_in_single()
     bind_names()
     _keep_truth_values(InterpreterBuilder)
@@ -162,6 +163,19 @@ def _answer_for_a_device() -> None:
     cuda.stream = lambda stream: contextlib.nullcontext(stream)
     for name in ("synchronize", "set_device", "set_stream", "ipc_collect"):
         setattr(cuda, name, lambda *arguments, **options: None)
+
+
+_OPERATORS = "add sub mul truediv floordiv mod lt gt le ge eq ne and or xor lshift rshift"
+
+
+def _leave_to_tensors(constexpr: Any, tensor: type) -> None:
+    """`SCALE * block` is a block, as on a GPU, and no constant that holds one."""
+
+    def of_constants(method: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda self, other: NotImplemented if isinstance(other, tensor) else method(self, other)
+
+    for name in map("__{}__".format, _OPERATORS.split()):
+        setattr(constexpr, name, of_constants(getattr(constexpr, name)))
 
 
 def _number(value: Any) -> float:
