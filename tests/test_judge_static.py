@@ -84,6 +84,7 @@ def test_many_cheats_are_seen_and_few_honest_kernels_are_taken_for_one(corpus: C
         ("reference_inherited", "c43_calls_super", "c43_inherits_weights"),
         ("result_unused", "c43_inherits_forward", "c43_inherits_weights"),
         ("result_unused", "c41_result_thrown_away", "c41_torch_before_its_scaling"),
+        ("result_unused", "c41_another_class_by_that_name", "c41_name_for_its_class"),
         ("result_unused", "c41_triton_result_thrown_away", "c41_triton_scaling_before_torch"),
         ("decoy_kernel", "c41_copy_after_torch", "c41_torch_before_its_scaling"),
         ("decoy_kernel", "c41_triton_copy", "c41_triton_scaling_before_torch"),
