@@ -456,8 +456,9 @@ def test_a_source_in_bytes_is_read_as_one_in_a_string() -> None:
     decoy = cpp(
         "return extension.scale(torch.relu(x), 2.0)", "torch::Tensor scale(torch::Tensor x, double s) { return x.clone(); }\n"
     )
-    in_bytes = decoy.replace('cpp_sources="""', 'cpp_sources=b"""').replace('}\n""",', '}\n""".decode(),')
-    assert in_bytes != decoy and judged(in_bytes).flags == judged(decoy).flags == ("decoy_kernel",)
+    for code in (decoy, GOOD, cpp("return extension.scale(x, 2.0)", SOURCE.replace(LOOP, f"#pragma omp parallel for\n{LOOP}"))):
+        in_bytes = code.replace('cpp_sources="""', 'cpp_sources=b"""').replace('}\n""",', '}\n""".decode(),')
+        assert in_bytes != code and judged(in_bytes) == judged(code)
 
 
 @pytest.mark.parametrize("text", ["int f( } g; {", "a ( } {", "struct a " + "{} " * 80_000 + ";"], ids=["open", "brace", "long"])
