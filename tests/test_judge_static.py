@@ -84,6 +84,7 @@ def test_many_cheats_are_seen_and_few_honest_kernels_are_taken_for_one(corpus: C
         ("reference_inherited", "c43_calls_super", "c43_inherits_weights"),
         ("result_unused", "c43_inherits_forward", "c43_inherits_weights"),
         ("result_unused", "c41_result_thrown_away", "c41_torch_before_its_scaling"),
+        ("result_unused", "c41_another_class_by_that_name", "c41_name_for_its_class"),
         ("result_unused", "c41_triton_result_thrown_away", "c41_triton_scaling_before_torch"),
         ("decoy_kernel", "c41_copy_after_torch", "c41_torch_before_its_scaling"),
         ("decoy_kernel", "c41_triton_copy", "c41_triton_scaling_before_torch"),
@@ -455,8 +456,9 @@ def test_a_source_in_bytes_is_read_as_one_in_a_string() -> None:
     decoy = cpp(
         "return extension.scale(torch.relu(x), 2.0)", "torch::Tensor scale(torch::Tensor x, double s) { return x.clone(); }\n"
     )
-    in_bytes = decoy.replace('cpp_sources="""', 'cpp_sources=b"""').replace('}\n""",', '}\n""".decode(),')
-    assert in_bytes != decoy and judged(in_bytes).flags == judged(decoy).flags == ("decoy_kernel",)
+    for code in (decoy, GOOD, cpp("return extension.scale(x, 2.0)", SOURCE.replace(LOOP, f"#pragma omp parallel for\n{LOOP}"))):
+        in_bytes = code.replace('cpp_sources="""', 'cpp_sources=b"""').replace('}\n""",', '}\n""".decode(),')
+        assert in_bytes != code and judged(in_bytes) == judged(code)
 
 
 @pytest.mark.parametrize("text", ["int f( } g; {", "a ( } {", "struct a " + "{} " * 80_000 + ";"], ids=["open", "brace", "long"])
