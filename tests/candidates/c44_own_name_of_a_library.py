@@ -2,11 +2,12 @@
 # classes: 44
 # problem: problems/linear.py
 # torch_ops: none
-# verdict: rejected load_error
+# verdict: wrong_output load_error
 # fools: nobody
 # twin: c43_inherits_weights.py
 # note: A symbol of default visibility is looked up in what is loaded for all (RTLD_GLOBAL) before it is found in the extension itself. It
-#    is no undefined symbol, so looking at those alone finds no import.
+#    is no undefined symbol, so looking at those alone finds no import. Extensions are linked with -Bsymbolic, so that its own function
+#    runs, which does nothing.
 
 import ctypes
 import os
