@@ -175,8 +175,9 @@ class Runner:
             mine = self._state()
             if not wanted and not mine:
                 return {"weights": "none"}
-            if {k: v.shape for k, v in mine.items()} != {k: v.shape for k, v in wanted.items()}:
-                return {"weights": "own"}
+            plain = all(v.layout is torch.strided and not v.is_quantized for v in mine.values())
+            if not plain or {k: v.shape for k, v in mine.items()} != {k: v.shape for k, v in wanted.items()}:
+                return {"weights": "own"}  # packed in some other way
             if all(torch.equal(mine[k], v.to(mine[k].dtype)) for k, v in wanted.items()):
                 return {"weights": "same_seed"}
             if not frame["copy"]:
