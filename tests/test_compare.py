@@ -187,6 +187,19 @@ def test_scalars_and_empty_tensors_agree_too() -> None:
 
 
 @pytest.mark.parametrize(
+    ("expected", "got"),
+    [
+        ({"q": T(1.0), "k": T(1.0)}, {"k": T(1.0), "q": T(1.0)}),  # each is read where the other's lies
+        ((T(1.0), T(2.0)), [T(1.0), T(2.0)]),
+        ([T(1.0), (2, 3)], (T(1.0), [2, 3])),
+    ],
+    ids=["keys in another order", "a list for a tuple", "a tuple for a list"],
+)
+def test_what_an_honest_program_may_return_instead(expected: Any, got: Any) -> None:
+    assert category(expected, got) == ""
+
+
+@pytest.mark.parametrize(
     ("expected", "got", "found", "words"),
     [
         (torch.zeros(2, 3), torch.zeros(3, 2), "shape", "expected [2, 3], got [3, 2]"),
@@ -195,7 +208,9 @@ def test_scalars_and_empty_tensors_agree_too() -> None:
         (torch.zeros(2), torch.zeros(2).bfloat16(), "dtype", "expected float32, got bfloat16"),
         (torch.zeros(2), [torch.zeros(2)], "structure", "output should be a tensor of shape [2], got a list of 1 items"),
         (torch.zeros(2), None, "structure", "got the plain value None"),
-        ([1, 2], (1, 2), "structure", "output should be a list of 2 items, got a tuple of 2 items"),
+        ([1, 2], {"a": 1, "b": 2}, "structure", "output should be a list of 2 items, got a dict of 2 items"),
+        ({"a": 1, "b": 2}, {"b": 1, "a": 2}, "values", "output['a']: expected 1, got 2"),
+        ({"a": 1}, {"a": 1, "b": 2}, "structure", "output should have keys ['a'], got ['a', 'b']"),
         ((1, 2), (1, 2, 3), "structure", "output should have 2 items, got 3"),
         ({"a": 1}, {"b": 1}, "structure", "output should have keys ['a'], got ['b']"),
         ({"a": [1, torch.zeros(1)]}, {"a": [1, torch.ones(1)]}, "values", "output['a'][1] has wrong values"),

@@ -233,6 +233,22 @@ def test_output_is_captured_bounded_and_never_decides(judge: Judge) -> None:
     assert verdict.log.startswith("hello\n") and len(verdict.log) <= 16_384
 
 
+@pytest.mark.parametrize(
+    "buffer",
+    [
+        "torch.eye(3).to_sparse()", "torch.eye(3).to_mkldnn()", "torch.eye(3).to(torch.float8_e4m3fn)",
+        "torch.quantize_per_tensor(torch.eye(3), 0.1, 0, torch.qint8)",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("plain", [True, False], ids=["of a name of the reference's", "of its own"])
+def test_a_buffer_may_be_of_any_kind(judge: Judge, problem: Problem, buffer: str, plain: bool) -> None:
+    theirs = "self.scale = scale; self.register_buffer('packed', torch.eye(3))"
+    weighted = replace(problem, source=problem.source.replace("self.scale = scale", theirs)) if plain else problem
+    code = python_candidate("return mine(x, self.scale)", init=f"self.register_buffer('packed', {buffer})")
+    verdict = judge(code, of=weighted, config=replace(QUICK, measure_performance=False))
+    assert verdict.status is Status.CORRECT, verdict.message
+
+
 def test_weights_come_from_the_same_seed_or_are_copied(judge: Judge, problem: Problem) -> None:
     source = REFERENCE.replace("self.scale = scale", "self.scale = nn.Parameter(torch.randn(8) * scale)")
     weighted = replace(problem, source=source)

@@ -6,6 +6,7 @@ filter alone). `pytest --sandbox-without LAYER` switches a layer off, to see whi
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import sys
@@ -134,12 +135,18 @@ def test_the_root_link_in_proc_leads_nowhere(box: Box) -> None:
     assert box.denied("return open(f\"/proc/self/root{FACTS['secret']}\").read()")
 
 
-def test_an_outside_files_mode_cannot_be_changed(box: Box) -> None:
-    assert box.denied("os.chmod(FACTS['secret'], 0o777)")
+@pytest.mark.parametrize("what", ["FACTS['extension']", "'own'"])
+def test_no_files_mode_or_times_change_though_the_call_says_so(box: Box, what: str) -> None:
+    """A file of one's own is made with a mode that harms nobody, and keeps it: no bits of another user, no closed directory."""
+    body = f"open('own', 'w').close(); seen = lambda: (os.stat({what}).st_mode, os.stat({what}).st_mtime_ns); before = seen()"
+    assert box.value(f"{body}; os.chmod({what}, 0o4777); os.utime({what}, (1, 1)); return seen() == before")
 
 
-def test_an_outside_files_times_cannot_be_changed(box: Box) -> None:
-    assert box.denied("os.utime(FACTS['extension'], (1, 1))")
+def test_a_lock_on_a_file_that_others_read_keeps_nobody_out(box: Box, extension: Path) -> None:
+    runner, _ = box.load("import fcntl; global f; f = open(FACTS['extension']); fcntl.flock(f, fcntl.LOCK_EX); return 1")
+    with open(extension) as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    box.host.ask(op="close", id=runner)
 
 
 def test_an_outside_files_owner_cannot_be_changed(box: Box) -> None:

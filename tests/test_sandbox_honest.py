@@ -45,6 +45,8 @@ NEEDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "huge pages": ("import mmap; m = mmap.mmap(-1, 1 << 22, flags=0x22); m.madvise(mmap.MADV_HUGEPAGE); return 1", (1).__eq__),
     "signals to itself": ("import signal; seen = []; signal.signal(signal.SIGUSR1, lambda *a: seen.append(1)); os.kill(os.getpid(), signal.SIGUSR1); signal.raise_signal(signal.SIGUSR1); time.sleep(0.01); return len(seen)", (2).__eq__),
     "names of threads": ("libc.prctl(15, b'worker', 0, 0, 0); return open('/proc/self/comm').read().strip()", "worker".__eq__),
+    "copies of files": ("import shutil; open('x', 'w').write('y'); shutil.copy('x', 'z'); shutil.copytree('.', 'd', ignore=shutil.ignore_patterns('d')); return open('d/z').read()", "y".__eq__),
+    "locks on its files": ("import fcntl; f = open('x', 'w'); fcntl.flock(f, fcntl.LOCK_EX); fcntl.flock(f, fcntl.LOCK_UN); return 1", (1).__eq__),
     "pipes": ("r, w = os.pipe(); os.write(w, b'x'); return os.read(r, 1) == b'x'", bool),
 }  # fmt: skip
 

@@ -349,7 +349,6 @@ class OnTrial:
         self.reference_s += made.took_s
         with handed(made.arguments_in) as memory:
             self.ask({"op": "init", "arguments": made.arguments, "seed": made.seed}, (memory.fd,))
-        self.ask({"op": "export_state"})
         assert made.weights_in is not None
         with handed(made.weights_in) as memory:
             frame = {"op": "sync_state", "state": made.weights, "copy": self.copies_weights}

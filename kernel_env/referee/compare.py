@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kernel_env.referee.layout import Memory, TensorSpec, leaves
+from kernel_env.referee.layout import Memory, TensorSpec, leaves, of_one_kind
 from kernel_env.referee.tolerance import PART, Tolerance
 
 Array = npt.NDArray[Any]
@@ -139,7 +139,7 @@ class _Limits:
 def _compare(expected: Any, a: Memory, got: Any, b: Memory, limits: _Limits, path: str) -> Difference | None:
     ((kind, value),) = expected.items()
     ((got_kind, got_value),) = got.items()
-    if kind != got_kind:
+    if not of_one_kind(kind, got_kind):
         return Difference("structure", f"{path} should be {_described(expected)}, got {_described(got)}")
     if kind == "tensor":
         spec = TensorSpec.parse(value)
@@ -149,7 +149,7 @@ def _compare(expected: Any, a: Memory, got: Any, b: Memory, limits: _Limits, pat
             return Difference("structure", f"{path} should have {len(value)} items, got {len(got_value)}")
         pairs = [(f"{path}[{i}]", x, y) for i, (x, y) in enumerate(zip(value, got_value, strict=True))]
     elif kind == "dict":
-        if list(value) != list(got_value):
+        if value.keys() != got_value.keys():
             return Difference("structure", f"{path} should have keys {list(value)}, got {list(got_value)}")
         pairs = [(f"{path}[{k!r}]", value[k], got_value[k]) for k in value]
     else:

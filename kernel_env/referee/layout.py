@@ -64,6 +64,11 @@ class TensorSpec:
         return TensorSpec(data["dtype"], tuple(shape), None if stride is None else tuple(stride), offset, nbytes, address)
 
 
+def of_one_kind(kind: str, other: str) -> bool:
+    """Whether two nodes of trees may stand for one value: a function of an extension returns a list where a tuple is meant."""
+    return kind == other or {kind, other} == {"list", "tuple"}
+
+
 def leaves(tree: Any) -> Iterator[TensorSpec]:
     """Tensor specs of a spec tree, in order. Raises ValueError on malformed trees."""
     if not isinstance(tree, dict) or len(tree) != 1:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kernel_env.referee.layout import ITEM_BYTES, Memory, TensorSpec, leaves
+from kernel_env.referee.layout import ITEM_BYTES, Memory, TensorSpec, leaves, of_one_kind
 from kernel_env.referee.memory import read_memory, read_runs
 
 _MOST_SPARSE = 8
@@ -59,7 +59,7 @@ def fetch(described: Any, layout: Any, memory: Memory, pid: int) -> None:
     try:
         ((kind, value),) = layout.items()
         ((got_kind, got),) = described.items()
-        if kind != got_kind:
+        if not of_one_kind(kind, got_kind):
             return
         if kind == "tensor":
             _fetch_tensor(TensorSpec.parse(got), TensorSpec.parse(value), memory, pid)
@@ -118,7 +118,7 @@ def excerpt(expected: Any, got: Any, most_bytes: int, rng: random.Random) -> tup
     try:
         ((kind, value),) = expected.items()
         ((got_kind, got_value),) = got.items()
-        if kind != got_kind:
+        if not of_one_kind(kind, got_kind):
             raise ValueError("not of one kind")
         if kind == "tensor":
             ours, theirs = TensorSpec.parse(value), TensorSpec.parse(got_value)
@@ -129,7 +129,7 @@ def excerpt(expected: Any, got: Any, most_bytes: int, rng: random.Random) -> tup
         if kind not in ("list", "tuple", "dict"):
             return expected, got
         keys = list(value) if kind == "dict" else range(len(value))
-        if len(value) != len(got_value) or (kind == "dict" and keys != list(got_value)):
+        if len(value) != len(got_value):
             raise ValueError("not of one length")
         pairs = [excerpt(value[key], got_value[key], most_bytes, rng) for key in keys]
     except (KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -98,6 +98,6 @@ def fetched(
         with contextlib.closing(Arena(size)) as arena:
             arena.copy_from(buffer)
             endpoint.thaw()
-            ask({"op": "collect", "size": size, "index": index}, (arena.fd,))
+            ask({"op": "collect", "size": size, "index": index, "like": layout}, (arena.fd,))
             buffer.copy_from(arena)
     return layout, buffer

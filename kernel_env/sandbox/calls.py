@@ -43,7 +43,7 @@ _BY_PURPOSE: dict[str, dict[str, tuple[int | None, int | None]]] = {
         "landlock_create_ruleset": (444, 444), "landlock_add_rule": (445, 445), "landlock_restrict_self": (446, 446),
     },
     "words to other runners by way of files that both may read: locks and watches": {
-        "flock": (73, 32), "inotify_init": (253, None), "inotify_init1": (294, 26), "inotify_add_watch": (254, 27),
+        "inotify_init": (253, None), "inotify_init1": (294, 26), "inotify_add_watch": (254, 27),
     },
     "what counts for the whole machine, and so tells a program what another one does": {"sysinfo": (99, 179)},
     "the machine itself": {
@@ -69,24 +69,29 @@ _BY_PURPOSE: dict[str, dict[str, tuple[int | None, int | None]]] = {
         "msgget": (68, 186), "msgsnd": (69, 189), "msgrcv": (70, 188), "msgctl": (71, 187), "mq_open": (240, 180),
         "mq_unlink": (241, 181),
     },
-    "devices; owners, modes, times and attributes, which Landlock leaves open": {
-        "mknod": (133, None), "mknodat": (259, 33), "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53),
-        "fchmodat2": (452, 452), "chown": (92, None), "lchown": (94, None), "fchown": (93, 55), "fchownat": (260, 54),
-        "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "setxattrat": (463, 463),
+    "devices; owners and attributes, which Landlock leaves open": {
+        "mknod": (133, None), "mknodat": (259, 33), "chown": (92, None), "lchown": (94, None), "fchown": (93, 55),
+        "fchownat": (260, 54), "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "setxattrat": (463, 463),
         "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16), "removexattrat": (466, 466),
-        "utime": (132, None), "utimes": (235, None), "futimesat": (261, None), "utimensat": (280, 88),
         "file_setattr": (469, 469),
     },
 }
 """Denied whatever their arguments: name, and number on x86_64 and on aarch64 (None where there is no such call)."""
+_PRETENDED: dict[str, tuple[int | None, int | None]] = {
+    "flock": (73, 32), "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452),
+    "utime": (132, None), "utimes": (235, None), "futimesat": (261, None), "utimensat": (280, 88),
+}
+"""Answered as if they had been done, and not done: modes and times, which Landlock leaves open, and locks on files, for other
+runners read the same ones. Who copies a file, or takes a lock in a directory of its own, goes on."""
 _BY_ARGUMENT: dict[str, tuple[int | None, int | None]] = {
     "clone": (56, 220), "clone3": (435, 435), "mmap": (9, 222), "kill": (62, 129), "tgkill": (234, 131),
     "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240), "prctl": (157, 167), "prlimit64": (302, 261),
     "fcntl": (72, 25), "ioctl": (16, 29),
 }
 # fmt: on
-_ALL = {**_BY_ARGUMENT, **{name: numbers for calls in _BY_PURPOSE.values() for name, numbers in calls.items()}}
+_ALL = {**_BY_ARGUMENT, **_PRETENDED, **{name: numbers for calls in _BY_PURPOSE.values() for name, numbers in calls.items()}}
 
+PRETENDED = tuple(_PRETENDED)
 DENIED = tuple(name for calls in _BY_PURPOSE.values() for name in calls)
 NUMBERS: dict[str, dict[str, int]] = {
     "x86_64": {name: x for name, (x, _) in _ALL.items() if x is not None},

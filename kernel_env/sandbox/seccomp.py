@@ -11,7 +11,7 @@ import errno
 import struct
 from collections.abc import Iterable, Sequence
 
-from kernel_env.sandbox.calls import DENIED, NEWEST, NUMBERS
+from kernel_env.sandbox.calls import DENIED, NEWEST, NUMBERS, PRETENDED
 from kernel_env.sandbox.libc import MACHINE, syscall
 
 _ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -21,6 +21,8 @@ _NUMBER_AT, _ARCHITECTURE_AT, _ARGUMENTS_AT = 0, 4, 16
 _ALLOW = 0x7FFF0000
 _DENY = 0x00050000 | errno.EPERM
 _UNKNOWN = 0x00050000 | errno.ENOSYS
+_PRETEND = 0x00050000
+"""No error: the call answers 0."""
 _SET_MODE_FILTER, _SPECULATION_ALLOWED = 1, 4
 
 _PTHREAD, _DETACHED = 0x003D0F00, 0x00400000
@@ -55,9 +57,10 @@ def program(pid: int, machine: str = MACHINE) -> list[Instruction]:
     for name, body in _conditions(pid).items():
         code += _when(numbers[name], body)
     code += _when(numbers["clone3"], [(_RETURN, 0, 0, _UNKNOWN)])  # the C library falls back to clone, whose flags can be read
-    for name in DENIED:
-        if name in numbers:
-            code += _when(numbers[name], [(_RETURN, 0, 0, _DENY)])
+    for names, answer in ((DENIED, _DENY), (PRETENDED, _PRETEND)):
+        for name in names:
+            if name in numbers:
+                code += _when(numbers[name], [(_RETURN, 0, 0, answer)])
     return [*code, (_RETURN, 0, 0, _ALLOW)]
 
 
