@@ -48,6 +48,7 @@ class Program:
     frozen: bool = False
     freeze_at_reply: bool = False
     at_reply: Callable[[], None] | None = None
+    workers: int = 2
     readable: bool = True
     places: list[memoryview] = field(default_factory=list)
     output: Any = field(default_factory=lambda: torch.zeros(64))
