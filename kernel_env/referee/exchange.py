@@ -13,8 +13,8 @@ from kernel_env.referee.clock import FLOOR_MS, Round
 
 FREE_OUTSIDE_S = 2e-4
 """So much CPU time between two messages costs nothing at most: ..."""
-SPIN_S = 1e-4
-"""... for each OpenMP worker so long as it looks for work after a call, ..."""
+SPIN_S = 1.5e-4
+"""... for each OpenMP worker so long as it may look for work after a call, ..."""
 NOISE_S, FREE_SHARE = 4e-5, 0.02
 """... and besides this, or this share of a longer message. ..."""
 USUAL = 0.9
