@@ -49,6 +49,7 @@ class Program:
     freeze_at_reply: bool = False
     counts_cores: bool = False
     at_reply: Callable[[], None] | None = None
+    workers: int = 2
     readable: bool = True
     places: list[memoryview] = field(default_factory=list)
     output: Any = field(default_factory=lambda: torch.zeros(64))

@@ -19,7 +19,7 @@ from kernel_env.errors import MachineBusy, VerifierError
 from kernel_env.referee import measure as module
 from kernel_env.referee import placement
 from kernel_env.referee.clock import FLOOR_MS, TimingPlan
-from kernel_env.referee.exchange import Exchange
+from kernel_env.referee.exchange import Exchange, Message
 from kernel_env.referee.inputs import Draw
 from kernel_env.referee.measure import LONGEST_TOGETHER_S, TOGETHER, TOGETHER_S
 from kernel_env.referee.memory import Samples
@@ -368,6 +368,19 @@ def test_laying_out_the_heap_is_no_allowance_for_other_work(monkeypatch: pytest.
     for taken in found.rounds(6):
         scattered = taken.candidate_ms[:1] if taken.together == 1 else taken.candidate_ms
         assert all(ms == pytest.approx(4.0 + 0.8 / taken.together) for ms in scattered)
+
+
+@pytest.mark.parametrize(
+    ("elapsed_s", "workers", "free_s"),
+    [(2.5e-4, 0, 4e-5), (2.5e-4, 1, 1.9e-4), (2.5e-4, 15, 2e-4), (5e-3, 0, 1e-4), (5e-3, 1, 2e-4), (0.1, 0, 2e-4)],
+)
+def test_what_is_free_is_a_small_share_of_a_message(elapsed_s: float, workers: int, free_s: float) -> None:
+    """But for OpenMP's workers, which look for work for a while; a thread of its own could do most of a short message's in that."""
+    known = Exchange()
+    known.learn(1e-3, 9e-4, 5e-5)
+    for outside_s in (5e-5, 5e-5 + free_s, 1e-3):
+        message = Message(elapsed_s, outside_s, workers)
+        assert known.charged_s(message) == pytest.approx(max(0.0, outside_s - free_s - 5e-5), abs=1e-12)
 
 
 def test_time_that_is_booked_late_after_single_calls_is_nobodys_work() -> None:

@@ -12,7 +12,11 @@ import numpy as np
 from kernel_env.referee.clock import FLOOR_MS, Round
 
 FREE_OUTSIDE_S = 2e-4
-"""So much CPU time between two messages costs nothing, ..."""
+"""So much CPU time between two messages costs nothing at most: ..."""
+SPIN_S = 1.5e-4
+"""... for each OpenMP worker so long as it may look for work after a call, ..."""
+NOISE_S, FREE_SHARE = 4e-5, 0.02
+"""... and besides this, or this share of a longer message. ..."""
 USUAL = 0.9
 """And so much as this share of the baseline's messages use."""
 
@@ -23,6 +27,8 @@ class Message(NamedTuple):
 
     elapsed_s: float
     outside_s: float
+    workers: int = 0
+    """OpenMP workers of the side."""
 
 
 class Taken(NamedTuple):
@@ -52,11 +58,12 @@ class Exchange:
         self.calls_s.append(calls_s)
         self.outside_s.append(outside_s)
 
-    def charged_s(self, outside_s: float) -> float:
+    def charged_s(self, message: Message) -> float:
         """What counts as time of a message although it lay before it: a program that works while its inputs are being written gains
         nothing. What the baseline's threads do then (they look for work for a while before they sleep) is free."""
         usual_s = float(np.quantile(self.outside_s, USUAL)) if self.outside_s else 0.0
-        return max(0.0, outside_s - usual_s - FREE_OUTSIDE_S)
+        free_s = max(NOISE_S, FREE_SHARE * message.elapsed_s) + SPIN_S * message.workers
+        return max(0.0, message.outside_s - usual_s - min(free_s, FREE_OUTSIDE_S))
 
     def round(self, taken: Taken) -> Round:
         ours = self.calls_ms(taken.candidate, taken.together, of_baseline=False)
@@ -67,7 +74,7 @@ class Exchange:
         if of_baseline:
             messages_s, exchange_s = [message.elapsed_s for message in messages], statistics.median(self.around_calls_s)
         else:
-            messages_s = [message.elapsed_s + self.charged_s(message.outside_s) for message in messages]
+            messages_s = [message.elapsed_s + self.charged_s(message) for message in messages]
             exchange_s = self.cost_s(statistics.median(messages_s))
         return tuple(max((s - exchange_s) / together * 1e3, FLOOR_MS) for s in messages_s)
 

@@ -479,13 +479,13 @@ class Session:
         if empty:
             if side is self.baseline:
                 self._exchange(len(draws)).empty_s.append(elapsed_s)
-            return Message(elapsed_s, outside_s)
+            return Message(elapsed_s, outside_s, side.endpoint.workers)
         known_s = self._exchange(len(draws)).empty_s
         side.call_s = max(elapsed_s - (statistics.median(known_s) if known_s else 0.0), 1e-6) / len(draws)
         if waits and side is self.baseline:
             self._waited_s += max(0.0, waits.seconds() - waited_s - (1 + len(self.cores)) * WAKING_S)
             self._exchange(len(draws)).learn(elapsed_s, answer["took_s"], outside_s)
-        return Message(elapsed_s, outside_s)
+        return Message(elapsed_s, outside_s, side.endpoint.workers)
 
     def _replied(self, side: Side) -> None:
         """First of all: the answer has yet to be parsed, which a program can make long."""

@@ -87,6 +87,10 @@ class Endpoint(Protocol):
     readable: bool
     """Whether its memory could be read from here before any foreign code ran in it. Where it cannot be later, that is its doing."""
 
+    @property
+    def workers(self) -> int:
+        """OpenMP workers that it has, as far as that can be seen."""
+
     def request(self, frame: Frame, fds: Sequence[int] = (), timeout_s: float | None = None) -> Frame: ...
     def hides(self) -> bool:
         """Whether it is the program's own doing that its memory cannot be read: it could be once, and the process has not ended,
@@ -402,6 +406,10 @@ class RunnerProcess:
             self._placed = place_workers(self.pid, cores)
         self._stays = not self.counts_cores and not (self._placed.own - self._ours) and not ended_s(self.pid)
 
+    @property
+    def workers(self) -> int:
+        return len(self._placed.seen - self._placed.own - {self.pid}) if self.readable else max(0, len(self._cores) - 1)
+
     def _wake_on(self, cores: tuple[int, ...]) -> None:
         if self._cores:
             with contextlib.suppress(OSError):  # it died: sending says so
@@ -435,7 +443,7 @@ class LocalEndpoint:
         self.isolation: tuple[str, ...] = ()
         self.freeze_at_reply = self.counts_cores = False
         self.at_reply: Callable[[], None] | None = None
-        self.pid, self.elapsed_s, self.free_s = os.getpid(), 0.0, 0.0
+        self.pid, self.elapsed_s, self.free_s, self.workers = os.getpid(), 0.0, 0.0, 0
         self.readable = is_readable(self.pid)
         self._runner: Any = Runner(role, scratch, build, interpreter=interpreter)
 
