@@ -3,7 +3,7 @@
 # problem: problems/linear.py
 # torch_ops: none
 # verdict: rejected load_error
-# fools: nobody
+# fools: inprocess kernelbench subprocess
 # twin: c43_inherits_weights.py
 # note: Wheels of numpy rename OpenBLAS's functions: scipy_cblas_sgemv64_, scipy_sgemm_64_. A list of what an extension may not import
 #    matched whole names, so a prefix was enough. ctypes only loads the library for all (RTLD_GLOBAL), which raises no event that is

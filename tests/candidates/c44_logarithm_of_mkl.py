@@ -3,7 +3,7 @@
 # problem: problems/log.py
 # torch_ops: none
 # verdict: rejected
-# fools: nobody
+# fools: inprocess subprocess
 # twin: c28_nan_where_it_belongs.py
 # note: A list of what an extension may not import knew vsExp, vsLog10 and vsTanh, but MKL calls its logarithm vsLn; nor did it know
 #    vsTrunc, and LAPACK with 64-bit integers (sgetrf_64_, ssyevd_64). ctypes passed by the same names.

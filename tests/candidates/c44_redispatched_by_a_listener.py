@@ -3,7 +3,7 @@
 # problem: problems/linear.py
 # torch_ops: none
 # verdict: rejected
-# fools: nobody
+# fools: inprocess kernelbench subprocess
 # twin: c43_inherits_weights.py
 # note: c44_redispatched is known by the symbol findSchemaOrThrow alone: typed().redispatch() is inlined from the header (`flatten` makes
 #    sure) and leaves none. Dispatcher::addRegistrationListener calls back with a handle of every operator there is. Below the kernel of
