@@ -11,6 +11,7 @@
 #    thread has a core to take it on, which is several microseconds at best; here that thread waits behind the referee, which reads
 #    a long JSON. When the work is done nothing is sent any more: the freeze at the end of the block (measure._block) holds. What
 #    c15_thaws_itself had of a timer a busy thread has of kill(2), for as long as it runs.
+#    Now no program may tell itself to continue, and CPU time between the reply and the comparison counts.
 
 import json
 import sys

@@ -12,6 +12,7 @@
 #    fast, and a third of whose resamples are not: so nothing is "smaller", and `main.timing()` is what counts, with the fast median as
 #    its point. The interval says 0.5 to 6; it is never `precise`, the session lasts four times as long, and then it is over.
 #    Rewards are given for the point (reward.measured_reward).
+#    Now single calls are held against what is reported, not what that might be.
 
 import sys
 

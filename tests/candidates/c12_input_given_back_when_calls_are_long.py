@@ -9,6 +9,7 @@
 #    honest. Timed outputs are looked up where referee._check_round draws 0 of OWNERSHIP_CHECKS, to save a millisecond; a round of this
 #    problem takes a second. A file that is mapped again and again (c12_mapped_repeat) or any other memory that was never written
 #    goes the same way. Four milliseconds of sleep keep it from being `impossible_time`.
+#    Now it is looked up each time: 10 us since Linux 6.11.
 
 import time
 

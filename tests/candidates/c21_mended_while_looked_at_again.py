@@ -11,6 +11,7 @@
 #    other answers of the reference as an excuse, and what is excused passes (`_compare_whole` returns True, and the part's failure is
 #    dropped). So the program computes all of it in those 10 ms, except that what lies within three last bits of the middle of a
 #    step goes the other way, as it does in one of the 32 answers: 65 elements in each part.
+#    Now the whole is read before the program goes on once more.
 
 import torch
 import torch.nn as nn

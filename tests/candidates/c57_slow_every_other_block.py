@@ -11,6 +11,7 @@
 #    block has follows from how long its last one took: after a slow block there are one or two, after a fast one up to a dozen. So
 #    blocks are fast and slow in turns, and of the messages four in five are slow. Of an even number of rounds the median is half of
 #    the fast ratio, of an odd one all of it.
+#    Now it is asked of what is reported.
 
 import sys
 
