@@ -319,7 +319,7 @@ KINDS = (
         attempt(socket.socket)
         attempt(mmap.mmap, -1, 1 << 24)
     """),
-    _kind("asks for a lock on its extension", "forward", "runtime_error", """
+    _kind("asks for a lock on its extension", "forward", "correct", """
         if CALLS == 1: fcntl.flock(os.open(native.__file__, os.O_RDONLY), fcntl.LOCK_EX)
     """),
     _kind("goes on after its reply", "timed", "correct timeout", "if CALLS == 3: native.start_threads(1, 64, True)"),
