@@ -370,7 +370,7 @@ class Runner:
 
     def _collect(self, frame: Frame, fds: Sequence[int]) -> Frame:
         """Write one of the last outputs into the mapping, if it is of the size that the referee expects."""
-        answer = self._plan(_in_order_of(frame["like"], self._outputs[frame["index"]]), values.packed)
+        answer = self._plan(values.in_order_of(frame["like"], self._outputs[frame["index"]]), values.packed)
         return self._write(frame, fds) if answer["size"] == frame["size"] else {}
 
     def _plan(self, value: Any, planner: values.Planner | None = None) -> Frame:
@@ -466,16 +466,6 @@ def _copied(value: Any) -> Any:
         return {k: _copied(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return rebuilt(value, [_copied(v) for v in value])
-    return value
-
-
-def _in_order_of(tree: Any, value: Any) -> Any:
-    """With the keys of dicts in the order that they have in the tree of a value like it."""
-    ((kind, inner),) = tree.items()
-    if isinstance(value, dict) and kind == "dict" and value.keys() == inner.keys():
-        return {key: _in_order_of(inner[key], value[key]) for key in inner}
-    if isinstance(value, (list, tuple)) and kind in ("list", "tuple") and len(value) == len(inner):
-        return [_in_order_of(*pair) for pair in zip(inner, value, strict=True)]
     return value
 
 

@@ -215,3 +215,13 @@ def cast(value: Any, dtype: torch.dtype) -> Any:
         return rebuilt(part, [walk(item) for item in part]) if isinstance(part, (list, tuple)) else part
 
     return walk(value)
+
+
+def in_order_of(tree: Any, value: Any) -> Any:
+    """With the keys of dicts in the order that they have in the tree of a value like it."""
+    ((kind, inner),) = tree.items()
+    if isinstance(value, dict) and kind == "dict" and value.keys() == inner.keys():
+        return {key: in_order_of(inner[key], value[key]) for key in inner}
+    if isinstance(value, (list, tuple)) and kind in ("list", "tuple") and len(value) == len(inner):
+        return [in_order_of(*pair) for pair in zip(inner, value, strict=True)]
+    return value
