@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from kernel_env.referee import outputs
 from kernel_env.referee.layout import ALIGN, Buffer, leaves, packed, total_bytes
 from kernel_env.referee.outputs import Unreadable, excerpt, fetch, regions, watched
-from kernel_env.referee.runner import _in_order_of
-from kernel_env.referee.values import described, read
+from kernel_env.referee.values import described, in_order_of, read
 from tests.holder import Holder
 
 BAD = 1 << 46
@@ -358,9 +357,9 @@ def test_excerpts_come_from_everywhere() -> None:
 
 def test_a_program_that_writes_its_output_itself_does_so_in_the_order_of_the_expected_one() -> None:
     expected, got = {"a": 1, "b": [{"c": 2, "d": 3}]}, {"b": ({"d": 3, "c": 2},), "a": 1}
-    assert json.dumps(_in_order_of(described(expected), got)) == json.dumps(expected)
+    assert json.dumps(in_order_of(described(expected), got)) == json.dumps(expected)
     for other in ({"a": 1}, {"a": 1, "b": [2, 3]}, [1, 2], None):
-        assert _in_order_of(described(expected), other) == other
+        assert in_order_of(described(expected), other) == other
 
 
 def test_excerpts_of_structures_keep_them() -> None:
