@@ -210,7 +210,7 @@ def test_targets_are_those_that_are_asked_for(judge: Judge) -> None:
 
 def test_other_back_ends_take_no_cuda(judge: Judge) -> None:
     verdict = judge(candidate(), backend="cpp")
-    assert verdict.status is Status.LOAD_ERROR and "cuda_sources and sycl_sources are not available" in verdict.message, verdict
+    assert verdict.status is Status.BUILD_ERROR and "cuda_sources and sycl_sources are not available" in verdict.message, verdict
 
 
 def test_a_source_without_a_kernel_is_rejected() -> None:

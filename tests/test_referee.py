@@ -368,16 +368,21 @@ def test_a_busy_machine_gives_no_time_and_no_score(judge: Judge, problem: Proble
             process.wait()
 
 
-TELLS = """import os, threading, time
+TELLS = """import threading, time
 cores = [None]
+def allowed():  # what Python says is the slot's cores, always
+    with open("/proc/self/status") as status:
+        words = next(line for line in status if line.startswith("Cpus_allowed_list")).split()[1]
+    ends = [part.split("-") for part in words.split(",")]
+    return {core for end in ends for core in range(int(end[0]), int(end[-1]) + 1)}
 def tell():
-    now = os.sched_getaffinity(0)
+    now = allowed()
     if now != cores[-1]:
         cores.append(now)
         print("runs on", *sorted(now), flush=True)
 def until_wide():  # it is let loose once it is awake
     deadline = time.monotonic() + 0.5
-    while len(os.sched_getaffinity(0)) < 2 and time.monotonic() < deadline:
+    while len(allowed()) < 2 and time.monotonic() < deadline:
         time.sleep(0.001)"""
 
 
