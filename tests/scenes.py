@@ -57,6 +57,12 @@ class Program:
 
     def ask(self, frame: Frame, fds: Sequence[int] = ()) -> Frame:
         assert not self.frozen, "asked while frozen"
+        answer = self._answer(frame, fds)
+        if self.at_reply is not None:
+            self.at_reply()
+        return answer
+
+    def _answer(self, frame: Frame, fds: Sequence[int]) -> Frame:
         if frame["op"] == "take_inputs":
             memory, size = memoryview(mmap.mmap(fds[0], 0)), frame["size"]
             taken = [memory[start : start + size] for start in range(0, len(memory), paged(size))]
@@ -79,8 +85,6 @@ class Program:
         self.events.append((self.name, ("empty" if frame["empty"] else "call", frame, calls)))
         took_s = 0.0 if frame["empty"] else self.call_s * len(calls)
         self.elapsed_s = took_s + (self.empty_s if frame["empty"] else self.full_s)
-        assert self.at_reply is not None
-        self.at_reply()
         return {"outputs": [described(self.output)] * len(calls), "took_s": took_s}
 
     def request(self, frame: Frame, fds: Sequence[int] = (), timeout_s: float | None = None) -> Frame:

@@ -28,8 +28,10 @@ from kernel_env.builder import service as service_module
 from kernel_env.builder.compiler import End, Limits, _ended
 from kernel_env.builder.symbols import Unreadable, imported
 from kernel_env.builder.toolchain import effective_flags, linking_flags, refused_flag, toolchain
+from kernel_env.checks.symbols import unwatched
 from kernel_env.errors import BuilderError, ConfigError
 from kernel_env.hostlock import CoresLock
+from kernel_env.referee.placement import counts_cores
 from kernel_env.sandbox import landlock
 from kernel_env.verifier import VerifierConfig
 from tests.conftest import SCALED_RELU, sampled
@@ -648,6 +650,17 @@ def test_the_symbols_that_an_extension_takes_from_libraries_are_known(warm: Buil
     assert not {"tanh", "memcpy", "__cxa_throw"} & set(made.imports), "the system's are left out"
     assert any("empty_like" in name for name in made.imports) and not any("sgemm" in name for name in made.imports)
     assert warm.build(request(source, "f")).imports == made.imports, "found again in the cache"
+
+
+@pytest.mark.parametrize(
+    ("call", "counts"),
+    [("omp_get_num_procs()", True), ("std::thread::hardware_concurrency()", True), ("omp_get_max_threads()", False)],
+)
+def test_an_extension_that_counts_cores_is_known_by_its_build(warm: Builder, call: str, counts: bool) -> None:
+    """The referee lets its main thread run on all of them while it is timed."""
+    source = f"#include <omp.h>\n#include <thread>\nint64_t cores(torch::Tensor x) {{ return {call}; }}"
+    for made in (warm.build(request(source, "cores")), warm.build(request(source, "cores"))):
+        assert made.ok and counts_cores(made.imports) is counts and not unwatched(made.imports), made.log
 
 
 LIBRARY = Path(torch._C.__file__).read_bytes()

@@ -219,22 +219,6 @@ def test_a_question_is_one_from_its_first_byte_on(tmp_path: Path, body: bytes, e
         thread.join()
 
 
-def test_what_came_together_with_a_question_is_not_waited_for(tmp_path: Path) -> None:
-    """It is read with it, and then no socket says that it is there."""
-    question, answer = b'{"build": {}}', b'{"done": true}'
-    with connected(tmp_path) as (runner, theirs):
-        runner.build_handler = lambda frame: {"ok": True}
-
-        def both() -> None:
-            theirs.recv()
-            theirs.sock.sendall(b"".join(HEADER.pack(len(body), 0) + body for body in (question, question, answer)))
-
-        thread = threading.Thread(target=both)
-        thread.start()
-        assert runner.request({"op": "load"}, timeout_s=20) == {"done": True}
-        thread.join()
-
-
 def test_nothing_is_done_at_once_when_a_question_arrives() -> None:
     """Else a program could see in which of its messages it is frozen: there it would be sooner."""
     ours, theirs = map(Channel, socket.socketpair())

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kernel_env.builder.symbols import Unreadable, exported
-from kernel_env.checks.symbols import FINDERS
+from kernel_env.checks.symbols import KEPT
 from kernel_env.errors import BuilderError
 from kernel_env.sandbox import interpreter_paths
 
@@ -103,8 +103,7 @@ class Toolchain:
 
     @functools.cached_property
     def system_symbols(self) -> frozenset[str]:
-        """What the system's libraries define that every extension is linked with, without functions that find others. Raises
-        BuilderError."""
+        """What the system's libraries define, which each extension is linked with, and matters to nobody. Raises BuilderError."""
         found = set[str]()
         try:
             for name in _SYSTEM_LIBRARIES:
@@ -114,7 +113,7 @@ class Toolchain:
                     found |= exported(path.read_bytes())
         except (OSError, subprocess.SubprocessError, Unreadable) as error:
             raise BuilderError(f"the libraries of {self.compiler} cannot be read: {error}") from error
-        return frozenset(found - FINDERS)
+        return frozenset(found - KEPT)
 
 
 @functools.cache
@@ -142,7 +141,7 @@ def toolchain() -> Toolchain:
 @functools.cache
 def code_identity() -> str:
     """SHA-256 over the builder's own code: what an older version made or said is not used by a newer one."""
-    digest = hashlib.sha256(" ".join(sorted(FINDERS)).encode())
+    digest = hashlib.sha256(" ".join(sorted(KEPT)).encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes() + b"\0")
     return digest.hexdigest()

@@ -16,6 +16,14 @@ _FINDERS = "dlopen dlmopen dlsym dlvsym dlinfo dladdr1 _r_debug _rtld_global _rt
 FINDERS = frozenset(_FINDERS.split())
 """Functions of the system that find any other by its name, or the loader's own tables. (dl_iterate_phdr is none of them: what
 handles exceptions needs it.)"""
+_COUNTING = """
+    omp_get_num_procs omp_set_dynamic sched_getaffinity pthread_getaffinity_np sysconf get_nprocs get_nprocs_conf
+    _ZNSt6thread20hardware_concurrencyEv
+"""
+COUNTING = frozenset(_COUNTING.split())
+"""Those that know, or may, on how many cores the thread that calls them may run."""
+KEPT = FINDERS | COUNTING
+"""Of the system's functions those that matter: all others are left out of what an extension imports."""
 
 _SYSTEM = re.compile(r"(ld-linux-[\w-]+|lib(c|m|mvec|stdc\+\+|gcc_s|gomp|atomic|pthread|dl|rt))(-[\d.]+)?\.so[.\d]*")
 
@@ -76,6 +84,8 @@ def is_system(file: str) -> bool:
 
 def _is_allowed(symbol: str) -> bool:
     mangled = _MANGLED.match(symbol)
+    if symbol in COUNTING:
+        return True
     if mangled is None:
         return _PLAIN.fullmatch(symbol) is not None
     if mangled["type"]:

@@ -152,11 +152,11 @@ def timing(rounds: Sequence[Round], seed: int) -> Timing:
     return _told(rounds, seed)[0]
 
 
-def reported_ms(rounds: Sequence[Round]) -> float:
-    """How long a call of the candidate takes by the speedup that is reported. Its own median may be far from that, where it is now
+def by_ratio_ms(rounds: Sequence[Round]) -> float:
+    """How long a call of the candidate takes by the speedup of these rounds. Its own median may be far from that, where it is now
     fast and now slow."""
-    found, _ = _told(rounds, 0)
-    return found.baseline.median_ms / found.speedup
+    group = _Group(rounds, np.empty((0, 0), np.int64))
+    return float(np.median(group.baseline)) / group.speedup
 
 
 def _told(rounds: Sequence[Round], seed: int) -> tuple[Timing, int]:

@@ -14,7 +14,7 @@ from kernel_env.referee.clock import FLOOR_MS, Round
 FREE_OUTSIDE_S = 2e-4
 """So much CPU time between two messages costs nothing at most: ..."""
 SPIN_S = 1.5e-4
-"""... for each OpenMP worker so long as it may look for work after a call, ..."""
+"""... for OpenMP workers, so long as one may look for work after a call (`pool.SPINS`), which is not told from other work, ..."""
 NOISE_S, FREE_SHARE = 4e-5, 0.02
 """... and besides this, or this share of a longer message. ..."""
 USUAL = 0.9
@@ -22,13 +22,15 @@ USUAL = 0.9
 
 
 class Message(NamedTuple):
-    """What one message took: until its reply, and of the side's CPU time since the reply before. (And since its own, where its
-    output is compared: until that is done.)"""
+    """What one message took: until its reply, and of the side's CPU time since the reply before. (The last of a block: since its
+    own, too, until its output has been compared.)"""
 
     elapsed_s: float
     outside_s: float
     workers: int = 0
     """OpenMP workers of the side."""
+    calls_s: float = 0.0
+    """How long its calls took by the side's own clock, which is believed of the baseline only."""
 
 
 class Taken(NamedTuple):
@@ -52,31 +54,32 @@ class Exchange:
     outside_s: list[float] = field(default_factory=list)
     """CPU time before them, since the last reply."""
 
-    def learn(self, elapsed_s: float, calls_s: float, outside_s: float) -> None:
-        """From a message of the baseline's that counts."""
-        self.around_calls_s.append(elapsed_s - calls_s)
-        self.calls_s.append(calls_s)
-        self.outside_s.append(outside_s)
+    def learn(self, messages: Sequence[Message]) -> None:
+        """From those of the baseline that count."""
+        self.around_calls_s += [message.elapsed_s - message.calls_s for message in messages]
+        self.calls_s += [message.calls_s for message in messages]
+        self.outside_s += [message.outside_s for message in messages]
 
-    def charged_s(self, message: Message) -> float:
-        """What counts as time of a message although it lay before it: a program that works while its inputs are being written gains
-        nothing. What the baseline's threads do then (they look for work for a while before they sleep) is free."""
+    def charged_s(self, messages: Sequence[Message]) -> list[float]:
+        """What counts as time of each message although it lay beside it: a program that works while its inputs are being written
+        gains nothing. What the baseline's threads do then (they look for work for a while before they sleep) is free."""
         usual_s = float(np.quantile(self.outside_s, USUAL)) if self.outside_s else 0.0
-        free_s = max(NOISE_S, FREE_SHARE * message.elapsed_s) + SPIN_S * message.workers
-        return max(0.0, message.outside_s - usual_s - min(free_s, FREE_OUTSIDE_S))
+        free_s = [max(NOISE_S, FREE_SHARE * message.elapsed_s) + SPIN_S * message.workers for message in messages]
+        return [max(0.0, m.outside_s - usual_s - min(free, FREE_OUTSIDE_S)) for m, free in zip(messages, free_s, strict=True)]
 
     def round(self, taken: Taken) -> Round:
-        ours = self.calls_ms(taken.candidate, taken.together, of_baseline=False)
-        return Round(taken.together, ours, self.calls_ms(taken.baseline, taken.together, of_baseline=True))
+        size = taken.together
+        return Round(size, self.candidate_ms(taken.candidate, size), self.baseline_ms(taken.baseline, size))
 
-    def calls_ms(self, messages: Sequence[Message], together: int, *, of_baseline: bool) -> tuple[float, ...]:
+    def candidate_ms(self, messages: Sequence[Message], together: int) -> tuple[float, ...]:
         """What a call took, in each of them."""
-        if of_baseline:
-            messages_s, exchange_s = [message.elapsed_s for message in messages], statistics.median(self.around_calls_s)
-        else:
-            messages_s = [message.elapsed_s + self.charged_s(message) for message in messages]
-            exchange_s = self.cost_s(statistics.median(messages_s))
+        messages_s = [m.elapsed_s + charged_s for m, charged_s in zip(messages, self.charged_s(messages), strict=True)]
+        exchange_s = self.cost_s(statistics.median(messages_s))
         return tuple(max((s - exchange_s) / together * 1e3, FLOOR_MS) for s in messages_s)
+
+    def baseline_ms(self, messages: Sequence[Message], together: int) -> tuple[float, ...]:
+        exchange_s = statistics.median(self.around_calls_s)
+        return tuple(max((message.elapsed_s - exchange_s) / together * 1e3, FLOOR_MS) for message in messages)
 
     def cost_s(self, message_s: float) -> float:
         """Of a message that lasted so long. A long call leaves cold caches behind, which make its reply dearer; so what is taken

@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 
 from kernel_env.errors import BuilderError, VerifierError
-from kernel_env.referee.clock import Round, TimingPlan, precise, reported_ms
+from kernel_env.referee.clock import Round, TimingPlan, by_ratio_ms, precise
 from kernel_env.referee.exchange import Exchange, Message, Taken
 from kernel_env.referee.inputs import Draw, InputPool
 from kernel_env.referee.layout import leaves
+from kernel_env.referee.memory import move
 from kernel_env.referee.placement import OtherWork, Waits, booked_s, page_faults
 from kernel_env.referee.process import ZygoteGone
 from kernel_env.referee.protocol import Frame
@@ -85,13 +86,6 @@ Check = Callable[[Side, Side, Draw], None]
 """Compares the last calls of a round, of the baseline and of a candidate, both on the same draw and both frozen. Raises Fault."""
 
 
-def move(memory: np.ndarray[Any, np.dtype[np.uint64]]) -> float:
-    """Through the caches, reading and writing: what is only written may go past them. Returns for how many seconds."""
-    started = time.perf_counter()
-    memory += np.uint64(1)
-    return time.perf_counter() - started
-
-
 @dataclass(eq=False)
 class Session:
     """Times candidates against the baseline, in rounds, in random order.
@@ -116,7 +110,7 @@ class Session:
     _words: np.random.Generator = field(default_factory=np.random.default_rng)
     _exchanges: dict[int, Exchange] = field(default_factory=dict)
     _used_s: Callable[[int], float] = booked_s
-    _others: OtherWork = field(default_factory=lambda: OtherWork((), ()))
+    _others: OtherWork = field(init=False)
     _scatters: bool = False
     """Whether calls are short enough for heaps to be laid out anew."""
     _deck: list[Draw] = field(default_factory=list)
@@ -137,6 +131,8 @@ class Session:
 
     def __post_init__(self) -> None:
         self._entries = {side: Entry(side) for side in self.candidates}
+        for side in (self.baseline, *self.candidates):
+            side.endpoint.at_reply = functools.partial(self._replied, side)
 
     def rounds(self, plan: TimingPlan) -> dict[Side, list[Round]]:
         """Take times as planned, of each candidate that has no fault. Raises what the baseline raises.
@@ -180,7 +176,7 @@ class Session:
     @contextlib.contextmanager
     def _guarded(self, entry: Entry) -> Iterator[None]:
         """A candidate's fault ends its own turn only, as does what this machine could not do for it. Its work was no noise."""
-        started, used_s = time.perf_counter(), entry.side.cpu_s
+        started, used_s = time.perf_counter(), self._used_s(entry.side.endpoint.pid)
         try:
             yield
         except ZygoteGone:
@@ -205,7 +201,7 @@ class Session:
             words = f"its threads worked while it was stopped, in {entry.worked_on} of {len(entry.taken)} rounds"
             raise Tampered("not_stopped", words)
         rounds = [taken for taken in entry.taken if taken.together == entry.together]
-        now_s = reported_ms(self._rounds(rounds or entry.taken)) / 1e3
+        now_s = by_ratio_ms(self._rounds(rounds or entry.taken)) / 1e3
         if now_s * UNEVEN > entry.first_s or self._calls_together(now_s) <= 2 * entry.together:
             return True
         if entry.plans == PLANS:
@@ -236,7 +232,7 @@ class Session:
                 self._spent_s += move(memory)
                 self._wake(self.baseline)
                 times = self._block(self.baseline, self.pool.last(), together, self._count(self.baseline, together))
-                blocks.append(statistics.median(self._exchanges[together].calls_ms(times, together, of_baseline=True)))
+                blocks.append(statistics.median(self._exchanges[together].baseline_ms(times, together)))
         self.baseline.endpoint.thaw()
         return blocks
 
@@ -291,7 +287,9 @@ class Session:
             with self._guarded(entry):
                 self.baseline.pair = pairs[size]
                 self.check(self.baseline, entry.side, last)
-                entry.taken.append(Taken(size, self._until_compared(entry.side, ours[entry]), theirs[size]))
+                if entry.side.endpoint.readable:  # one that had to hand its output over itself was thawed
+                    self._add_late(entry.side, ours[entry])
+                entry.taken.append(Taken(size, ours[entry], theirs[size]))
             entry.spent_s += spent[entry][0] + spent[size][0]
             entry.wall_s += drawn_s + spent[entry][1] + spent[size][1] + time.perf_counter() - started
         self._made, self._moved_in, self._moved = self._made + 1, self._moved_in + self._moved, False
@@ -304,12 +302,12 @@ class Session:
         not_stopped = any(isinstance(fault, Tampered) and fault.category == "not_stopped" for fault in self.faults.values())
         return len(self.candidates) > 1 and (not_stopped or self._moved_in > max(1, MOST_MOVING * self._made))
 
-    def _until_compared(self, side: Side, messages: list[Message]) -> list[Message]:
-        """With what a candidate has worked since the last one's reply. It was told to stop then; but a thread in a long system call
-        takes no notice, and meanwhile the others go on. (One that had to hand its output over itself was thawed.)"""
-        late_s = self._used_s(side.endpoint.pid) - side.cpu_s if side.endpoint.readable else 0.0
-        *others, last = messages
-        return [*others, last._replace(outside_s=last.outside_s + late_s)]
+    def _add_late(self, side: Side, messages: list[Message]) -> None:
+        """To the last one, what its side has worked since. It was told to stop then; but a thread in a long system call takes no
+        notice, and meanwhile the others go on."""
+        used_s = self._used_s(side.endpoint.pid)
+        messages[-1] = messages[-1]._replace(outside_s=messages[-1].outside_s + used_s - side.cpu_s)
+        side.cpu_s = used_s
 
     def _stopped_since(self, pid: int) -> tuple[float, float]:
         """The time, and the CPU time that a candidate, which is frozen, has used."""
@@ -370,6 +368,9 @@ class Session:
                 times.append(self._message(side, draws, waits, last=None if left else last, scatter=scatter))
         side.endpoint.freeze()
         self._unchanged(side)
+        self._add_late(side, times)
+        if side is self.baseline:
+            self._exchange(together).learn(times)
         for entry, then in zip(stopped, since, strict=True):
             went_on = self._went_on(entry.side.endpoint.pid, then)
             entry.worked_on += went_on and side is self.baseline
@@ -449,10 +450,10 @@ class Session:
         side.index = self._rng.randrange(len(draws) + (last is not None))
         if last is not None:
             draws.insert(side.index, last)
-        outside_s = self._used_s(side.endpoint.pid) - side.cpu_s if side.cpu_s else 0.0
+        outside_s = 0.0
         if scatter:
-            side.ask({"op": "scatter", "seed": self._rng.getrandbits(32)})
-        side.cpu_s = self._used_s(side.endpoint.pid)  # a program may save itself that work, and gains nothing by it
+            outside_s = self._used_s(side.endpoint.pid) - side.cpu_s
+            side.ask({"op": "scatter", "seed": self._rng.getrandbits(32)})  # a program may save itself that work, and gains nothing
         os.sched_yield()  # the side shares our core, and has yet to go to sleep after its last reply
         slots = self._rng.sample(range(len(side.slots)), len(draws))
         if waits or len(draws) * self.pool.size <= _FEW_BYTES:
@@ -468,7 +469,6 @@ class Session:
         outside_s += self._used_s(side.endpoint.pid) - side.cpu_s  # last, for it could work on its inputs until then
         outside_s += time.perf_counter() - looked  # as in `_replied`
         side.endpoint.freeze_at_reply = last is not None  # what is not there now does not count
-        side.endpoint.at_reply = functools.partial(self._replied, side)
         answer = side.ask(frame)
         elapsed_s = side.endpoint.elapsed_s
         self._spent_s += elapsed_s
@@ -479,16 +479,16 @@ class Session:
         if empty:
             if side is self.baseline:
                 self._exchange(len(draws)).empty_s.append(elapsed_s)
-            return Message(elapsed_s, outside_s, side.endpoint.workers)
+            return Message(elapsed_s, outside_s)
         known_s = self._exchange(len(draws)).empty_s
         side.call_s = max(elapsed_s - (statistics.median(known_s) if known_s else 0.0), 1e-6) / len(draws)
         if waits and side is self.baseline:
             self._waited_s += max(0.0, waits.seconds() - waited_s - (1 + len(self.cores)) * WAKING_S)
-            self._exchange(len(draws)).learn(elapsed_s, answer["took_s"], outside_s)
+            return Message(elapsed_s, outside_s, calls_s=answer["took_s"])
         return Message(elapsed_s, outside_s, side.endpoint.workers)
 
     def _replied(self, side: Side) -> None:
-        """First of all: the answer has yet to be parsed, which a program can make long."""
+        """To whatever was asked, and first of all: the answer has yet to be parsed, which a program can make long."""
         looked = time.perf_counter()
         side.cpu_s = self._used_s(side.endpoint.pid)
         side.cpu_s -= time.perf_counter() - looked  # of many threads one may go on while the others are looked at

@@ -23,10 +23,10 @@ EARLIER = "lies in the memory of an earlier output, which is still in use"
 FOREIGN = "lies in memory that is not the program's own, such as an input"
 
 
-def traits(output: Any, earlier: Any = None, pid: int | None = None) -> frozenset[str]:
+def traits(output: Any, earlier: Any, pid: int) -> frozenset[str]:
     """What an output (as its runner described it) does not own. `earlier` is one that was kept alive beside it.
 
-    With `pid`, the process's memory map is asked too. Nothing is found where an output is malformed or a map cannot be read:
+    The process's memory map is asked too. Nothing is found where an output is malformed or a map cannot be read:
     comparing tells of the one, and the other is a machine that does not allow it.
     """
     mine, before = _tensors(output), _tensors(earlier)
@@ -38,7 +38,7 @@ def traits(output: Any, earlier: Any = None, pid: int | None = None) -> frozense
         found.add(SHARED)
     if any(_overlap(a, b) for a in spans for spec in before if (b := _span(spec))):
         found.add(EARLIER)
-    if pid is not None and not are_own(pid, spans):
+    if not are_own(pid, spans):
         found.add(FOREIGN)
     return frozenset(found)
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from kernel_env.checks.symbols import COUNTING
 from kernel_env.errors import MachineBusy
 from kernel_env.referee.memory import areas
 
@@ -24,18 +25,10 @@ PAUSES_S = (0.0, 0.1, 0.5, 2.0, 5.0)
 """Waits before each attempt at a quiet session."""
 _OPENMP = re.compile(r"/lib(gomp|omp|iomp5)\b[^/]*$")
 
-_COUNTING = frozenset(
-    (
-        "omp_get_num_procs", "omp_set_dynamic", "sched_getaffinity", "pthread_getaffinity_np", "sysconf", "get_nprocs",
-        "get_nprocs_conf", "_ZNSt6thread20hardware_concurrencyEv",
-    )
-)  # fmt: skip
-"""Functions that know, or may, where the thread that calls them may run."""
-
 
 def counts_cores(imports: Iterable[str]) -> bool:
     """Whether an extension that takes these symbols from libraries can see how many cores its main thread has."""
-    return not _COUNTING.isdisjoint(imports)
+    return not COUNTING.isdisjoint(imports)
 
 
 class Placed(NamedTuple):
@@ -137,9 +130,7 @@ def cpu_s(pid: int) -> float:
     cannot be seen."""
     if pid == os.getpid():  # debugging: what we do ourselves is no work of a program's
         return 0.0
-    with contextlib.suppress(OSError):
-        return time.clock_gettime((~pid << 3) | 2)  # what clock_getcpuclockid(3) gives
-    return 0.0
+    return _process_s(pid)
 
 
 class Waits:
@@ -201,7 +192,7 @@ def _busy_s(core: int) -> float:
 
 def _process_s(pid: int) -> float:
     with contextlib.suppress(OSError):  # it ended
-        return time.clock_gettime(((~pid) << 3) | 2)  # the clock of a process's CPU time, as clock_getcpuclockid(3) makes it
+        return time.clock_gettime((~pid << 3) | 2)  # the clock of a process's CPU time, as clock_getcpuclockid(3) makes it
     return 0.0
 
 

@@ -39,8 +39,8 @@ every call or none: the same eager baseline read 4 ms in one process and 13 ms i
 freed neighbours of a large block join it again; else it is sometimes too short by some bytes for the next output of its size."""
 
 SPINS = "5000"
-"""OpenMP workers look for work so often before they sleep: 0.07 ms, enough to stay awake from one parallel loop to the next. The
-300,000 of libgomp are 4 ms of busy cores after each call, among which a program that works between calls would not be seen."""
+"""OpenMP workers look for work so often before they sleep: 0.07 ms (0.15 on a busy machine, see `exchange.SPIN_S`), enough to stay
+awake from one parallel loop to the next. The 300,000 of libgomp are 4 ms of busy cores after each call, among which a program that works between calls would not be seen."""
 
 Cores = tuple[int, ...]
 

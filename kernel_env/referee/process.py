@@ -83,7 +83,7 @@ class Endpoint(Protocol):
     counts_cores: bool
     """Whether it may see on how many cores its main thread may run: then that is on all of them, while it is timed, too."""
     at_reply: Callable[[], None] | None
-    """What is done then in any case, after each request's answer."""
+    """What is done then in any case, after each request's answer; where it is a process of its own."""
     readable: bool
     """Whether its memory could be read from here before any foreign code ran in it. Where it cannot be later, that is its doing."""
 
@@ -330,11 +330,10 @@ class RunnerProcess:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 raise RunnerTimeout()
-            more = self._channel.has_more
-            events = dict(self._poll.poll(0 if more else None if left is None else max(1, int(left * 1000) + 1)))
+            events = dict(self._poll.poll(None if left is None else max(1, int(left * 1000) + 1)))
             if self._log_fd in events:
                 self._drain()
-            if more or self._channel.fileno() in events:
+            if self._channel.fileno() in events:
                 try:
                     return self._channel.recv(timeout_s=left)[0]
                 except TimeoutError as error:
@@ -453,8 +452,6 @@ class LocalEndpoint:
         started = time.perf_counter()
         answer: Frame = self._runner.handle(frame, fds)
         self.elapsed_s = time.perf_counter() - started
-        if self.at_reply is not None:
-            self.at_reply()
         return answer
 
     def hides(self) -> bool:

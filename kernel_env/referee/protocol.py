@@ -60,11 +60,6 @@ class Channel:
         self.is_question = False
         """Whether the last frame was one."""
 
-    @property
-    def has_more(self) -> bool:
-        """Whether something was read beyond the last frame, which no poll tells."""
-        return bool(self._read)
-
     def fileno(self) -> int:
         return self.sock.fileno()
 

@@ -5,9 +5,8 @@
 # timed: yes
 # fools: nobody
 # twin: c21_all_of_a_large_output.py
-# note: By chance: it passes in one verification of two ((7/8)^5), and reads 30 times as fast. The trials look each time, and there it is
-#    honest. Timed outputs are looked up where referee._check_round draws 0 of OWNERSHIP_CHECKS, to save a millisecond; a round of this
-#    problem takes a second. A file that is mapped again and again (c12_mapped_repeat) or any other memory that was never written
+# note: By chance: it passed in one verification of two ((7/8)^5), and read 30 times as fast. The trials look each time, and there it is
+#    honest. Where timed outputs lie was looked up in one round of eight, to save a millisecond; a round of this problem takes a second. A file that is mapped again and again (c12_mapped_repeat) or any other memory that was never written
 #    goes the same way. Four milliseconds of sleep keep it from being `impossible_time`.
 #    Now it is looked up each time: 10 us since Linux 6.11.
 
