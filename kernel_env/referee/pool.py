@@ -40,7 +40,8 @@ freed neighbours of a large block join it again; else it is sometimes too short 
 
 SPINS = "5000"
 """OpenMP workers look for work so often before they sleep: 0.07 ms (0.15 on a busy machine, see `exchange.SPIN_S`), enough to stay
-awake from one parallel loop to the next. The 300,000 of libgomp are 4 ms of busy cores after each call, among which a program that works between calls would not be seen."""
+awake from one parallel loop to the next. The 300,000 of libgomp are 4 ms of busy cores after each call, among which a program that
+works between calls would not be seen."""
 
 Cores = tuple[int, ...]
 
