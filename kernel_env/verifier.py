@@ -307,6 +307,10 @@ class InprocessVerifier:
             raise ConfigError(
                 "verifier=inprocess with Triton needs TRITON_INTERPRET=1 in the environment before anything imports triton"
             )
+        if flavour == "interpret":
+            from kernel_env.backends.interpreter import prepare
+
+            prepare()
         referee = self._worker.inprocess_referee(self._builder, self._clock, self._lock, flavour, self._scratch.path)
         for operation in ("prepare", "verify"):
             for answer in self._worker.answers(referee, _job(operation, problem, candidate, config, seed)):

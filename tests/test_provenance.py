@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import itertools
+import json
 import math
 import os
 import signal
@@ -21,7 +22,7 @@ import numpy as np
 import pytest
 import torch
 
-from kernel_env.backends import doors
+from kernel_env.backends import doors, provenance
 from kernel_env.backends.ablation import _other_numbers, differs, disturb, of_other_numbers
 from kernel_env.backends.events import Span, hidden, on_threads, sequence
 from kernel_env.backends.provenance import Provenance, _calls_python, _may_be_given
@@ -180,6 +181,33 @@ def test_the_same_in_triton(judge: Judge, value: str, end: str, status: Status) 
     assert judge(TRITON.replace("{value}", value).replace("{end}", end), config=ALL, backend="triton").status is status
 
 
+IN_ONE_PROCESS = """
+import sys, json
+from kernel_env.referee.config import VerifyConfig
+from kernel_env.schema import Candidate, Problem
+from kernel_env.verifier import BlockingVerifier, InprocessVerifier, VerifierConfig
+reference, config, *codes = json.load(sys.stdin)
+with BlockingVerifier(lambda: InprocessVerifier(VerifierConfig())) as verifier:
+    for code in codes:
+        verdict = verifier.verify(Problem(1, 1, "P", reference), Candidate(code, "triton"), VerifyConfig(**config), 1)
+        print(verdict.status, verdict.message.split(":")[0])
+"""
+
+
+def test_one_program_after_another_in_one_process() -> None:
+    """What was watched for the first is not taken for the second's doing."""
+    code = TRITON.replace("{value}", "tl.where(value > 0, value * scale, 0.0)").replace("{end}", "return y")
+    listens = f"import sys\nsys.setprofile(None)\n{code}"
+    config = {"num_correct_trials": 3, "measure_performance": False, "torch_ops": "all"}
+    ran = subprocess.run(
+        [sys.executable, "-c", IN_ONE_PROCESS],
+        input=json.dumps([REFERENCE, config, code, listens, code]), env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    said = "rejected torch's operators (whatever ran after sys.setprofile was called) ran where no trace sees them"
+    assert ran.stdout.splitlines() == ["correct ", said, "correct "], ran.stderr[-2000:]
+
+
 def events(*words: str) -> list[tuple[str, str]]:
     """`name` begins, `/` ends the last that began."""
     return [("pop", "") if word == "/" else ("push", word) for word in words]
@@ -197,6 +225,8 @@ TRACED = ("aten::relu", "PythonDispatchMode", "aten::relu", "aten::clamp_min", "
         (("aten::matmul", *TRACED, "/"), []),
         (("aten::empty_like", "aten::empty_strided", "/", "/"), []),
         (("ours", "aten::eq", "/", "/"), []),
+        (("ours", "aten::eq", "/", "aten::mul", "aten::eq", "/", "/", "aten::clone", "/", "/"), ["mul"]),
+        (("aten::relu", "PythonDispatchMode", "aten::mm", "/", "aten::relu", "/", "aten::relu", "/", "/", "/"), ["mm", "relu"]),
         (("mine::op", "PythonDispatchMode", *TRACED, "/", "/"), []),
         (("mine::op", "PythonDispatchMode", "aten::relu", "/", "/", "/"), ["relu"]),
         ((*TRACED, "aten::mul", "/"), ["mul"]),
@@ -211,6 +241,8 @@ TRACED = ("aten::relu", "PythonDispatchMode", "aten::relu", "aten::clamp_min", "
         "composite",
         "memory",
         "ours",
+        "another's work within ours",
+        "before and after a traced one",
         "own operator",
         "hidden in it",
         "one of two",
@@ -388,6 +420,7 @@ def test_a_disturbed_index_stays_in_range(count: int) -> None:
 
 def test_kernels_that_must_agree_with_each_other() -> None:
     """One counts, and the other fills so many places. One that is only held against what torch computes proves nothing."""
+    torch.manual_seed(1)  # other numbers might by chance be as many
     watcher = Provenance()
 
     def fill(x: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
@@ -483,6 +516,19 @@ def test_moves_and_operators_of_ones_own_may_be_redispatched() -> None:
     assert not watcher.hidden
 
 
+def test_an_operator_whose_body_became_python_is_no_kernel() -> None:
+    """What is defined together with its body in C++ is watched where Python calls it. Such an operator stands here for one."""
+    library: Any = _library("composite_test", "DEF")
+    watcher, x = Provenance(), torch.ones(3)
+    library.define("twice(Tensor x) -> Tensor")
+    library.impl("twice", lambda x: torch.from_numpy(x.numpy() * 2), "CompositeImplicitAutograd")
+    watcher.loaded(None)
+    with torch.no_grad():
+        watcher.traced(lambda: (torch.ops.composite_test.twice(x), torch.ops.composite_test.twice.default(x)))
+    assert not watcher.launches
+    del library
+
+
 def test_an_operator_of_ones_own_bears_no_name_of_torchs() -> None:
     library: Any = _library("aten", "FRAGMENT")
     library.define("view.of_a_test(Tensor x) -> Tensor")
@@ -505,8 +551,8 @@ def test_a_profiler_that_is_begun_anew_has_seen_nothing_before() -> None:
     assert watcher.hidden == {"whatever ran before torch's profiler was begun anew"}
 
 
-def packed() -> None:
-    torch.ops.mkldnn_prepacked.conv2d_prepack(torch.ones(1, 1, 1, 1), None, [1, 1], [0, 0], [1, 1], 1, [1, 1, 2, 2], "none")
+def packed() -> Any:
+    return torch.ops.mkldnn_prepacked.conv2d_prepack(torch.ones(1, 1, 1, 1), None, [1, 1], [0, 0], [1, 1], 1, [1, 1, 2, 2], "none")
 
 
 @pytest.mark.parametrize(
@@ -525,27 +571,76 @@ def test_what_hides_operators_is_remembered(
     monkeypatch.setattr(doors, "switched", set())
     undo(name != "jit_set_llga_enabled")  # back to what it is
     assert not doors.switched
+    watcher = Provenance()
     thread = threading.Thread(target=use)
     thread.start()
     thread.join()
     undo(name != "jit_set_llga_enabled")
-    watcher = Provenance()
     watcher.traced(lambda: None)
     assert watcher.hidden == {f"whatever ran after {name} was called"}
 
 
-@pytest.mark.parametrize("listen", [sys.setprofile, sys.settrace])
-def test_a_listener_would_run_within_what_is_ours(listen: Callable[[Any], None]) -> None:
-    before = sys.getprofile() if listen is sys.setprofile else sys.gettrace()
+LISTENERS: dict[str, Callable[[], Any]] = {
+    "sys.setprofile": lambda: sys.setprofile(sys.getprofile()),
+    "sys.settrace": lambda: sys.settrace(sys.gettrace()),
+    "sys.addaudithook": lambda: sys.addaudithook(lambda *_: None),
+}
 
-    def forward() -> None:
-        listen(lambda *_: None)
-        torch.ones(3).neg()
-        listen(before)
 
+@pytest.mark.parametrize("event", LISTENERS)
+def test_a_listener_would_run_within_what_is_ours(event: str) -> None:
     watcher = Provenance()
-    watcher.traced(forward)
-    assert watcher.hidden == {"what a function that listens to the interpreter may call"}
+    thread = threading.Thread(target=LISTENERS[event])
+    thread.start()
+    thread.join()
+    watcher.traced(lambda: None)
+    assert watcher.hidden == {f"whatever ran after {event} was called"}
+    Provenance().traced(lambda: None)  # of another program in this process
+    assert not doors.switched
+
+
+def test_c_cannot_listen_either() -> None:
+    watcher = Provenance()
+    kept = sys.getprofile()
+    ctypes.pythonapi.PyEval_SetProfile(None, None)
+    sys.setprofile(kept)
+    watcher.traced(lambda: None)
+    assert watcher.hidden
+
+
+INTERRUPTED: dict[str, tuple[Callable[..., Any], set[str]]] = {
+    "before the comparison": (lambda x: x.exp(), {"exp"}),
+    "by a move": (lambda x: x.clone(), set()),
+}
+
+
+@pytest.mark.parametrize("way", INTERRUPTED)
+def test_a_signals_handler_may_run_within_what_is_ours(way: str) -> None:
+    """Signals come until it does."""
+    work, hidden = INTERRUPTED[way]
+    x, y = torch.rand(1 << 20), torch.empty(1 << 20)
+    ran = []
+
+    def handler(number: int, frame: Any) -> None:
+        names = set()
+        while frame is not None:
+            names.add(frame.f_code.co_name)
+            frame = frame.f_back
+        if not ran and {"_launch", "same"} <= names:
+            ran.append(True)
+            y.copy_(work(x))
+
+    kept = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 1e-3, 1e-3)
+    try:
+        watcher = Provenance()
+        with torch.no_grad():
+            while not ran:
+                watcher.traced(lambda: watcher._function(lambda x, y: None)(x, y))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, kept)
+    assert len(ran) == 1 and watcher.hidden == hidden and "exp" not in watcher.operators
 
 
 @pytest.mark.parametrize("honest", [True, False])
@@ -583,15 +678,17 @@ def test_an_extensions_functions_are_no_methods_and_are_found_wherever_they_are(
     made.__dict__.update(root=math.sqrt, below=below, other=torchs)
     below.__dict__.update(power=math.pow)
     torchs.__dict__.update(kept=math.exp)
-    kind = type("Kind", (), {"still": staticmethod(math.floor)})
+    inner = type("Inner", (), {"__qualname__": "Kind.Inner", "up": staticmethod(math.ceil)})
+    kind = type("Kind", (), {"still": staticmethod(math.floor), "Inner": inner, "other": int})
     made.__dict__.update(Kind=kind)
     watcher = Provenance()
     watcher.loaded(made)
     model = type("Model", (), {"root": made.root})
     assert model().root(4.0) == 2.0 == kind().still(2.5) and made.root.__name__ == "sqrt"
     assert torchs.kept is math.exp
-    watcher.traced(lambda: (model().root(4.0), below.power(2.0, 3.0), kind().still(2.5), kind.still(1.5)))
-    assert watcher.launches == 4
+    assert kind.Inner is inner and kind.other is int
+    watcher.traced(lambda: (model().root(4.0), below.power(2.0, 3.0), kind().still(2.5), kind.still(1.5), inner.up(1.5)))
+    assert watcher.launches == 5
 
 
 def test_a_copy_that_torch_goes_on_with_is_no_work_of_ones_own() -> None:
@@ -642,17 +739,50 @@ def test_what_a_kernel_computes_reaches_the_output_or_shows_in_it(way: str) -> N
     assert watcher.reaches is reaches and watcher.nudged and torch.equal(as_it_is, nudged) is not shows
 
 
+class _Meta(type):
+    """Of a class that says it is an extension's."""
+
+    __module__ = "pybind11_builtins"
+
+
+class _Pretended(metaclass=_Meta):
+    __module__ = "torch.nn"
+
+    def __call__(self) -> None:
+        """Any work at all."""
+
+
+def _replaced_forward() -> torch.nn.Module:
+    module = torch.nn.Linear(1, 1)
+    module.forward = abs
+    return module
+
+
 @pytest.mark.parametrize(
     ("given", "python"),
     [
         (torch.ones(1), False), (torch.float32, False), ("sum", False), ([1, {"a": torch.device("cpu")}], False),
         (torch.nn.Linear(1, 1), False), (torch._C.DispatchKey.CPU, False),
         (len, True), (lambda x: x, True), (np.maximum, True), ({"a": [print]}, True), (functools.partial(print), True),
+        (_Pretended(), True), (_replaced_forward(), True), (type("Own", (torch.nn.Linear,), {})(1, 1), True),
     ],
-    ids=list(range(11)),
+    ids=list(range(14)),
 )  # fmt: skip
 def test_an_extension_is_given_no_python(given: object, python: bool) -> None:
     assert _calls_python(given) is python
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_objects_of_classes_that_an_extension_registered_with_torch(monkeypatch: pytest.MonkeyPatch, own: bool) -> None:
+    """A class of torch's own stands here for one of an extension's."""
+    if own:
+        monkeypatch.setattr(provenance, "_TORCHS_CLASSES", frozenset())
+    given = packed()
+    assert _calls_python(given) is not own
+    watcher = Provenance()
+    watcher.loaded(None)
+    watcher.traced(lambda: given._get_method("__getstate__")())
+    assert watcher.launches == own
 
 
 class _Number(float):

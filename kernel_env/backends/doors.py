@@ -3,14 +3,15 @@
 They are an operator's redispatch, kernels that were taken out of the dispatcher, and the function of an overload that is called
 with a dispatch key. Torch uses none of them in eager mode, but for operators that were registered in Python. And switches after
 which the profiler says less, or fusers run operators under names of their own: whoever has used one of them, on whatever thread
-and however long ago, may do anything unseen. All are watched from the import of this module on, which has to come before any
-candidate's.
+and however long ago, may do anything unseen; so may whoever listens to what the interpreter does, for that calls it within our own
+work. All are watched from the import of this module on, which has to come before any candidate's.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -26,6 +27,8 @@ _SWITCHES = {
 }  # fmt: skip
 """Functions of `torch._C`, and the first argument that matters (None is any)."""
 _PACKS = re.compile("prepack|_cell_params")
+_LISTENING = frozenset({"sys.setprofile", "sys.settrace", "sys.addaudithook", "sys.monitoring.register_callback"})
+"""Events for auditors, which C and ctypes cannot avoid either."""
 
 
 @contextlib.contextmanager
@@ -116,5 +119,11 @@ def _name(handle: Any) -> str:
     return f"{schema.name}.{schema.overload_name}" if schema.overload_name else str(schema.name)
 
 
+def _hear(event: str, arguments: tuple[Any, ...]) -> None:
+    if event in _LISTENING:
+        switched.add(event)
+
+
 _watch()
 _watch_switches()
+sys.addaudithook(_hear)

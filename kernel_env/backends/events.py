@@ -84,6 +84,9 @@ def on_threads(spans: Sequence[Span], here: Container[int], launched: str) -> tu
 
 _CALLING = frozenset({"aten::repeat"})
 """What moves memory calls nothing that computes, but for these; a finalizer of memory that it gives back may."""
+_COMPARING = frozenset({"equal", "eq", "ne", "__and__", "__or__", "bitwise_and", "bitwise_or", "all", "is_nonzero"})
+"""What we call ourselves while a forward is watched, besides what moves memory. Anything else there is another's: signal handlers,
+pending calls and hooks run between any two steps of Python's."""
 
 
 @dataclass
@@ -92,9 +95,12 @@ class _Range:
 
     name: str
     covered: bool
-    """What it does is ours, or part of an operator that computes and that the trace was asked about."""
+    """What it does is part of an operator that computes and that the trace was asked about."""
+    ours: bool
     asked: bool = False
     """The trace was asked about it, or about something that it called."""
+    answers: str = ""
+    """The operator that the trace was asked about and that is to run next in here, once."""
 
 
 def hidden(events: Iterable[tuple[str, str]], ours: str) -> Iterator[str]:
@@ -102,17 +108,19 @@ def hidden(events: Iterable[tuple[str, str]], ours: str) -> Iterator[str]:
     open_: list[_Range] = []
     for kind, name in events:
         if kind == "push":
-            parent = open_[-1] if open_ else _Range("", False)
-            traced = name == "PythonDispatchMode"
-            if traced:
+            parent = open_[-1] if open_ else _Range("", False, False)
+            began = _Range(name, parent.covered, parent.ours or name == ours)
+            if name == "PythonDispatchMode":
                 for enclosing in open_:
                     enclosing.asked = True
-            inside = traced and (bool(computing(parent.name)) or parent.name in _CALLING)
-            open_.append(_Range(name, parent.covered or name == ours or inside))
+                began.answers = parent.name if computing(parent.name) or parent.name in _CALLING else ""
+            elif name == parent.answers:
+                began.covered, parent.answers = True, ""
+            open_.append(began)
         elif kind == "pop" and open_:
             ended = open_.pop()
             operator = computing(ended.name)
-            if operator and not ended.covered and not ended.asked:
+            if operator and not ended.covered and not ended.asked and not (ended.ours and operator in _COMPARING):
                 yield operator
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import importlib
 import inspect
 import operator
@@ -74,8 +75,9 @@ def programs_begun() -> int:
     return _Programs.begun
 
 
+@functools.cache
 def prepare() -> None:
-    """Change the interpreter as described above. Call it before any candidate is imported."""
+    """Change the interpreter as described above. Call it before any candidate is imported; once in a process is enough."""
     import triton
     import triton.language as tl
     from triton.runtime.autotuner import Autotuner

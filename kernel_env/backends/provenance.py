@@ -17,9 +17,9 @@ import functools
 import inspect
 import re
 import secrets
-import sys
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, Literal
 
 import torch
@@ -40,7 +40,27 @@ _BODIES = {
 _PYTHON = re.compile(r"^(CPU|CUDA|\w*Composite\w*|CatchAll)\b[^\n]* :: \(none\) \[ boxed \]$", re.MULTILINE)
 """Of an operator's description: its body is a Python function, or another whose arguments are not known."""
 
+_CLASSES = "__torch__.torch.classes."
+_TORCHS_CLASSES = frozenset(str(s.arguments[0].type) for s in torch._C._jit_get_custom_class_schemas())  # type: ignore[attr-defined]
+_ScriptMethod: Any = torch._C.ScriptMethod
+_call_script_method = _ScriptMethod.__call__
+
+
+def _derived(kind: type) -> Iterator[type]:
+    inner: type
+    for inner in kind.__subclasses__():
+        yield inner
+        yield from _derived(inner)
+
+
+_MODULES = {id(kind): kind for kind in _derived(torch.nn.Module)}
+"""Torch's own classes of modules."""
+_WATCHED: weakref.WeakSet[Callable[..., Any]] = weakref.WeakSet()
+"""Functions of ours that stand for an extension's."""
 _UNFILLED = frozenset({"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"})
+_RUNS: dict[type, tuple[Callable[..., Any], Callable[..., Any]]] = {}
+"""By class of kernels: Triton's function that launches one, and what stands in its place. Of several programs in one process the
+last one is watched."""
 
 
 class Provenance:
@@ -69,17 +89,18 @@ class Provenance:
         """... and the launch of a kernel."""
         self._worked: dict[int, tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = {}
         """Kernels that computed something, with their last arguments."""
+        self._works: bool | None = None
+        """Whether one did, where it is known."""
         self._unseen: set[int] = set()
         """Kernels that take and return no tensor: they are given addresses."""
         self._registered: set[str] = set()
         """Operators that extensions registered."""
-        self._listeners = sys.getprofile(), sys.gettrace()
-        self._listened = False
         self._watching = False
         self._ablating: Literal["", "other", "disturbed", "nudged", "last"] = ""
         self._spared = 0
         """So many launches are still to be left as they are."""
         self._inside: _Inside | None = None
+        doors.switched.clear()
 
     # ---------------------------------------------------------- what is watched
 
@@ -90,29 +111,37 @@ class Provenance:
         for name in registered - self._registered:
             self._composite(name)
         self._registered |= registered
+        self._script_methods()
         if module is not None:
             self._functions(module)
 
     def _functions(self, module: ModuleType) -> None:
         for name, value in list(vars(module).items()):
             if inspect.isclass(value):
-                for method, function in list(vars(value).items()):
-                    if method.startswith("_") and method != "__call__":
-                        continue
-                    if isinstance(function, staticmethod):
-                        setattr(value, method, staticmethod(self._function(function.__func__)))
-                    elif callable(function):
-                        setattr(value, method, self._function(function))
+                self._methods(value)
             elif isinstance(value, ModuleType) and value.__name__ == f"{module.__name__}.{name}":
                 self._functions(value)
             elif inspect.isroutine(value) and not name.startswith("__"):
                 setattr(module, name, _Function(self._function(value)))
+
+    def _methods(self, kind: type) -> None:
+        for name, value in list(vars(kind).items()):
+            if name.startswith("_") and name != "__call__":
+                continue
+            if inspect.isclass(value):  # in pybind11 a class may be another's scope
+                if value.__qualname__.startswith(f"{kind.__qualname__}."):
+                    self._methods(value)
+            elif isinstance(value, staticmethod):
+                setattr(kind, name, staticmethod(self._function(value.__func__)))
+            elif callable(value):
+                setattr(kind, name, self._function(value))
 
     def _function(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:
             launch = functools.partial(self._launch, function, arguments, named, id(function))
             return launch() if self._watching else function(*arguments, **named)
 
+        _WATCHED.add(call)
         for name in ("__name__", "__qualname__", "__doc__", "__module__"):
             with contextlib.suppress(AttributeError, TypeError):
                 setattr(call, name, getattr(function, name))
@@ -124,14 +153,37 @@ class Provenance:
         if not torch._C._dispatch_has_kernel_for_dispatch_key(name, "CompositeImplicitAutograd"):
             return
         namespace, _, rest = name.partition("::")
-        packet = getattr(getattr(torch.ops, namespace), rest.partition(".")[0])
-        for callee in (packet, getattr(packet, rest.partition(".")[2] or "default")):
-            callee._op = self._function(callee._op)
+        packet = getattr(getattr(torch.ops, namespace), rest.partition(".")[0], None)
+        for callee in (packet, getattr(packet, rest.partition(".")[2] or "default", None)):
+            if callee is not None:
+                callee._op = self._operator(name, callee._op)
+
+    def _operator(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Its body may have become a function in Python since, which is no kernel."""
+        launch = self._function(function)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            is_python = self._watching and _PYTHON.search(torch._C._dispatch_dump(name))
+            return (function if is_python else launch)(*arguments, **named)
+
+        return call
+
+    def _script_methods(self) -> None:
+        """Methods of classes that an extension registered with torch."""
+
+        def call(method: Any, *arguments: Any, **named: Any) -> Any:
+            if self._watching and _is_own_class(str(method.schema.arguments[0].type)):
+                launch = functools.partial(_call_script_method, method)
+                return self._launch(launch, arguments, named, hash(str(method.schema)))
+            return _call_script_method(method, *arguments, **named)
+
+        _ScriptMethod.__call__ = call
 
     def triton(self, kind: type) -> None:
         """Watch launches of every kernel of this class (`JITFunction`, `InterpretedFunction`)."""
-        run = kind.run  # type: ignore[attr-defined]
-        self.given_python |= not is_tritons(run)
+        now = kind.run  # type: ignore[attr-defined]
+        run, ours = _RUNS.get(kind, (now, now))
+        self.given_python |= now is not ours or not is_tritons(run)
 
         @functools.wraps(run)
         def watched(kernel: Any, *arguments: Any, grid: Any, warmup: bool, **named: Any) -> Any:
@@ -144,12 +196,13 @@ class Provenance:
             return run(kernel, *arguments, grid=grid, warmup=warmup, **named)
 
         kind.run = watched  # type: ignore[attr-defined]
+        _RUNS[kind] = run, watched
 
     # ---------------------------------------------------------- watching
 
     def traced(self, forward: Callable[[], Any]) -> Any:
         """Run one forward as it is, and note what runs."""
-        self.launches, self.operators, self._worked = 0, {}, {}
+        self.launches, self.operators, self._worked, self._works = 0, {}, {}, None
         spans: list[Span] = []
         with doors.noted() as by_doors, profiled(spans):
             with torch.profiler.record_function(self._ours):
@@ -171,8 +224,6 @@ class Provenance:
         if self.given_function:
             self.hidden.add("what a Python function, or an object of torch's, that an extension is given may call")
         self.hidden.update(f"whatever ran after {name} was called" for name in doors.switched)
-        if self._listened:
-            self.hidden.add("what a function that listens to the interpreter may call")
         own = (name for name in torch._C._dispatch_get_all_op_names() if name not in TORCHS)
         self.hidden.update(f"{name}, which bears a name of torch's" for name in own if name.partition(".")[0] in TORCHS_NAMES)
         anew = (name for name, body in _BODIES.items() if torch._C._dispatch_dump(name) != body)
@@ -182,17 +233,12 @@ class Provenance:
     @contextlib.contextmanager
     def _aside(self) -> Iterator[None]:
         """Our own work, which neither the trace nor the profiler takes for the candidate's."""
-        self._expect_no_listener()
         with (
             torch._C._DisableTorchDispatch(),
             torch._C.DisableTorchFunctionSubclass(),
             torch.profiler.record_function(self._ours),
         ):
             yield
-
-    def _expect_no_listener(self) -> None:
-        """Else a program's own function would run within what is ours."""
-        self._listened |= (sys.getprofile(), sys.gettrace()) != self._listeners
 
     def ablated(self, forward: Callable[[], Any], how: Literal["other", "disturbed", "nudged", "last"]) -> Any:
         """Run one forward in which whatever an own kernel computes is replaced: by what it computes of `other` numbers (which an
@@ -215,7 +261,9 @@ class Provenance:
     def works(self) -> bool:
         """Whether a launch of the traced forward computed something of its own: not only what torch's operators gave it, no copy of
         an argument, and not the same for other numbers. Calls kernels again, with other numbers in their arguments."""
-        return any(differs(*seen) for seen in self._worked.values())
+        if self._works is None:
+            self._works = any(differs(*seen) for seen in self._worked.values())
+        return self._works
 
     # ---------------------------------------------------------- launches
 
@@ -333,7 +381,6 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         provenance, kwargs = self._provenance, kwargs or {}
-        provenance._expect_no_listener()
         schema = str(func._schema.name)
         namespace, _, name = schema.partition("::")
         name = name if namespace == "aten" else schema
@@ -384,9 +431,18 @@ def _calls_python(value: Any) -> bool:
     if isinstance(value, dict):
         return any(map(_calls_python, value.values()))
     if isinstance(value, torch._C.ScriptObject):
-        return True
-    of_an_extension = type(type(value)).__module__ == "pybind11_builtins"
-    return callable(value) and not of_an_extension and type(value).__module__.partition(".")[0] != "torch"
+        return not _is_own_class(str(value._type()))
+    if not callable(value):
+        return False
+    if id(type(value)) in _MODULES:
+        return "forward" in vars(value)
+    call = next((vars(kind)["__call__"] for kind in type(value).__mro__ if "__call__" in vars(kind)), None)
+    return type(call) is not FunctionType or call not in _WATCHED
+
+
+def _is_own_class(name: str) -> bool:
+    """Whether a class of torch's scripts is one that an extension registered."""
+    return name.startswith(_CLASSES) and name not in _TORCHS_CLASSES
 
 
 def _names_python(values: Iterable[Any], kind: type) -> bool:
