@@ -161,6 +161,19 @@ def test_the_systems_functions_are_known_but_for_those_that_find_others() -> Non
     assert not known & FINDERS and "sgemm_" not in known
 
 
+OLDER = "__libc_dlopen_mode __libc_dlsym __libc_dlvsym _dl_sym _dl_vsym _dl_addr _dl_find_dso_for_object __nptl_rtld_global"
+
+
+def test_those_of_an_older_system_are_not_known_either(tmp_path: Path) -> None:
+    real, wrapper = toolchain(), tmp_path / "g++"
+    (tmp_path / "libc.c").write_text("\n".join(f"void {name}(void) {{}}" for name in [*OLDER.split(), "getpagesize_"]))
+    subprocess.run([real.compiler, "-xc", "-shared", "-o", tmp_path / "libc.so.6", tmp_path / "libc.c"], check=True)
+    wrapper.write_text(f'#!/bin/sh\ncase "$1" in *=libc.so.6) echo {tmp_path}/libc.so.6;; *) exec {real.compiler} "$@";; esac\n')
+    wrapper.chmod(0o755)
+    known = replace(real, compiler=str(wrapper)).system_symbols
+    assert "getpagesize_" in known and not known & set(OLDER.split())
+
+
 SYSTEM = """
     libc.so.6 libm-2.36.so libstdc++.so.6.0.30 ld-linux-x86-64.so.2 ld-linux-aarch64.so.1 ld-2.31.so libgomp.so.1 libmvec.so.1
     libgomp-a34b3233.so.1 libgomp-24e2ab19.so.1.0.0 libgomp-040039e1-0352e75f.so.1.0.0 libomp.so libomp-7bb3a1c2.so libiomp5.so
@@ -204,6 +217,7 @@ def test_lookups_by_ctypes() -> None:
     assert looked_up(lambda: libc.getpagesize) == looked_up(lambda: libc.nobody_knows_it) == []
     assert looked_up(lambda: ctypes.c_void_p.in_dll(libc, "environ")) == [], "which begins as zeros"
     assert looked_up(lambda: libc.dlsym) == ["dlsym"]
+    assert looked_up(lambda: libc._rtld_global) == ["_rtld_global"]
     assert looked_up(lambda: libtorch.vsLn) == looked_up(lambda: libtorch._FuncPtr((b"vsLn", libtorch))) == ["vsLn"]
     assert looked_up(lambda: libtorch.omp_get_max_threads) == []
     assert looked_up(lambda: _ctypes.dlsym(libtorch._handle, "sgemv_")) == ["sgemv_"]
