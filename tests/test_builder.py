@@ -546,6 +546,21 @@ def test_a_compiler_that_does_not_work_is_named(monkeypatch: pytest.MonkeyPatch,
         toolchain.cache_clear()
 
 
+@pytest.mark.parametrize("library", ["libc.so.6", "libstdc++.so.6", "libmvec.so.1"])
+def test_a_system_without_the_libraries_that_we_know_is_nobodys_fault(tmp_path: Path, library: str) -> None:
+    """Such as musl's. All that an extension takes of them would look like a library's functions."""
+    real = toolchain()
+    wrapper = tmp_path / "g++"
+    wrapper.write_text(f'#!/bin/sh\ncase "$1" in *={library}) echo {library};; *) exec {real.compiler} "$@";; esac\n')
+    wrapper.chmod(0o755)
+    found = replace(real, compiler=str(wrapper))
+    if library == "libmvec.so.1":  # which not every machine has
+        assert "memcpy" in found.system_symbols
+        return
+    with pytest.raises(BuilderError, match=rf"g\+\+ finds no {re.escape(library)}: extensions need GCC"):
+        _ = found.system_symbols
+
+
 def test_locks_in_someone_elses_directory_are_not_opened(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "getuid", lambda: 12345)
     with pytest.raises(ConfigError, match="belongs to another user"), CoresLock(tmp_path).shared():

@@ -7,8 +7,11 @@ import ctypes
 import importlib.machinery
 import importlib.util
 import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +19,19 @@ import numpy as np
 import pytest
 import torch
 
-from kernel_env.backends.lookup import unwatched_lookup
+from kernel_env.backends import lookup
+from kernel_env.backends.lookup import know_builds, unwatched_lookup
 from kernel_env.builder import Builder, BuildRequest, BuildResult
+from kernel_env.builder.service import extensions
 from kernel_env.builder.symbols import exported
 from kernel_env.builder.toolchain import toolchain
 from kernel_env.checks.symbols import FINDERS, is_system, unwatched
-from kernel_env.verifier import VerifierConfig
+from kernel_env.schema import Candidate, Problem, Status
+from kernel_env.verifier import BlockingVerifier, InprocessVerifier, LocalVerifier, VerifierConfig
+from tests.conftest import QUICK
 
 TORCH = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+ALL = replace(QUICK, measure_performance=False, torch_ops="all")
 VISIBLE = ("-O0", "-fvisibility=default")
 """Own functions, and those of headers, are there for others too."""
 
@@ -93,6 +101,11 @@ COMPUTING = """
     _ZN2at20enableRecordFunctionEb _ZN2at24get_record_function_tls_Ev _ZN2at24set_record_function_tls_E _ZN2at14clearCallbacksEv
     _ZN2at16ThreadLocalState19setThreadLocalStateERKS0_ _ZN2at16ThreadLocalStateC1Ev _ZN2at9functorch5anyopEv
     _ZNSt17_Function_handlerIFN2at6TensorES1_EE9_M_invokeE _ZN6fbgemm4gemmEv
+    __libc_dlopen_mode __libc_dlsym __libc_dlvsym _dl_sym _dl_vsym _dl_addr _dl_find_object __nptl_rtld_global
+    _ZN2at4cuda4reluERKNS_6TensorE _ZN2at3hip4reluERKNS_6TensorE _ZN2at6native20canUse32BitIndexMat2ERKNS_10TensorBaseEl
+    _ZN2at4cuda4blas4gemmIfEEvcclllfPKflS3_lfPfl _ZN2at3hip4blas4gemmIfEEvcclllfPKflS3_lfPfl _ZN2at3hip6solver5getrfIfEEvP
+    _ZN2at3hip6sparse4spmmEv _ZN2at4cuda3cub3sumEv _ZN2at3hip3jit7compileEv _ZN2at3hip7tunable4gemmEv
+    _ZN2at4cuda6detail9CUDAHooks4initEv _ZN2at4cuda6detail9lazyNVRTCE _ZN2at3hip6detail8HIPHooks4initEv
 """
 
 
@@ -111,6 +124,11 @@ HONEST = """
     _ZN5torch8autograd12AutogradMetaD0Ev _ZTVN5torch8autograd12AutogradMetaE _Z16THPVariable_WrapRKN2at10TensorBaseE
     _ZN8pybind116detail11type_casterIN2at6TensorEvE4loadENS_6handleEb _ZN5torch2nn10LinearImpl7forwardERKN2at6TensorE
     _ZThn16_N3c1010TensorImplD0Ev _ZN3c104impl18to_stringB5cxx11Ev
+    _ZN2at4cuda6detail23getDefaultCUDAGeneratorEa _ZN2at3hip6detail22getDefaultHIPGeneratorEa _ZN2at9NamesMode10is_enabledEv
+    _ZN2at4cuda6detail23maybeOverlappingIndicesERKNS_10TensorBaseE _ZN2at6native20canUse32BitIndexMathERKNS_10TensorBaseEl
+    _ZN2at17CUDAGeneratorImpl17philox_cuda_stateEm _ZTVN2at17CUDAGeneratorImplE _ZN2at4cuda26getCurrentDevicePropertiesEv
+    _ZN2at3hip26getCurrentDevicePropertiesEv _ZN2at4cuda9warp_sizeEv _ZN2at4cuda9CUDAGraph6replayEv _ZN2at4cuda5sleepEl
+    _ZN2at4cuda20getCurrentCUDAStreamEa _ZN2at4cuda31CachingHostAllocator_emptyCacheEv _ZN2at4cuda17graph_pool_handleEv
 """
 
 
@@ -129,13 +147,37 @@ def test_of_what_torch_exports_only_a_part_may_be_called() -> None:
     assert plain == set()
 
 
+def test_no_body_of_an_operator_for_gpus_may_be_called() -> None:
+    bodies = (TORCH.parents[1] / "include/ATen/ops").glob("*_cuda_dispatch.h")
+    names = {name for path in bodies for name in re.findall(r"^TORCH_API [^(]*\b(\w+)\(", path.read_text(), re.MULTILINE)}
+    assert {"relu", "mm", "is_set_to"} < names
+    symbols = {f"_ZN2at{space}{len(name)}{name}ERKNS_6TensorE" for name in names for space in ("4cuda", "3hip")}
+    assert set(unwatched(symbols)) == symbols
+
+
 def test_the_systems_functions_are_known_but_for_those_that_find_others() -> None:
     known = toolchain().system_symbols
     assert {"memcpy", "expf", "_ZGVdN8v_expf", "GOMP_parallel", "pthread_create", "__cxa_throw", "_Unwind_Resume", "dladdr"} < known
     assert not known & FINDERS and "sgemm_" not in known
 
 
-SYSTEM = "libc.so.6 libm-2.36.so libstdc++.so.6.0.30 ld-linux-x86-64.so.2 ld-linux-aarch64.so.1 libgomp.so.1 libmvec.so.1"
+OLDER = "__libc_dlopen_mode __libc_dlsym __libc_dlvsym _dl_sym _dl_vsym _dl_addr _dl_find_dso_for_object __nptl_rtld_global"
+
+
+def test_those_of_an_older_system_are_not_known_either(tmp_path: Path) -> None:
+    real, wrapper = toolchain(), tmp_path / "g++"
+    (tmp_path / "libc.c").write_text("\n".join(f"void {name}(void) {{}}" for name in [*OLDER.split(), "getpagesize_"]))
+    subprocess.run([real.compiler, "-xc", "-shared", "-o", tmp_path / "libc.so.6", tmp_path / "libc.c"], check=True)
+    wrapper.write_text(f'#!/bin/sh\ncase "$1" in *=libc.so.6) echo {tmp_path}/libc.so.6;; *) exec {real.compiler} "$@";; esac\n')
+    wrapper.chmod(0o755)
+    known = replace(real, compiler=str(wrapper)).system_symbols
+    assert "getpagesize_" in known and not known & set(OLDER.split())
+
+
+SYSTEM = """
+    libc.so.6 libm-2.36.so libstdc++.so.6.0.30 ld-linux-x86-64.so.2 ld-linux-aarch64.so.1 ld-2.31.so libgomp.so.1 libmvec.so.1
+    libgomp-a34b3233.so.1 libgomp-24e2ab19.so.1.0.0 libgomp-040039e1-0352e75f.so.1.0.0 libomp.so libomp-7bb3a1c2.so libiomp5.so
+"""
 
 
 @pytest.mark.parametrize("name", SYSTEM.split())
@@ -143,7 +185,10 @@ def test_the_systems_libraries(name: str) -> None:
     assert is_system(name)
 
 
-@pytest.mark.parametrize("name", ["libtorch_cpu.so", "libmkl_rt.so", "libgfortran.so.5", "libcrypto.so.3", "libmy.so", "libc10.so"])
+OTHERS = "libtorch_cpu.so libmkl_rt.so libgfortran.so.5 libcrypto.so.3 libmy.so libc10.so libm-old.so libiomp.so ld-my.so ld.so.py"
+
+
+@pytest.mark.parametrize("name", OTHERS.split())
 def test_other_libraries(name: str) -> None:
     assert not is_system(name)
 
@@ -164,13 +209,132 @@ def looked_up(look: Callable[[], object]) -> list[str]:
 
 def test_lookups_by_ctypes() -> None:
     libc, libtorch = ctypes.CDLL(None), ctypes.CDLL(str(TORCH))
+    know_builds([str(extensions(VerifierConfig().cache()))])
     own = ctypes.CDLL(built("system", ("work",)).path)
     assert looked_up(lambda: own.sink_answer) == []
+    assert looked_up(lambda: ctypes.c_float.in_dll(own, "sink_table")) == []
     assert looked_up(lambda: own.sgemm_) == ["sgemm_"], "of a library that it is linked with"
     assert looked_up(lambda: libc.getpagesize) == looked_up(lambda: libc.nobody_knows_it) == []
+    assert looked_up(lambda: ctypes.c_void_p.in_dll(libc, "environ")) == [], "which begins as zeros"
     assert looked_up(lambda: libc.dlsym) == ["dlsym"]
+    assert looked_up(lambda: libc._rtld_global) == ["_rtld_global"]
     assert looked_up(lambda: libtorch.vsLn) == looked_up(lambda: libtorch._FuncPtr((b"vsLn", libtorch))) == ["vsLn"]
+    assert looked_up(lambda: libtorch.omp_get_max_threads) == []
     assert looked_up(lambda: _ctypes.dlsym(libtorch._handle, "sgemv_")) == ["sgemv_"]
     assert looked_up(lambda: ctypes.c_int.in_dll(libtorch, "mkl_vml_serv_any")) == []
-    for path in Path(np.__file__).parents[1].glob("numpy.libs/libscipy_openblas64_*"):
-        assert looked_up(lambda: ctypes.CDLL(str(path)).scipy_cblas_sgemv64_) == ["scipy_cblas_sgemv64_"]  # noqa: B023
+
+
+@pytest.fixture
+def blas() -> Path:
+    """Numpy's own."""
+    found = list(Path(np.__file__).parents[1].glob("numpy.libs/libscipy_openblas64_*"))
+    if not found:
+        pytest.skip("this numpy brings no BLAS of its own, or by another name")
+    return found[0]
+
+
+def test_lookups_in_the_blas_of_numpy(blas: Path) -> None:
+    assert looked_up(lambda: ctypes.CDLL(str(blas)).scipy_cblas_sgemv64_) == ["scipy_cblas_sgemv64_"]
+
+
+def test_a_system_library_that_is_loaded_late_is_the_systems() -> None:
+    assert looked_up(lambda: ctypes.CDLL("libatomic.so.1").__atomic_is_lock_free) == []
+
+
+NAMED = f"ke_{'0a' * 10}.so"
+
+
+@pytest.fixture
+def product(tmp_path: Path) -> Path:
+    """A library that computes."""
+    (tmp_path / "product.c").write_text("int calls; float sgemv_(float a, float b) { ++calls; return a * b; }\n")
+    made = tmp_path / "product.so"
+    subprocess.run([toolchain().compiler, "-xc", "-shared", "-fPIC", "-o", made, tmp_path / "product.c"], check=True)
+    return made
+
+
+@pytest.mark.parametrize("place", [NAMED, "libm.so", "libgomp-a34b3233.so.1", f"ext/0a/{NAMED[3:-3]}/{NAMED}"])
+@pytest.mark.parametrize("name", ["sgemv_", "calls"])
+def test_a_copy_of_a_library_is_none_of_ours_by_its_name(product: Path, place: str, name: str) -> None:
+    path = product.parent / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(product, path)
+    copy = ctypes.CDLL(str(path))
+    assert looked_up(lambda: copy[name]) == [name]
+
+
+@pytest.mark.parametrize("how", ["a link", "a relative path"])
+def test_nor_by_where_its_name_leads_later(product: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [toolchain().compiler, "-print-file-name=libm.so.6"]
+    real = Path(subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()).resolve()
+    monkeypatch.chdir(product.parent)
+    if how == "a link":
+        Path(real.name).symlink_to(product)
+        copy = ctypes.CDLL(str(product.parent / real.name))
+        Path(real.name).unlink()
+        Path(real.name).symlink_to(real)
+    else:
+        product.rename(real.name)
+        copy = ctypes.CDLL(f"./{real.name}")
+        monkeypatch.chdir(real.parent)
+    assert looked_up(lambda: copy.sgemv_) == ["sgemv_"]
+
+
+@pytest.mark.parametrize("how", ["plain", "by a link", "removed"])
+def test_a_build_is_known_by_where_it_lies(product: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache may be known by a link, and forget what is in use."""
+    monkeypatch.setattr(lookup, "_built", set())
+    home, link = product.parent / "ext", product.parent / "link"
+    (home / "0a").mkdir(parents=True)
+    link.symlink_to(home)
+    path = home / "0a" / NAMED
+    shutil.copy(product, path)
+    know_builds([str(link if how == "by a link" else home)])
+    own = ctypes.CDLL(str(link / "0a" / NAMED if how == "by a link" else path))
+    if how == "removed":
+        path.unlink()
+    assert looked_up(lambda: own.sgemv_) == looked_up(lambda: own.calls) == []
+
+
+LOADS = """
+import ctypes, os, shutil, _ctypes
+import torch
+from torch.utils.cpp_extension import load_inline
+own = load_inline(name="own", cpp_sources='''
+#include <torch/extension.h>
+extern "C" __attribute__((visibility("default"))) float half(float x) {{ return x / 2; }}
+torch::Tensor negated(torch::Tensor x) {{
+  x = x.contiguous();
+  auto y = torch::empty_like(x);
+  for (int64_t i = 0; i < x.numel(); ++i) y.data_ptr<float>()[i] = -x.data_ptr<float>()[i];
+  return y;
+}}''', functions=["negated"])
+shutil.copy({path}, "libm-2.99.so") if {copied} else None
+class ModelNew(torch.nn.Module):
+    def forward(self, x):
+        library = ctypes.CDLL("./libm-2.99.so" if {copied} else own.__file__)
+        library[{name!r}]
+        _ctypes.dlclose(library._handle)
+        return own.negated(x)
+"""
+NEGATED = """
+import torch
+class Model(torch.nn.Module):
+    def forward(self, x): return -x
+def get_inputs(): return [torch.randn(64)]
+def get_init_inputs(): return []
+"""
+
+
+@pytest.mark.parametrize("verifier_of", [LocalVerifier, InprocessVerifier])
+@pytest.mark.parametrize("copied", [True, False], ids=["a copy of the BLAS", "its own"])
+def test_a_program_that_loads_a_library_while_it_is_watched_only(
+    blas: Path, copied: bool, verifier_of: type[LocalVerifier | InprocessVerifier], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = "scipy_cblas_sgemv64_" if copied else "half"
+    code = LOADS.format(path=repr(str(blas)), copied=copied, name=name)
+    with BlockingVerifier(lambda: verifier_of(VerifierConfig(slots=1))) as verifier:
+        verdict = verifier.verify(Problem(1, 1, "Negated", NEGATED), Candidate(code, "cpp"), ALL, 1)
+    assert verdict.status is (Status.REJECTED if copied else Status.CORRECT), verdict.message
+    assert ("it looks up functions of a library (scipy_cblas_sgemv64_)" in verdict.message) is copied

@@ -45,6 +45,8 @@ _SYSTEM_LIBRARIES = (
     "libc.so.6", "libm.so.6", "libmvec.so.1", "libstdc++.so.6", "libgcc_s.so.1", "libgomp.so.1", "libatomic.so.1",
     "libpthread.so.0", "libdl.so.2", "librt.so.1", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1",
 )  # fmt: skip
+_NEEDED_LIBRARIES = {"libc.so.6", "libm.so.6", "libstdc++.so.6", "libgcc_s.so.1"}
+"""Each system that is built on has them."""
 _WITHOUT_EFFECT = re.compile(r"-(std=(c|gnu)\+\+(98|03|0x|11|1y|14|1z|17|2a|20)|g[0-3]?|pipe)")
 """An older C++ than torch's headers need, and debug information: the precompiled prelude is of no use with either."""
 
@@ -104,15 +106,18 @@ class Toolchain:
     @functools.cached_property
     def system_symbols(self) -> frozenset[str]:
         """What the system's libraries define, which each extension is linked with, and matters to nobody. Raises BuilderError."""
-        found = set[str]()
+        found, missing = set[str](), set(_NEEDED_LIBRARIES)
         try:
             for name in _SYSTEM_LIBRARIES:
                 command = [self.compiler, f"-print-file-name={name}"]
                 path = Path(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
                 if path.is_absolute():  # else this system has none of that name
                     found |= exported(path.read_bytes())
+                    missing.discard(name)
         except (OSError, subprocess.SubprocessError, Unreadable) as error:
             raise BuilderError(f"the libraries of {self.compiler} cannot be read: {error}") from error
+        if missing:  # all that an extension takes of them would look like a library's
+            raise BuilderError(f"{self.compiler} finds no {', '.join(sorted(missing))}: extensions need GCC and the GNU C library")
         return frozenset(found - KEPT)
 
 

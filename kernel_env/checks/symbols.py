@@ -12,10 +12,13 @@ from collections.abc import Iterable, Iterator
 _MOST_NAME = 4096
 """Of a longer symbol the beginning tells."""
 
-_FINDERS = "dlopen dlmopen dlsym dlvsym dlinfo dladdr1 _r_debug _rtld_global _rtld_global_ro"
+_FINDERS = """
+    dlopen dlmopen dlsym dlvsym dlinfo dladdr1 _r_debug _rtld_global _rtld_global_ro __nptl_rtld_global
+    __libc_dlopen_mode __libc_dlsym __libc_dlvsym _dl_sym _dl_vsym _dl_addr _dl_find_object _dl_find_dso_for_object
+"""
 FINDERS = frozenset(_FINDERS.split())
-"""Functions of the system that find any other by its name, or the loader's own tables. (dl_iterate_phdr is none of them: what
-handles exceptions needs it.)"""
+"""Functions of the system, an older one's too, that find any other by its name, or the loader's own tables. (dl_iterate_phdr is
+none of them: what handles exceptions needs it.)"""
 _COUNTING = """
     omp_get_num_procs omp_set_dynamic sched_getaffinity pthread_getaffinity_np sysconf get_nprocs get_nprocs_conf
     _ZNSt6thread20hardware_concurrencyEv
@@ -25,7 +28,10 @@ COUNTING = frozenset(_COUNTING.split())
 KEPT = FINDERS | COUNTING
 """Of the system's functions those that matter: all others are left out of what an extension imports."""
 
-_SYSTEM = re.compile(r"(ld-linux-[\w-]+|lib(c|m|mvec|stdc\+\+|gcc_s|gomp|atomic|pthread|dl|rt))(-[\d.]+)?\.so[.\d]*")
+_SYSTEM = re.compile(
+    r"(ld(-linux-[\w-]+)?|lib(c|m|mvec|stdc\+\+|gcc_s|gomp|omp|iomp5|atomic|pthread|dl|rt))(-[\da-f.]+)*\.so[.\d]*"
+)
+"""With a version, or with the hash that a wheel gives what it brings along. (OpenMP, whoever's, only runs what it is given.)"""
 
 _PLAIN = re.compile(
     r"""
@@ -47,11 +53,13 @@ _QUALIFIED = re.compile(
   | caffe2::(TypeMeta|detail)\b.* | (pybind11|fmt)::.*
   | at::_ops::\w+::(call|name|overload_name|schema_str)
   | at::( Tensor | TensorBase | TensorMaker | TensorGeometry | TensorArg | TensorRef | OptionalTensorRef
-      | TensorIterator(Base|Config)? | OperandInfo | SplitUntil32Bit | Context | Generator | CPUGeneratorImpl
-      | \w+Hooks(Interface|Registry|Args) | Deprecated\w+ | SavedTensorDefaultHooks | RecordFunction | NoTF32Guard | AutoDispatch\w+
-      | MapAllocator | PTThreadPool | accelerator | autocast | cuda(?!::(blas|solver|sparse|jit|tunable|detail)\b) | detail
-      | functorch::functorchTLSAccessor | hip | impl | indexing | internal | sequence_number | tensor ) (::.*)?
+      | TensorIterator(Base|Config)? | OperandInfo | SplitUntil32Bit | Context | Generator | \w*Generator(Impl|State)
+      | \w+Hooks(Interface|Registry|Args) | Deprecated\w+ | SavedTensorDefaultHooks | RecordFunction | NoTF32Guard | NamesMode
+      | AutoDispatch\w+ | MapAllocator | PTThreadPool | accelerator | autocast | detail | functorch::functorchTLSAccessor | impl
+      | indexing | internal | native::canUse32BitIndexMath | sequence_number | tensor ) (::.*)?
   | at::cpu::(is|get|L\d|num|init)_\w+
+  | at::(cuda|hip)::( [a-z]*[A-Z]\w* | warp_size | sleep | flush_icache | graph_pool_handle | (get|is_graph)_\w+ | philox
+      | detail::( (getDefault|create)(CUDA|HIP)Generator | maybeOverlappingIndices | canUse32BitIndexMath ) ) (::.*)?
   | at::( _crash_if_asan | assert_\w+ | check\w+ | dlDevice\w+ | \w+DLDevice | fromDLPack\w* | toDLPack\w* | getDLDataType
       | geometry_is_contiguous | get(CPUAllocator|HostAllocator|StepCallbacks\w*) | get_(?!record_function)\w+ | globalContext
       | globalDeprecated\w+ | has_internal_overlap | hasCallbacks | in_parallel_region | infer\w+ | init_num_threads | intraop_\w+
@@ -66,7 +74,8 @@ _QUALIFIED = re.compile(
     re.VERBOSE,
 )
 """Names in C++, without arguments of templates and functions. Of all c10 only what leads to the kernel of an operator, or away from
-who watches, is left out; of at and torch only what is named here is in."""
+who watches, is left out; of at and torch only what is named here is in. (at::cuda and at::cpu have each operator's body under
+its own name, which has no capital in it.)"""
 
 _MANGLED = re.compile(r"_Z(?P<type>T[IS])?(?:T[VTWHC]|T[hv](?:n?\d{1,9}_)+|GV|GR|Z)*(?P<nested>N?)[rVK]*[RO]?")
 _NUMBER = re.compile(r"[1-9]\d{0,3}")

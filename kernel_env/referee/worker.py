@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kernel_env.builder import Builder
+from kernel_env.builder.service import extensions
 from kernel_env.errors import KernelEnvError, VerifierError
 from kernel_env.hostlock import CoresLock
 from kernel_env.processes import die_with_parent
@@ -57,7 +58,11 @@ def inprocess_referee(
     """Everything runs in the calling process. For debugging only: every verdict says so."""
 
     def launch(role: str, build: BuildHandler, config: VerifyConfig) -> Endpoint:
-        return LocalEndpoint(role, scratch, build, interpreter=flavour == "interpret")
+        endpoint = LocalEndpoint(role, scratch, build, interpreter=flavour == "interpret")
+        from kernel_env.backends.lookup import know_builds  # after torch, which the endpoint brings
+
+        know_builds([str(extensions(builder.cache_dir))])
+        return endpoint
 
     return Referee(launch, builder, clock, lock, mode="inprocess", reuse_bytes=reuse_bytes)
 

@@ -272,7 +272,9 @@ def main() -> None:
             import kernel_env.backends.ahead
 
     import kernel_env.referee.runner  # noqa: F401 - brings torch: paid for once here, not in every runner
+    from kernel_env.backends.lookup import know_builds
 
+    know_builds(settings["readable"])
     with contextlib.suppress(OSError):  # most extensions bring it; a process that has it alone is slower by 2% in all that it does
         ctypes.CDLL("libgomp.so.1")
 
