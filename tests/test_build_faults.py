@@ -90,13 +90,13 @@ def test_names_of_symbols_are_read_up_to_a_bound(monkeypatch: pytest.MonkeyPatch
 
 
 def test_all_units_of_a_build_have_one_budget_of_processor_time(cache: Path) -> None:
-    """One of these takes about half a second."""
-    builder = Builder(cache, limits=Limits(build_cpu_s=4))
+    """One of these takes half a second, and 3 s where others keep the machine busy."""
+    builder = Builder(cache, limits=Limits(build_cpu_s=8))
     alone = builder.build(request(SPIN.format("_alone")))
     assert alone.ok or alone.category != "limits", alone.log
     result = builder.build(request(*(SPIN.format(number) for number in range(32))))
-    assert result.category == "limits" and "in all 4 s" in result.log
-    assert result.cached or result.cpu_s < 10
+    assert result.category == "limits" and "in all 8 s" in result.log
+    assert result.cached or result.cpu_s < 15
 
 
 def test_a_budget_that_is_used_up_ends_the_compiler_that_runs(tmp_path: Path) -> None:

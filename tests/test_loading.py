@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -116,16 +119,66 @@ class ModelNew: pass
 """
 
 
-def test_each_of_several_threads_has_the_answer_to_its_own_question(tmp_path: Path) -> None:
+@contextlib.contextmanager
+def served(tmp_path: Path) -> Iterator[Channel]:
+    """A runner in a thread of this process."""
     ours, theirs = map(Channel, socket.socketpair())
     name = Path("/proc/self/comm").read_text()
-    thread = threading.Thread(target=serve, args=(theirs, "candidate", tmp_path), kwargs={"interpreter": False})
+    thread = threading.Thread(target=serve, args=(theirs, "candidate", tmp_path), kwargs={"interpreter": False}, daemon=True)
     thread.start()
     assert ours.recv(timeout_s=60)[0]["ready"]
-    ours.send({"op": "load", "code": ON_THREADS, "entry": "ModelNew"})
-    while "build" in (frame := ours.recv(timeout_s=60)[0]):
-        ours.send({"ok": False, "log": frame["build"]["sources"][0][0].removesuffix(".cpp")})
-    ours.close()
-    thread.join()
+    try:
+        yield ours
+    finally:
+        ours.close()
+        thread.join(60)
     Path(f"/proc/{os.getpid()}/comm").write_text(name.strip())
-    assert frame == {}
+
+
+def test_each_of_several_threads_has_the_answer_to_its_own_question(tmp_path: Path) -> None:
+    with served(tmp_path) as ours:
+        ours.send({"op": "load", "code": ON_THREADS, "entry": "ModelNew"})
+        while "build" in (frame := ours.recv(timeout_s=60)[0]):
+            ours.send({"ok": False, "log": frame["build"]["sources"][0][0].removesuffix(".cpp")})
+        assert frame == {}
+
+
+LATER = """
+import threading
+from torch.utils.cpp_extension import load_inline
+may, asked, got = threading.Event(), threading.Event(), []
+def ask():
+    may.wait(60)
+    asked.set()
+    try:
+        load_inline(name="late", cpp_sources="")
+    except RuntimeError as error:
+        got.append(str(error))
+thread = threading.Thread(target=ask, name="late")
+thread.start()
+class ModelNew: pass
+"""
+
+
+def test_a_thread_that_asks_between_requests_waits_for_the_next(tmp_path: Path) -> None:
+    """The referee listens to nobody until then, and a runner that speaks unasked is ended."""
+    with served(tmp_path) as ours:
+        ours.send({"op": "load", "code": LATER, "entry": "ModelNew"})
+        assert ours.recv(timeout_s=60)[0] == {}
+        late = vars(sys.modules["kernel_env_candidate"])
+        late["may"].set()
+        assert late["asked"].wait(60)
+        time.sleep(0.2)
+        assert not ours.has_spoken() and not late["got"]
+        ours.send({"op": "load", "code": WAITS, "entry": "ModelNew"})
+        while "build" in (frame := ours.recv(timeout_s=60)[0]):
+            ours.send({"ok": False, "log": "too late"})
+        assert frame == {} and late["got"] == ["too late"]
+
+
+WAITS = """
+import threading
+for thread in threading.enumerate():
+    if thread.name == "late": thread.join(60)
+class ModelNew: pass
+"""

@@ -188,9 +188,9 @@ class Provenance:
         @functools.wraps(run)
         def watched(kernel: Any, *arguments: Any, grid: Any, warmup: bool, **named: Any) -> Any:
             if self._watching:
+                grid = grid_of(kernel, grid, arguments, named)  # a function of the program's own: no part of the launch
                 given = (*arguments, *named.values())
                 self.given_python |= not all(_may_be_given(value, kind) for value in given) or _names_python((kernel, *given), kind)
-                grid = grid_of(kernel, grid, arguments, named)  # a function of the program's own: no part of the launch
                 launch = functools.partial(run, kernel, grid=grid, warmup=warmup)
                 return self._launch(launch, arguments, named, id(kernel), calls_torch=False)
             return run(kernel, *arguments, grid=grid, warmup=warmup, **named)

@@ -471,28 +471,30 @@ def _copied(value: Any) -> Any:
 
 def serve(channel: Channel, role: str, scratch: Path, *, interpreter: bool, isolation: Sequence[str] = ()) -> None:
     """Answer frames until the referee closes the channel. `isolation` names the layers that stand around us."""
-
-    asking = threading.Lock()  # a program may ask from several threads, each for an answer of its own
+    asking = threading.Condition()  # a program may ask from several threads, each for an answer of its own
+    busy = False  # a thread that asks meanwhile has to wait for the next request: the referee listens to none before
 
     def build(request: Frame) -> Frame:
         with asking:
+            asking.wait_for(lambda: busy)
             channel.send({"build": request})
-            answer, _ = channel.recv()
-            return answer
+            return channel.recv()[0]
 
     runner = Runner(role, scratch, build, interpreter=interpreter)
+    named = functools.cache(name_process)
     channel.send({"ready": True, "isolation": list(isolation)})
-    asked = False
     while True:
         try:
             frame, fds = channel.recv(accept_fds=True)
         except ChannelClosed:
             return
-        if not asked:
-            asked = True
-            name_process(f"ke-{role}")
+        named(f"ke-{role}")
+        with asking:
+            busy = True
+            asking.notify_all()
         answer = runner.handle(frame, fds)
         for fd in fds:
             os.close(fd)
         with asking:
+            busy = False
             channel.send(answer)
