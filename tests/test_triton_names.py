@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import collections
+import enum
+import functools
 import math
+import signal
 import sys
-from collections.abc import Iterator
-from types import ModuleType
-from typing import Any
+from collections.abc import Callable, Iterator
+from types import FunctionType, ModuleType
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
+import torch
 
 TOP = """
 import collections, ctypes, enum, math, types
@@ -254,3 +260,294 @@ def test_a_grid_is_asked_with_numbers_and_gives_them(of_source: Any) -> None:
     assert grid_of(kernel, lambda given: (given["n"] // given["B"],), (None, 64), {"num_warps": 8}) == (16,)
     assert grid_of(kernel, lambda given: (given["n"] // given["B"], 2), (None,), {"n": 64, "B": 8}) == (8, 2)
     assert grid_of(kernel, (3,), (), {}) == (3,)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "an object",
+        "one that says it is C's",
+        "one that is read",
+        "a cell",
+        "a default",
+        "a name by a function",
+        "another class",
+        "a wrapper",
+        "a kernel",
+        "a tensor",
+    ],
+)
+def test_a_change_of_what_triton_holds(of_source: Any, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import triton
+    import triton.language as tl
+    from triton.runtime.errors import InterpreterError
+    from triton.runtime.interpreter import InterpreterBuilder
+
+    module = of_source(
+        "def kernel(x):\n    tl.store(x, tl.abs(tl.load(x)))\n    tl.own\n    ERROR\n    triton.cdiv(4, 2)\n    helper"
+    )
+    names, by_numpy = vars(module), vars(module)["by_numpy"]
+    names["ERROR"] = InterpreterError
+    assert not named(module)
+    if where in _PUT:
+        monkeypatch.setattr(InterpreterBuilder, "create_exp", _PUT[where])
+    elif where == "a cell":
+        cell = next(cell for cell in tl.tensor.__add__.__closure__ if callable(cell.cell_contents))
+        monkeypatch.setattr(cell, "cell_contents", by_numpy)
+    elif where == "a default":
+        monkeypatch.setattr(InterpreterBuilder.binary_op, "__defaults__", (by_numpy,))
+    elif where == "a name by a function":
+        monkeypatch.setattr(tl, "__getattr__", lambda name: tl.exp, raising=False)
+    elif where == "another class":
+        monkeypatch.setattr(InterpreterError, "own", by_numpy, raising=False)
+    elif where == "a wrapper":
+        monkeypatch.setattr(triton.cdiv, "own", by_numpy, raising=False)
+    elif where == "a kernel":
+        names["helper"].own = by_numpy
+    else:
+        monkeypatch.setattr(torch.Tensor, "data_ptr", by_numpy)
+    assert named(module)
+
+
+def test_a_method_of_torchs_own_name_may_be_added(of_source: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = of_source(FAIR["nothing"])
+    monkeypatch.setattr(torch.Tensor, "my_method", vars(module)["by_numpy"], raising=False)
+    assert not named(module)
+
+
+class _Calls:
+    __func__ = len
+
+    def __call__(self, *arguments: Any) -> int:
+        return 1
+
+
+class _SaysItIsC(_Calls):
+    __class__: Any = type(len)
+
+
+class _Read:
+    def __get__(self, owner: Any, kind: Any) -> Any:
+        return _own
+
+
+_PUT = {"an object": _Calls(), "one that says it is C's": _SaysItIsC(), "one that is read": _Read()}
+
+
+class _Changing(dict[str, Any]):
+    """What is read of it first is not what is read later."""
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return default
+
+
+class _Name(str):
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("way", ["mapping", "name"])
+def test_names_that_answer_for_themselves(of_source: Any, way: str) -> None:
+    module = of_source(PYTHON["a name that no statement binds"])
+    kernel, names = vars(module)["kernel"], vars(module)
+    assert not named(module)
+    if way == "name":
+        names[_Name("by_name")] = names["by_numpy"]
+    else:
+        mapping = _Changing({**names, "by_name": names["by_numpy"]})
+        kernel.rewriter.fn = kernel.fn = FunctionType(kernel.fn.__code__, mapping, kernel.fn.__name__)
+    assert named(module)
+
+
+def test_only_stand_ins_for_functions_of_a_gpu_are_tritons(of_source: Any) -> None:
+    from kernel_env.backends import ablation, bfloat
+
+    module = of_source(PYTHON["a name that no statement binds"])
+    vars(module)["by_name"] = ablation.fill
+    assert named(module)
+    vars(module)["by_name"] = bfloat.to_single
+    assert not named(module)
+
+
+def test_what_is_fair_for_constants_is_looked_at_again() -> None:
+    pytest.importorskip("triton")
+    from triton.runtime.interpreter import InterpretedFunction
+
+    from kernel_env.backends.triton_names import _Look
+
+    look = _Look(InterpretedFunction)
+    assert not look.foreign(filter, constant=True)
+    assert look.foreign(filter, constant=False)
+
+
+class _EqualTo(type):
+    """A class of this kind equals, and has the hash of, another one."""
+
+    like: type = int
+
+    def __eq__(cls, other: object) -> bool:
+        return other is cls.like
+
+    def __hash__(cls) -> int:
+        return hash(cls.like)
+
+
+def _equal_to(what: type) -> Any:
+    return _EqualTo("Own", (), {"like": what, "__iter__": lambda self: iter(())})()
+
+
+class Tile(NamedTuple):
+    """Of a block."""
+
+    rows: int
+    columns: int = 32
+
+
+Untyped = collections.namedtuple("Untyped", "a b", defaults=[None])
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+    HIGH = enum.auto()
+
+
+class Way(enum.Enum):
+    SUM = "sum"
+    PAIR = (1, 2)
+
+
+class Bits(enum.IntFlag):
+    ONE = 1
+    TWO = 2
+
+
+def _tensor(**attributes: Any) -> torch.Tensor:
+    tensor = torch.ones(2)
+    vars(tensor).update(attributes)
+    return tensor
+
+
+def _parameter(**attributes: Any) -> torch.Tensor:
+    parameter = torch.nn.Parameter(torch.ones(2))
+    vars(parameter).update(attributes)
+    return parameter
+
+
+def _record(change: Callable[[Any], None]) -> Any:
+    class Own(NamedTuple):
+        rows: int
+        columns: int = 32
+
+    made = Own(1)
+    change(Own)
+    return made
+
+
+def _member(change: Callable[[Any], None]) -> Any:
+    class Own(enum.IntEnum):
+        LOW = 1
+
+    change(Own)
+    return Own.LOW
+
+
+def _with(name: str, value: Any) -> Callable[[Any], None]:
+    return lambda owner: type.__setattr__(owner, name, value)
+
+
+def _exchange_cell(owner: Any) -> None:
+    function = owner._make.__func__
+    cells = dict(zip(function.__code__.co_freevars, function.__closure__, strict=True))
+    cells["tuple_new"].cell_contents = lambda kind, values: values
+
+
+def _exchange_global(owner: Any) -> None:
+    owner.__new__.__globals__["_tuple_new"] = lambda kind, values: values
+
+
+def _exchange_builtin(owner: Any) -> None:
+    owner.__new__.__globals__["__builtins__"]["_tuple_new"] = print
+
+
+def _exchange_default(owner: Any) -> None:
+    owner.__new__.__defaults__ = (print,)
+
+
+def _exchange_scope(owner: Any) -> None:
+    then = owner._make.__func__
+    made = FunctionType(then.__code__, {"len": len}, "_make", None, then.__closure__)
+    owner._make = classmethod(made)
+
+
+def _own(*arguments: Any) -> int:
+    return 1
+
+
+FAIR_GIVEN: dict[str, Any] = {
+    "a shape": torch.Size([2, 3]),
+    "a tensor with a tag": _tensor(my_tag=3, my_scale=torch.ones(1), my_kind=torch.float32),
+    "a parameter with a tag": _parameter(my_tag="a", my_shape=torch.Size([1])),
+    "a record": Tile(1),
+    "a record of records": (Tile(1, 2), [Tile(3)]),
+    "a record without types": Untyped(1),
+    "a record of a tensor": _record(lambda owner: None)._replace(rows=torch.ones(1)),
+    "a record with a constant": _record(_with("WIDE", 64)),
+    "a member": Level.HIGH,
+    "a member of text": Way.SUM,
+    "a member of numbers": Way.PAIR,
+    "flags": Bits.ONE | Bits.TWO,
+    "a signal": signal.SIGINT,
+}
+PYTHON_GIVEN: dict[str, Any] = {
+    "equal to a number": _equal_to(int),
+    "equal to a tuple": _equal_to(tuple),
+    "equal to a tensor": _equal_to(torch.Tensor),
+    "a tensor's method": _tensor(data_ptr=_own),
+    "a parameter's method": _parameter(untyped_storage=_own),
+    "a tensor's method, by a number": _tensor(numel=3),
+    "a tensor with a function": _tensor(my_function=_own),
+    "a record of a function": _record(lambda owner: None)._replace(rows=_own),
+    "a record's property": _record(_with("rows", property(_own))),
+    "a record's partial method": _record(_with("__mul__", functools.partialmethod(_own))),
+    "a record's cached property": _record(_with("rows", functools.cached_property(_own))),
+    "a record's method": _record(_with("__mul__", _own)),
+    "a record's object": _record(_with("__mul__", _Calls())),
+    "a record's function in C": _record(_with("__mul__", np.maximum)),
+    "a record's table": _record(_with("table", {"f": _own})),
+    "a record's cell": _record(_exchange_cell),
+    "a record's global": _record(_exchange_global),
+    "a record's builtin": _record(_exchange_builtin),
+    "a record's default": _record(_exchange_default),
+    "a record's scope": _record(_exchange_scope),
+    "a member's property": _member(_with("wide", property(_own))),
+    "a member's property of enum's kind": _member(_with("wide", enum.property(_own))),
+    "a member's partial method": _member(_with("__mul__", functools.partialmethod(_own))),
+    "a member's object": _member(_with("__mul__", _Calls())),
+    "a member's function in C": _member(_with("__mul__", torch.relu)),
+    "a member's function in a scope of enum's": _member(_with("__mul__", FunctionType(_own.__code__, vars(enum)))),
+    "a member's table": _member(_with("table", {"f": _own})),
+    "a member's attribute": _member(lambda owner: vars(owner.LOW).update(f=_own)),
+}
+
+
+def _may_be_given(value: Any) -> bool:
+    from kernel_env.backends.triton_names import may_be_given
+
+    return may_be_given(value, type("Kernel", (), {}))
+
+
+@pytest.mark.parametrize("value", FAIR_GIVEN)
+def test_an_argument_without_methods_of_its_own(value: str) -> None:
+    assert _may_be_given(FAIR_GIVEN[value])
+
+
+@pytest.mark.parametrize("value", PYTHON_GIVEN)
+def test_an_argument_with_methods_of_its_own(value: str) -> None:
+    assert not _may_be_given(PYTHON_GIVEN[value])
+
+
+def test_a_method_that_is_put_into_enumerations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(enum.Enum, "__mul__", _own, raising=False)
+    assert not _may_be_given(Way.SUM)

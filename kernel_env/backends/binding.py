@@ -34,7 +34,8 @@ def _with_names(patch: Callable[[Any], Any], found: dict[int, tuple[ModuleType, 
         names, cells = function.__globals__, function.__closure__ or ()
         theirs = [name for name, value in names.items() if id(value) in found]
         bound = [cell for cell in cells if id(_content(cell)) in found]
-        scope = patch(SimpleNamespace(__globals__={**names, "triton.language": tl}))
+        homes = {"core": tl.core} if any(value is tl.core for value in names.values()) else {}
+        scope = patch(SimpleNamespace(__globals__={"tl": tl, **homes}))
         for place, name in (*((_Scope(names), name) for name in theirs), *((cell, "cell_contents") for cell in bound)):
             scope.set_attr(place, name, getattr(*found[id(getattr(place, name))]))
         return scope

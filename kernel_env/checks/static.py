@@ -339,7 +339,7 @@ class _Reader:
         body = [node for statement in kernel.body for node in ast.walk(statement)]
         for node in sorted((n for n in body if isinstance(n, (ast.Assign, ast.AnnAssign))), key=_position):
             fixed = node.value is not None and self._is_fixed(node.value, constants) and not self._uses_ops(ast.walk(node.value))
-            constants = constants | bound_names(node) if fixed else constants - bound_names(node)
+            (constants.update if fixed else constants.difference_update)(bound_names(node))
         calls = [node for node in body if isinstance(node, ast.Call) and self._dotted(node.func).startswith("math.")]
         computed = {id(node.func) for node in calls if self._is_fixed(node, constants) and not self._uses_ops(ast.walk(node))}
         called = {id(node.func) for node in calls}
