@@ -401,7 +401,8 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 fill(result)  # a kernel that writes there by address alone is seen by what stays
             return result
         if inside is None:
-            provenance.operators[name] = provenance.operators.get(name, 0) + 1
+            if provenance._watching or name not in GLUE:  # Triton's interpreter copies what it is given and back
+                provenance.operators[name] = provenance.operators.get(name, 0) + 1
             result = func(*args, **kwargs)
             if provenance._reach is not None and provenance._watching:
                 provenance._reach.operated((args, kwargs), result, writes=func._schema.is_mutable)
