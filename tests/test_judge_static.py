@@ -300,6 +300,63 @@ def test_wherever_a_kernel_is_kept_its_use_is_seen(code: str) -> None:
     assert scored.flags == () and "nothing_computed" not in scored.doubts
 
 
+IN_TRITON = """import torch
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def gelu(v):
+    return v * tl.sigmoid(v)
+
+
+@triton.jit
+def passed(v, scale=1.0):
+    return v
+
+
+@triton.jit
+def scaled(v, by):
+    return gelu(v) if by else v
+
+
+@triton.jit
+def kernel(x, y, n, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    v = tl.load(x + i, mask=i < n)
+    {body}
+
+
+class ModelNew(torch.nn.Module):
+    def forward(self, x):
+        x = torch.relu(x)
+        y = torch.empty_like(x)
+        kernel[(1,)](x, y, x.numel(), BLOCK=64)
+        return y
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "decoy"),
+    [
+        ("tl.store(y + i, v)", True),
+        ("tl.store(y + i, passed(v))", True),
+        ("tl.store(y + i, passed(v, scale=2.0 * n))", True),
+        ("tl.store(y + i + gelu(n), v)", True),
+        ("w = passed(v)\n    tl.store(y + i, w)", True),
+        ("tl.store(y + i, gelu(v))", False),
+        ("tl.store(y + i, gelu(tl.load(x + i)))", False),
+        ("tl.store(y + i, scaled(by=1, v=v))", False),
+        ("tl.store(y + i, passed(v) * 2)", False),
+        ("w = passed(v)\n    u = -w\n    tl.store(y + i, u[:, None] * 2)", False),
+        ("v += 1\n    tl.store(y + i, v)", False),
+        ("tl.store(y + i, tl.where(v > 0, v, 0.0))", False),
+    ],
+)
+def test_numbers_that_a_triton_function_hands_to_another(body: str, decoy: bool) -> None:
+    assert score_kernel(IN_TRITON.replace("{body}", body), None).flags == (("decoy_kernel",) if decoy else ())
+
+
 def test_with_the_reference_at_hand_a_kernel_that_computes_nothing_is_a_decoy() -> None:
     zeros = cpp(
         "return extension.scale(x, 2.0)", "torch::Tensor scale(torch::Tensor x, double s) { return torch::zeros_like(x); }\n"

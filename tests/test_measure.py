@@ -129,18 +129,22 @@ def test_blocks_are_short_where_inputs_take_longer_to_write_than_to_work_on() ->
     """The other side's calls, which come once a round as well, are worth more."""
     for write_s, longest in ((0.0, 16), (4e-3, 2)):
         found = scene(5e-4, 5e-4, slots=2)
-        found.session.pool.write = taking(found.session.pool.write, write_s)  # type: ignore[method-assign]
-        known = found.rounds(40)[2:]  # by then it is known how long writing takes
-        singly = [len(r.candidate_ms) for r in known if r.together == 1]
-        assert longest * 3 / 4 <= max(singly) <= longest
+        found.session._write_s = write_s
+        counts = [found.session._count(found.ours, 1) for _ in range(100)]
+        assert max(counts) == longest and min(counts) == 1
 
 
-def taking(write: Callable[..., None], write_s: float) -> Callable[..., None]:
+def test_how_long_writing_takes_is_learned() -> None:
+    found = scene(5e-4, 5e-4, slots=2)
+    write = found.session.pool.write
+
     def slow(*arguments: Any) -> None:
-        time.sleep(write_s)
+        time.sleep(4e-3)
         write(*arguments)
 
-    return slow
+    found.session.pool.write = slow  # type: ignore[method-assign]
+    found.rounds(3)
+    assert found.session._write_s >= 4e-3
 
 
 # ---------------------------------------------------------- inputs
@@ -329,12 +333,12 @@ def test_work_between_the_last_reply_and_the_comparison_counts_too(monkeypatch: 
         assert others == pytest.approx([6.0] * len(others)) and last == pytest.approx(6.0 + late_ms, abs=0.05)
 
 
-def test_what_it_takes_to_look_at_many_threads_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_it_takes_to_look_at_many_threads_counts() -> None:
     """One of them may work on its inputs meanwhile. Where both sides have as many it is nobody's."""
     found, now_s = scene(0.02, 0.02), 0.0
     found.candidate.pid = NOBODY
     looks_s = {found.baseline.pid: 0.0, NOBODY: 1.1e-3}  # at the reply, and before the next request
-    monkeypatch.setattr(module, "time", types.SimpleNamespace(perf_counter=lambda: now_s))
+    found.session._now = lambda: now_s
 
     def used_s(pid: int) -> float:
         nonlocal now_s

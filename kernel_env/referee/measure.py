@@ -110,6 +110,7 @@ class Session:
     _words: np.random.Generator = field(default_factory=np.random.default_rng)
     _exchanges: dict[int, Exchange] = field(default_factory=dict)
     _used_s: Callable[[int], float] = booked_s
+    _now: Callable[[], float] = time.perf_counter
     _others: OtherWork = field(init=False)
     _scatters: bool = False
     """Whether calls are short enough for heaps to be laid out anew."""
@@ -465,9 +466,8 @@ class Session:
         if self.random_forward:
             frame["seeds"] = [draw.seed for draw in draws]
         waited_s = waits.seconds() if waits and side is self.baseline else 0.0
-        looked = time.perf_counter()
-        outside_s += self._used_s(side.endpoint.pid) - side.cpu_s  # last, for it could work on its inputs until then
-        outside_s += time.perf_counter() - looked  # as in `_replied`
+        # last, for it could work on its inputs until then; and what looking takes is added, as in `_replied`
+        outside_s += -self._now() + self._used_s(side.endpoint.pid) + self._now() - side.cpu_s
         side.endpoint.freeze_at_reply = last is not None  # what is not there now does not count
         answer = side.ask(frame)
         elapsed_s = side.endpoint.elapsed_s
@@ -489,9 +489,8 @@ class Session:
 
     def _replied(self, side: Side) -> None:
         """To whatever was asked, and first of all: the answer has yet to be parsed, which a program can make long."""
-        looked = time.perf_counter()
-        side.cpu_s = self._used_s(side.endpoint.pid)
-        side.cpu_s -= time.perf_counter() - looked  # of many threads one may go on while the others are looked at
+        # less what looking takes: of many threads one may go on while the others are looked at
+        side.cpu_s = self._now() + self._used_s(side.endpoint.pid) - self._now()
 
     def _exchange(self, together: int) -> Exchange:
         return self._exchanges.setdefault(together, Exchange())

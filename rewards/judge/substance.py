@@ -70,7 +70,7 @@ def substance(program: Program) -> Substance:
     kernels = _launched(program)
     return Substance(
         known=program.native.complete or not program.native.text,
-        computes=_computes(stream) or any(_triton_computes(program, kernel) for kernel in kernels),
+        computes=_computes(stream) or _triton_computes(program),
         library=tuple(sorted(_library(stream, program.native.reached.defined))) if stream else (),
         hides=tuple(sorted(_hides(stream))),
         detached=_detached(stream),
@@ -219,8 +219,7 @@ def _blocked(stream: Sequence[str], at: int) -> bool:
 
 def _launched(program: Program) -> list[ast.FunctionDef]:
     """Triton functions that are launched somewhere, and those that they call."""
-    inside = {id(node) for kernel in program.jit.values() for node in ast.walk(kernel)}
-    queue = [name for node in program.nodes if (name := _jit_name(program, node)) and id(node) not in inside]
+    queue = sorted(_roots(program))
     seen = set(queue)
     while queue:
         for name in {_jit_name(program, node) for node in ast.walk(program.jit[queue.pop()])} - seen - {""}:
@@ -229,33 +228,84 @@ def _launched(program: Program) -> list[ast.FunctionDef]:
     return [program.jit[name] for name in sorted(seen)]
 
 
+def _roots(program: Program) -> set[str]:
+    """Triton functions that something else than one of them names."""
+    inside = {id(node) for kernel in program.jit.values() for node in ast.walk(kernel)}
+    return {name for node in program.nodes if (name := _jit_name(program, node)) and id(node) not in inside}
+
+
 def _jit_name(program: Program, node: ast.AST) -> str:
     name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
     return name if name in program.jit else ""
 
 
-def _triton_computes(program: Program, kernel: ast.FunctionDef) -> bool:
-    """Whether a value that was loaded is in arithmetic that is no arithmetic of addresses: outside of what `tl.load` is given."""
-    loaded = {
-        name.id
-        for node in ast.walk(kernel)
-        if isinstance(node, ast.Assign) and _calls_of(program, node.value) & {"load", "dot", "zeros", "full"}
-        for target in node.targets
-        for name in ast.walk(target)
-        if isinstance(name, ast.Name)
-    }
-    for node in ast.walk(kernel):
-        operands: list[ast.expr] = []
-        if isinstance(node, ast.BinOp):
-            operands = [node.left, node.right]
-        elif isinstance(node, ast.AugAssign):
-            operands = [node.target, node.value]
-        elif isinstance(node, ast.Call) and _operator(program, node) not in ("", "load", "store", "arange", "program_id", "cdiv"):
-            operands = [*node.args]
-        for operand in operands:
-            if (isinstance(operand, ast.Name) and operand.id in loaded) or _operator(program, operand) == "load":
-                return True
+_OF_PLACES = frozenset({"store", "arange", "program_id", "num_programs", "cdiv"})
+
+
+def _triton_computes(program: Program) -> bool:
+    """Whether some kernel has a number that was loaded in arithmetic, be it in a function that it hands the number to."""
+    queue = [(name, frozenset[str]()) for name in sorted(_roots(program))]
+    seen = set(queue)
+    while queue:
+        name, given = queue.pop()
+        body = _Body(program, program.jit[name], given)
+        if body.computes():
+            return True
+        more = set(body.handed()) - seen
+        seen |= more
+        queue += sorted(more, key=lambda call: (call[0], *sorted(call[1])))
     return False
+
+
+class _Body:
+    """One Triton function, of whose parameters some are `given` numbers that were loaded."""
+
+    def __init__(self, program: Program, kernel: ast.FunctionDef, given: frozenset[str]) -> None:
+        self._program, self._nodes, self._numbers = program, list(ast.walk(kernel)), set(given)
+        assigned = [node for node in self._nodes if isinstance(node, ast.Assign)]
+        known = -1
+        while known < len(self._numbers):
+            known = len(self._numbers)
+            for node in assigned:
+                if self._is_number(node.value) or _calls_of(program, node.value) & {"load", "dot", "zeros", "full"}:
+                    names = (part for target in node.targets for part in ast.walk(target))
+                    self._numbers |= {name.id for name in names if isinstance(name, ast.Name)}
+
+    def _is_number(self, node: ast.AST) -> bool:
+        """Whether it is one that was loaded, or what a function made of one."""
+        match node:
+            case ast.Name():
+                return node.id in self._numbers
+            case ast.UnaryOp(operand=inner) | ast.Subscript(value=inner):
+                return self._is_number(inner)
+            case ast.Call():
+                operator = _operator(self._program, node)
+                return operator == "load" or (operator not in _OF_PLACES and any(map(self._is_number, node.args)))
+        return False
+
+    def computes(self) -> bool:
+        """In arithmetic that is no arithmetic of addresses: outside of what `tl.load` is given."""
+        for node in self._nodes:
+            operands: list[ast.expr] = []
+            if isinstance(node, ast.BinOp):
+                operands = [node.left, node.right]
+            elif isinstance(node, ast.AugAssign):
+                operands = [node.target, node.value]
+            elif isinstance(node, ast.Call) and _operator(self._program, node) not in ("", "load", *_OF_PLACES):
+                operands = [*node.args]
+            if any(map(self._is_number, operands)):
+                return True
+        return False
+
+    def handed(self) -> Iterator[tuple[str, frozenset[str]]]:
+        """Other Triton functions that it calls, with the parameters for which it gives numbers."""
+        for node in self._nodes:
+            name = _jit_name(self._program, node.func) if isinstance(node, ast.Call) else ""
+            if name and isinstance(node, ast.Call):
+                parameters = [a.arg for a in self._program.jit[name].args.args]
+                given = {p for p, value in zip(parameters, node.args, strict=False) if self._is_number(value)}
+                given |= {word.arg for word in node.keywords if word.arg and self._is_number(word.value)}
+                yield name, frozenset(given)
 
 
 def _triton_means(program: Program, kernel: ast.FunctionDef) -> Iterator[str]:
